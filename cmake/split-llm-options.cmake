@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# What both builds share: dependencies, compile options and definitions, as functions on a target.
+
+set(SPLIT_LLM_CUDA "AUTO" CACHE STRING "Build the CUDA backend: AUTO (if the toolkit is found), ON or OFF")
+set_property(CACHE SPLIT_LLM_CUDA PROPERTY STRINGS AUTO ON OFF)
+option(SPLIT_LLM_WERROR "Treat warnings as errors" OFF)
+
+find_package(Eigen3 3.4 REQUIRED NO_MODULE)
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(OpenMP COMPONENTS CXX)
+if(NOT OpenMP_CXX_FOUND)
+  message(STATUS "split-llm: no OpenMP, so the CPU backend uses one thread")
+endif()
+
+if(NOT SPLIT_LLM_CUDA STREQUAL "OFF")
+  find_package(CUDAToolkit 12.8 QUIET)
+  if(CUDAToolkit_FOUND)
+    message(STATUS "split-llm: CUDA Toolkit ${CUDAToolkit_VERSION} found; this version has no CUDA backend yet")
+  elseif(SPLIT_LLM_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "split-llm: SPLIT_LLM_CUDA is ON, but no CUDA Toolkit 12.8 or newer was found. "
+                        "Set CUDAToolkit_ROOT, or SPLIT_LLM_CUDA=OFF.")
+  else()
+    message(STATUS "split-llm: no CUDA Toolkit; the CPU backend computes")
+  endif()
+endif()
+
+# Results are bits: no contraction of a*b+c, whatever the compiler's default, and fused operations only where written.
+set(split_llm_compile_options -Wall -Wextra -ffp-contract=off)
+if(SPLIT_LLM_WERROR)
+  list(APPEND split_llm_compile_options -Werror)
+endif()
+
+set(split_llm_definitions
+    SPLITLLM_VERSION="${SPLIT_LLM_VERSION}"
+    SPLITLLM_MODEL_DIR="${CMAKE_CURRENT_SOURCE_DIR}/models"
+    SPLITLLM_PROFILE_DIR="${CMAKE_CURRENT_SOURCE_DIR}/scenarios/hardware"
+    SPLITLLM_PROMPT_DIR="${CMAKE_CURRENT_SOURCE_DIR}/scenarios/prompts"
+    SPLITLLM_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}"
+)
+
+# One kernel file an instruction set, each with its own flags; everything else runs on any CPU of the architecture.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set_source_files_properties(model/compute/cpu/kernels-avx2.cc PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+  set_source_files_properties(
+    model/compute/cpu/kernels-avx512.cc
+    PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mf16c")
+endif()

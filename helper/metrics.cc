@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "metrics.h"
+
+#include "llm/config.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <tuple>
+
+namespace splitllm
+{
+
+namespace
+{
+
+constexpr std::array<const char*, kDirections> kDirectionNames{"up", "down"};
+
+double
+Milliseconds(ns3::Time time)
+{
+    return static_cast<double>(time.GetNanoSeconds()) / 1e6;
+}
+
+double
+Mean(const std::vector<double>& values)
+{
+    double sum = 0.0;
+    for (const double value : values)
+    {
+        sum += value;
+    }
+    return sum / static_cast<double>(values.size());
+}
+
+/// Means of what is counted once for each direction.
+void
+AddDirections(Metrics& metrics, const std::string& name, const std::array<double, kDirections>& sums, double divisor)
+{
+    for (std::size_t d = 0; d < kDirections; d++)
+    {
+        metrics.emplace_back(name + "." + kDirectionNames[d], sums[d] / divisor);
+    }
+}
+
+/// Tokens 2 to n.
+void
+AddTokenMetrics(Metrics& metrics, const std::vector<const TokenRecord*>& tokens)
+{
+    if (tokens.empty())
+    {
+        return;
+    }
+    std::vector<double> latencies;
+    std::array<double, kComponents> components{};
+    std::array<double, kDirections> payload{};
+    std::array<double, kDirections> messages{};
+    for (const TokenRecord* token : tokens)
+    {
+        latencies.push_back(Milliseconds(token->latency));
+        for (std::size_t c = 0; c < kComponents; c++)
+        {
+            components[c] += Milliseconds(token->components[c]);
+        }
+        for (std::size_t d = 0; d < kDirections; d++)
+        {
+            payload[d] += static_cast<double>(token->payloadBytes[d]);
+            messages[d] += token->messages[d];
+        }
+    }
+    const auto count = static_cast<double>(tokens.size());
+    metrics.emplace_back("token_latency_ms.mean", Mean(latencies));
+    std::ranges::sort(latencies);
+    metrics.emplace_back("token_latency_ms.p50", Percentile(latencies, 0.50));
+    metrics.emplace_back("token_latency_ms.p95", Percentile(latencies, 0.95));
+    metrics.emplace_back("token_latency_ms.p99", Percentile(latencies, 0.99));
+    for (std::size_t c = 0; c < kComponents; c++)
+    {
+        metrics.emplace_back(std::string("component_ms.") + NameOf(static_cast<Component>(c)) + ".mean",
+                             components[c] / count);
+    }
+    AddDirections(metrics, "payload_bytes_per_token", payload, count);
+    AddDirections(metrics, "messages_per_token", messages, count);
+}
+
+/// Whole responses: all their tokens, the prompt's work included.
+void
+AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs, std::uint32_t newTokens)
+{
+    std::vector<double> firstTokens;
+    std::vector<double> responses;
+    std::array<double, kDirections> payload{};
+    for (const RunRecords& run : runs)
+    {
+        std::map<std::pair<std::uint32_t, std::uint32_t>, double> running; // seconds, by session and request
+        for (const TokenRow& row : run.tokens)
+        {
+            double& seconds = running[{row.token.session, row.token.request}];
+            seconds += Milliseconds(row.token.latency) / 1e3;
+            if (row.token.position == 1)
+            {
+                firstTokens.push_back(Milliseconds(row.token.latency));
+            }
+            if (row.token.position == newTokens)
+            {
+                responses.push_back(seconds);
+            }
+            for (std::size_t d = 0; d < kDirections; d++)
+            {
+                payload[d] += static_cast<double>(row.token.payloadBytes[d]);
+            }
+        }
+    }
+    if (!firstTokens.empty())
+    {
+        metrics.emplace_back("ttft_ms.mean", Mean(firstTokens));
+    }
+    if (!responses.empty())
+    {
+        metrics.emplace_back("response_s.mean", Mean(responses));
+        AddDirections(metrics, "payload_bytes_per_response", payload, static_cast<double>(responses.size()));
+    }
+}
+
+void
+AddMemoryMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
+{
+    std::map<std::string, MemoryPeaks> memory;
+    std::map<std::string, double> outOfMemory;
+    for (const RunRecords& run : runs)
+    {
+        for (const auto& [node, peaks] : run.memory)
+        {
+            MemoryPeaks& most = memory[node];
+            most.total = std::max(most.total, peaks.total);
+            for (std::size_t use = 0; use < kMemoryUses; use++)
+            {
+                most.uses[use] = std::max(most.uses[use], peaks.uses[use]);
+            }
+        }
+        if (!run.outOfMemory.empty())
+        {
+            outOfMemory[run.outOfMemory] = 1.0;
+        }
+    }
+    for (const auto& [node, peaks] : memory)
+    {
+        for (const MemoryUse use : {MemoryUse::Weights, MemoryUse::Adapters, MemoryUse::Kv, MemoryUse::Activations})
+        {
+            metrics.emplace_back("memory_bytes." + node + "." + std::string(NameOf(use)),
+                                 static_cast<double>(peaks.uses[static_cast<std::size_t>(use)]));
+        }
+        metrics.emplace_back("memory_bytes." + node + ".peak", static_cast<double>(peaks.total));
+    }
+    for (const auto& [node, flag] : outOfMemory)
+    {
+        metrics.emplace_back("oom." + node, flag);
+    }
+}
+
+} // namespace
+
+std::optional<double>
+Find(const Metrics& metrics, const std::string& name)
+{
+    const auto found = std::ranges::find(metrics, name, &Metrics::value_type::first);
+    return found == metrics.end() ? std::nullopt : std::optional(found->second);
+}
+
+double
+Percentile(const std::vector<double>& sorted, double fraction)
+{
+    const double index = fraction * static_cast<double>(sorted.size() - 1);
+    const auto below = static_cast<std::size_t>(std::floor(index));
+    const std::size_t above = std::min(below + 1, sorted.size() - 1);
+    return sorted[below] + (index - std::floor(index)) * (sorted[above] - sorted[below]);
+}
+
+Metrics
+ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
+{
+    Metrics metrics;
+    std::vector<const TokenRecord*> later;
+    std::array<double, kDirections> wire{};
+    double cells = 0.0;
+    double offloaded = 0.0;
+    double returned = 0.0;
+    double lost = 0.0;
+    double busy = 0.0;
+    double tokens = 0.0;
+    for (const RunRecords& run : runs)
+    {
+        for (const TokenRow& row : run.tokens)
+        {
+            if (row.token.position > 1)
+            {
+                later.push_back(&row.token);
+            }
+        }
+        for (const DecisionRecord& decision : run.decisions)
+        {
+            cells += 1.0;
+            offloaded += decision.offloaded ? 1.0 : 0.0;
+            returned += decision.returned ? 1.0 : 0.0;
+        }
+        for (std::size_t d = 0; d < kDirections; d++)
+        {
+            wire[d] += static_cast<double>(run.wireBytes[d]);
+        }
+        lost += static_cast<double>(run.sessionsLost.size());
+        busy += run.serverBusySeconds;
+        tokens += static_cast<double>(run.tokens.size());
+    }
+    AddTokenMetrics(metrics, later);
+    AddResponseMetrics(metrics, runs, study.newTokens);
+    AddDirections(metrics, "wire_bytes", wire, 1.0);
+    if (cells > 0.0)
+    {
+        metrics.emplace_back("offload_ratio", offloaded / cells);
+        metrics.emplace_back("return_ratio", returned / cells);
+    }
+    AddMemoryMetrics(metrics, runs);
+    metrics.emplace_back("server_busy_s", busy);
+    metrics.emplace_back("tokens", tokens);
+    metrics.emplace_back("sessions_lost", lost);
+    return metrics;
+}
+
+} // namespace splitllm

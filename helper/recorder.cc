@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "recorder.h"
+
+#include <utility>
+
+namespace splitllm
+{
+
+namespace
+{
+
+std::string
+Detail(const std::string& name, std::uint64_t value)
+{
+    return "\"" + name + "\":" + std::to_string(value);
+}
+
+} // namespace
+
+Recorder::Recorder(std::uint32_t timelineTokens, std::function<void()> onToken)
+    : m_timelineTokens(timelineTokens),
+      m_onToken(std::move(onToken))
+{
+}
+
+void
+Recorder::OnToken(const TokenRecord& record)
+{
+    auto& [offloaded, returned] = m_decided[record.session];
+    m_records.tokens.push_back({record, std::exchange(offloaded, 0), std::exchange(returned, 0)});
+    if (m_timelineTokens > 0)
+    {
+        m_records.timeline.push_back({"user " + std::to_string(record.session),
+                                      Lane::Tokens,
+                                      "token " + std::to_string(record.position),
+                                      record.start,
+                                      record.start + record.latency,
+                                      Detail("request", record.request) + "," + Detail("token", record.token)});
+        if (record.session == 0)
+        {
+            m_timelineTokens--;
+        }
+    }
+    m_onToken();
+}
+
+void
+Recorder::OnDecision(const DecisionRecord& record)
+{
+    m_records.decisions.push_back(record);
+    auto& [offloaded, returned] = m_decided[record.session];
+    offloaded += record.offloaded ? 1 : 0;
+    returned += record.returned ? 1 : 0;
+}
+
+void
+Recorder::OnMessage(const std::string& node, const MessageRecord& record)
+{
+    const auto direction = static_cast<std::size_t>(record.direction);
+    if (!record.received)
+    {
+        m_records.headerBytes[direction] += record.headerBytes;
+        m_records.payloadBytes[direction] += record.payloadBytes;
+        m_records.messagesSent[direction]++;
+        return;
+    }
+    m_records.messagesReceived[direction]++;
+    if (m_timelineTokens > 0)
+    {
+        const std::string layer = record.layer > 0 ? " " + std::to_string(record.layer) : "";
+        m_records.timeline.push_back({node,
+                                      Lane::Messages,
+                                      record.kind + layer,
+                                      record.sent,
+                                      record.arrived,
+                                      Detail("session", record.session) + "," +
+                                          Detail("payload_bytes", record.payloadBytes) + "," +
+                                          Detail("header_bytes", record.headerBytes)});
+    }
+}
+
+void
+Recorder::OnCompute(const std::string& node, const ComputeRecord& record)
+{
+    if (m_timelineTokens == 0 || record.start == record.end)
+    {
+        return;
+    }
+    const std::string layer = record.layer > 0 ? " " + std::to_string(record.layer) : "";
+    m_records.timeline.push_back(
+        {node,
+         Lane::Compute,
+         record.operation + layer,
+         record.start,
+         record.end,
+         Detail("session", record.session) + "," + Detail("rows", record.rows) + "," +
+             Detail("queued_ns", static_cast<std::uint64_t>((record.start - record.submitted).GetNanoSeconds())) +
+             ",\"component\":\"" + NameOf(record.component) + "\""});
+}
+
+void
+Recorder::OnPacket(const std::string& node,
+                   Direction direction,
+                   std::uint32_t bytes,
+                   ns3::Time start,
+                   ns3::Time end)
+{
+    m_records.wireBytes[static_cast<std::size_t>(direction)] += bytes;
+    if (m_timelineTokens > 0)
+    {
+        m_records.timeline.push_back(
+            {node, Lane::Packets, std::to_string(bytes) + " B", start, end, Detail("bytes", bytes)});
+    }
+}
+
+void
+Recorder::OnSessionEnd(std::uint32_t session, const std::string& reason)
+{
+    m_records.sessionsLost.push_back("session " + std::to_string(session) + ": " + reason);
+}
+
+} // namespace splitllm

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "results.h"
+
+#include "base/input-error.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include <unistd.h>
+
+namespace splitllm
+{
+
+namespace
+{
+
+std::string
+Text(const Json& value)
+{
+    return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+Json
+SummaryOf(const std::string& study, const std::vector<PointResult>& points)
+{
+    Json list = Json::array();
+    for (const PointResult& point : points)
+    {
+        Json set = Json::object();
+        for (const auto& [key, value] : point.set)
+        {
+            set[key] = value;
+        }
+        Json metrics = Json::object();
+        for (const auto& [name, value] : point.metrics)
+        {
+            metrics[name] = value;
+        }
+        list.push_back({{"set", std::move(set)}, {"metrics", std::move(metrics)}});
+    }
+    return {{"study", study}, {"points", std::move(list)}};
+}
+
+/// Calls \p visit with the point's number, the repetition's number and its records.
+void
+ForEachRun(const std::vector<PointResult>& points,
+           const std::function<void(std::size_t, std::size_t, const RunRecords&)>& visit)
+{
+    for (std::size_t point = 0; point < points.size(); point++)
+    {
+        for (std::size_t repetition = 0; repetition < points[point].runs.size(); repetition++)
+        {
+            visit(point, repetition, points[point].runs[repetition]);
+        }
+    }
+}
+
+void
+WriteTokens(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    stream << "point,repetition,session,request,position,token,start_ns,latency_ns";
+    for (std::size_t c = 0; c < kComponents; c++)
+    {
+        stream << ',' << NameOf(static_cast<Component>(c)) << "_ns";
+    }
+    stream << ",payload_bytes_up,payload_bytes_down,messages_up,messages_down,offloaded,returned\n";
+    ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
+        for (const TokenRow& row : run.tokens)
+        {
+            const TokenRecord& token = row.token;
+            stream << point << ',' << repetition << ',' << token.session << ',' << token.request << ','
+                   << token.position << ',' << token.token << ',' << token.start.GetNanoSeconds() << ','
+                   << token.latency.GetNanoSeconds();
+            for (const ns3::Time& component : token.components)
+            {
+                stream << ',' << component.GetNanoSeconds();
+            }
+            stream << ',' << token.payloadBytes[0] << ',' << token.payloadBytes[1] << ',' << token.messages[0] << ','
+                   << token.messages[1] << ',' << row.offloaded << ',' << row.returned << '\n';
+        }
+    });
+}
+
+void
+WriteDecisions(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    stream << "point,repetition,session,request,position,layer,offloaded,returned\n";
+    ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
+        for (const DecisionRecord& decision : run.decisions)
+        {
+            stream << point << ',' << repetition << ',' << decision.session << ',' << decision.request << ','
+                   << decision.position << ',' << decision.layer << ',' << decision.offloaded << ','
+                   << decision.returned << '\n';
+        }
+    });
+}
+
+void
+WriteTimelines(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    std::vector<std::pair<std::string, Timeline>> runs;
+    ForEachRun(points, [&](std::size_t point, std::size_t, const RunRecords& run) {
+        if (!run.timeline.empty())
+        {
+            runs.emplace_back(TitleOf(points[point].set), run.timeline);
+        }
+    });
+    WriteTimeline(stream, runs);
+}
+
+/// A cell of the terminal's table: \p format applied to a metric, or a dash.
+std::string
+Cell(const PointResult& point, const std::string& metric, double scale, const char* format)
+{
+    const std::optional<double> value = Find(point.metrics, metric);
+    if (!value)
+    {
+        return "-";
+    }
+    char text[64];
+    std::snprintf(text, sizeof(text), format, *value * scale);
+    return text;
+}
+
+std::string
+Number(double value)
+{
+    char text[64];
+    std::snprintf(text, sizeof(text), "%.6g", value);
+    return text;
+}
+
+} // namespace
+
+std::string
+TitleOf(const PointSet& set)
+{
+    std::string title;
+    for (const auto& [key, value] : set)
+    {
+        title += (title.empty() ? "" : ", ") + key.substr(key.rfind('.') + 1) + " = " + Text(value);
+    }
+    return title;
+}
+
+ResultsFolder::ResultsFolder(std::filesystem::path folder)
+    : m_folder(std::move(folder))
+{
+    std::error_code error;
+    std::filesystem::create_directories(m_folder, error);
+    const std::filesystem::path probe = m_folder / ".write-test";
+    const bool writable = !error && std::ofstream(probe).put('\n').good();
+    std::filesystem::remove(probe, error);
+    if (!writable)
+    {
+        throw InputError("--out=" + m_folder.string() + ": this folder cannot be created or written; give one that can");
+    }
+}
+
+void
+ResultsFolder::Write(const std::string& study, const std::vector<PointResult>& points, const Json& run) const
+{
+    using Writer = std::function<void(std::ostream&)>;
+    const std::vector<std::pair<std::string, Writer>> files{
+        {"summary.json", [&](std::ostream& stream) { stream << SummaryOf(study, points).dump(2) << '\n'; }},
+        {"tokens.csv", [&](std::ostream& stream) { WriteTokens(stream, points); }},
+        {"decisions.csv", [&](std::ostream& stream) { WriteDecisions(stream, points); }},
+        {"timeline.json", [&](std::ostream& stream) { WriteTimelines(stream, points); }},
+        {"run.json", [&](std::ostream& stream) { stream << run.dump(2) << '\n'; }},
+    };
+    const std::string suffix = ".part-" + std::to_string(::getpid());
+    for (const auto& [name, write] : files)
+    {
+        std::ofstream stream(m_folder / (name + suffix), std::ios::binary);
+        write(stream);
+        stream.close();
+        if (!stream)
+        {
+            for (const auto& file : files)
+            {
+                std::error_code ignored;
+                std::filesystem::remove(m_folder / (file.first + suffix), ignored);
+            }
+            throw InputError("--out=" + m_folder.string() + ": writing " + name + " failed; is the disk full?");
+        }
+    }
+    for (const auto& file : files)
+    {
+        std::filesystem::rename(m_folder / (file.first + suffix), m_folder / file.first);
+    }
+}
+
+void
+PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    if (points.empty())
+    {
+        return;
+    }
+    std::vector<std::vector<std::string>> rows;
+    std::vector<std::string> header;
+    for (const auto& swept : points.front().set)
+    {
+        header.push_back(swept.first.substr(swept.first.rfind('.') + 1));
+    }
+    const std::size_t labels = header.size();
+    for (const char* column : {"first token ms", "token ms", "p95 ms"})
+    {
+        header.emplace_back(column);
+    }
+    // A component that no point spends time on would be a column of zeros.
+    std::vector<std::string> components;
+    for (std::size_t c = 0; c < kComponents; c++)
+    {
+        const std::string name = NameOf(static_cast<Component>(c));
+        if (std::ranges::any_of(points, [&](const PointResult& point) {
+                return Find(point.metrics, "component_ms." + name + ".mean").value_or(0.0) > 0.0;
+            }))
+        {
+            components.push_back(name);
+            header.push_back(name);
+        }
+    }
+    for (const char* column : {"up B/token", "down B/token", "messages"})
+    {
+        header.emplace_back(column);
+    }
+    rows.push_back(header);
+    for (const PointResult& point : points)
+    {
+        std::vector<std::string> row;
+        for (const auto& swept : point.set)
+        {
+            row.push_back(Text(swept.second));
+        }
+        row.push_back(Cell(point, "ttft_ms.mean", 1.0, "%.2f"));
+        row.push_back(Cell(point, "token_latency_ms.mean", 1.0, "%.3f"));
+        row.push_back(Cell(point, "token_latency_ms.p95", 1.0, "%.3f"));
+        for (const std::string& component : components)
+        {
+            row.push_back(Cell(point, "component_ms." + component + ".mean", 1.0, "%.3f"));
+        }
+        row.push_back(Cell(point, "payload_bytes_per_token.up", 1.0, "%.0f"));
+        row.push_back(Cell(point, "payload_bytes_per_token.down", 1.0, "%.0f"));
+        const double messages = Find(point.metrics, "messages_per_token.up").value_or(0.0) +
+                                Find(point.metrics, "messages_per_token.down").value_or(0.0);
+        row.push_back(Number(messages));
+        rows.push_back(std::move(row));
+    }
+    std::vector<std::size_t> widths(header.size(), 0);
+    for (const auto& row : rows)
+    {
+        for (std::size_t i = 0; i < row.size(); i++)
+        {
+            widths[i] = std::max(widths[i], row[i].size());
+        }
+    }
+    for (std::size_t r = 0; r < rows.size(); r++)
+    {
+        for (std::size_t i = 0; i < header.size(); i++)
+        {
+            const std::string padding(widths[i] - rows[r][i].size(), ' ');
+            stream << (i == 0 ? "" : "  ") << (i < labels ? rows[r][i] + padding : padding + rows[r][i]);
+        }
+        stream << '\n';
+        if (r > 0)
+        {
+            const PointResult& point = points[r - 1];
+            for (const RunRecords& run : point.runs)
+            {
+                if (!run.outOfMemory.empty())
+                {
+                    stream << "  out of memory: " << run.outOfMemoryReason << '\n';
+                }
+                for (const std::string& reason : run.sessionsLost)
+                {
+                    stream << "  session lost: " << reason << '\n';
+                }
+            }
+        }
+    }
+    stream << "token ms is the mean of tokens 2 to n, and the sum of the components beside it.\n";
+}
+
+std::size_t
+CheckExpectations(std::ostream& stream,
+                  const std::vector<Expectation>& expectations,
+                  const std::vector<PointResult>& points)
+{
+    std::size_t failed = 0;
+    for (const Expectation& expectation : expectations)
+    {
+        for (const PointResult& point : points)
+        {
+            const bool selected = std::ranges::all_of(expectation.where.items(), [&point](const auto& item) {
+                return std::ranges::any_of(point.set, [&item](const auto& swept) {
+                    return swept.first == item.key() && swept.second == item.value();
+                });
+            });
+            if (!selected)
+            {
+                continue;
+            }
+            const std::optional<double> found = Find(point.metrics, expectation.metric);
+            const bool holds = found && std::abs(*found - expectation.value) <= expectation.tolerance;
+            failed += holds ? 0 : 1;
+            const std::string title = TitleOf(point.set);
+            stream << (holds ? "ok      " : "FAILED  ") << expectation.metric << (title.empty() ? "" : " (" + title + ")")
+                   << ": " << (found ? Number(*found) : "not measured") << ", expected "
+                   << Number(expectation.value) << " +- " << Number(expectation.tolerance)
+                   << (expectation.source.empty() ? "" : "  [" + expectation.source + "]") << '\n';
+        }
+    }
+    return failed;
+}
+
+} // namespace splitllm

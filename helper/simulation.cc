@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "simulation.h"
+
+#include "net/journey-log.h"
+#include "net/service-link.h"
+#include "net/tcp-message-port.h"
+#include "schemes/host.h"
+#include "schemes/scheme.h"
+#include "split-llm-helper.h"
+
+#include "ns3/data-rate.h"
+#include "ns3/double.h"
+#include "ns3/error-model.h"
+#include "ns3/global-value.h"
+#include "ns3/inet-socket-address.h"
+#include "ns3/internet-stack-helper.h"
+#include "ns3/ipv4-address-generator.h"
+#include "ns3/ipv4-address-helper.h"
+#include "ns3/ipv4-interface-container.h"
+#include "ns3/mac48-address.h"
+#include "ns3/net-device-container.h"
+#include "ns3/node-container.h"
+#include "ns3/point-to-point-helper.h"
+#include "ns3/point-to-point-net-device.h"
+#include "ns3/pointer.h"
+#include "ns3/queue-size.h"
+#include "ns3/rng-seed-manager.h"
+#include "ns3/simulation-singleton.h"
+#include "ns3/simulator.h"
+#include "ns3/string.h"
+#include "ns3/traffic-control-helper.h"
+#include "ns3/uinteger.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace splitllm
+{
+
+using namespace ns3;
+
+namespace
+{
+
+// Streams below this are left to ns-3's own models.
+constexpr int64_t kSessionStreams = 1 << 24;
+constexpr int64_t kLossStreams = 1 << 23;
+
+/// A run from topology to results.
+class Run
+{
+  public:
+    Run(const Study& study, std::uint32_t repetition, std::uint32_t threads, const std::function<void()>& onToken);
+    ~Run();
+    Run(const Run&) = delete;
+    Run& operator=(const Run&) = delete;
+
+    RunRecords Execute();
+
+  private:
+    void InstallServer(const NodeSpec& spec);
+    void InstallUsers(const NodeSpec& spec);
+    Address Connect(const LinkSpec& link, std::uint32_t user, Ptr<Node> userNode);
+    void ConnectService(const LinkSpec& link, Ptr<UserDevice> user);
+    void TraceDevice(const std::string& node, Direction sends, Ptr<NetDevice> device);
+    void Trace(const std::string& node, Ptr<SplitLlmApplication> application);
+    void CollectMemory(const std::string& group, Ptr<SplitLlmApplication> application);
+
+    const Study& m_study;
+    Recorder m_recorder;
+    SplitLlmHelper m_llm;
+    InternetStackHelper m_internet;
+    Ipv4AddressHelper m_addresses{"10.0.0.0", "255.255.255.252"};
+    std::vector<std::unique_ptr<ServiceLink>> m_serviceLinks;
+    Ptr<Node> m_serverNode;
+    std::string m_serverName;
+    Ptr<EdgeServer> m_server;
+    std::vector<Ptr<UserDevice>> m_users;
+};
+
+Run::Run(const Study& study,
+         std::uint32_t repetition,
+         std::uint32_t threads,
+         const std::function<void()>& onToken)
+    : m_study(study),
+      m_recorder(repetition == 0 ? study.timelineTokens : 0, onToken)
+{
+    UintegerValue firstRun;
+    GlobalValue::GetValueByName("RngRun", firstRun);
+    RngSeedManager::SetSeed(study.seed);
+    RngSeedManager::SetRun(firstRun.Get() + repetition);
+    RngSeedManager::ResetNextStreamIndex();
+
+    const ModelSpec& model = study.model;
+    if (study.shapeMode)
+    {
+        m_llm.SetShape(model.shape, model.dtype);
+        if (model.adapterRank > 0)
+        {
+            m_llm.SetAdapterShape(model.adapterRank, model.adapterDtype);
+        }
+    }
+    else
+    {
+        m_llm.SetModel(model.folder);
+        m_llm.SetAdapter(model.adapterFolder);
+    }
+    m_llm.SetScheme(study.scheme);
+    m_llm.SetWireType(study.wire);
+    m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
+    m_llm.SetThreads(threads);
+    m_internet.SetIpv6StackInstall(false);
+
+    if (m_llm.GetScheme()->HasServer())
+    {
+        InstallServer(study.Node(NodeRole::EdgeServer));
+    }
+    InstallUsers(study.Node(NodeRole::UserDevice));
+}
+
+Run::~Run()
+{
+    Simulator::Destroy();
+    // What ns-3 keeps beyond Destroy would make a point depend on the points before it.
+    Ipv4AddressGenerator::Reset();
+    Mac48Address::ResetAllocationIndex();
+}
+
+void
+Run::InstallServer(const NodeSpec& spec)
+{
+    m_serverNode = CreateObject<Node>();
+    m_serverName = spec.name;
+    m_internet.Install(m_serverNode);
+    m_llm.SetServerAttribute("Name", StringValue(spec.name));
+    for (const LinkSpec& link : m_study.links)
+    {
+        if (link.type == LinkType::Wired)
+        {
+            m_llm.SetServerAttribute("SegmentSize", UintegerValue(TcpMessagePort::SegmentBytes(link.mtu)));
+        }
+    }
+    m_server = m_llm.InstallEdgeServer(m_serverNode, spec.hardware);
+    m_server->AssignStreams(kSessionStreams);
+    Trace(spec.name, m_server);
+}
+
+void
+Run::InstallUsers(const NodeSpec& spec)
+{
+    const auto link = std::ranges::find_if(m_study.links, [&](const LinkSpec& one) {
+        return (one.from == spec.name && one.to == m_serverName) || (one.to == spec.name && one.from == m_serverName);
+    });
+    for (std::uint32_t i = 0; i < spec.count; i++)
+    {
+        const std::string name = spec.count == 1 ? spec.name : spec.name + "-" + std::to_string(i);
+        Ptr<Node> node = CreateObject<Node>();
+        m_llm.SetUserAttribute("Name", StringValue(name));
+        Address server;
+        const bool wired = m_server && link->type == LinkType::Wired;
+        if (wired)
+        {
+            m_llm.SetUserAttribute("SegmentSize", UintegerValue(TcpMessagePort::SegmentBytes(link->mtu)));
+            m_internet.Install(node);
+            server = Connect(*link, i, node);
+        }
+        Ptr<UserDevice> user = m_llm.InstallUserDevice(node, spec.hardware, server);
+        user->AssignStreams(kSessionStreams);
+        if (m_server && !wired)
+        {
+            ConnectService(*link, user);
+        }
+        Trace(name, user);
+        user->TraceConnectWithoutContext("Token", MakeCallback(&Recorder::OnToken, &m_recorder));
+        m_users.push_back(user);
+    }
+    for (std::uint32_t r = 0; r < m_study.requests.size(); r++)
+    {
+        m_users[r % m_users.size()]->AddRequest(
+            {.index = r, .prompt = m_study.requests[r].prompt, .newTokens = m_study.newTokens});
+    }
+}
+
+Address
+Run::Connect(const LinkSpec& link, std::uint32_t user, Ptr<Node> userNode)
+{
+    PointToPointHelper helper;
+    helper.SetDeviceAttribute("DataRate", DataRateValue(link.rate));
+    helper.SetDeviceAttribute("Mtu", UintegerValue(link.mtu));
+    helper.SetChannelAttribute("Delay", TimeValue(link.delay));
+    helper.SetQueue("ns3::DropTailQueue<Packet>",
+                    "MaxSize",
+                    QueueSizeValue(QueueSize(QueueSizeUnit::BYTES, static_cast<std::uint32_t>(link.queueBytes))));
+    const NetDeviceContainer devices = helper.Install(userNode, m_serverNode);
+    const Ipv4InterfaceContainer interfaces = m_addresses.Assign(devices);
+    m_addresses.NewNetwork();
+    // The study's queue is the only one: ns-3's default queue disc would drop by its own rules before it.
+    TrafficControlHelper().Uninstall(devices);
+    if (link.loss > 0.0)
+    {
+        for (std::uint32_t end = 0; end < 2; end++)
+        {
+            auto errors = CreateObject<RateErrorModel>();
+            errors->SetUnit(RateErrorModel::ERROR_UNIT_PACKET);
+            errors->SetRate(link.loss);
+            errors->AssignStreams(kLossStreams + 2 * user + end);
+            devices.Get(end)->SetAttribute("ReceiveErrorModel", PointerValue(errors));
+        }
+    }
+    // In the timeline the packets of one link must not overlap, so a server with many links has a row for each.
+    const NodeSpec& users = m_study.Node(NodeRole::UserDevice);
+    const std::string suffix = users.count == 1 ? "" : "-" + std::to_string(user);
+    TraceDevice(users.name + suffix, Direction::Up, devices.Get(0));
+    TraceDevice(m_serverName + (suffix.empty() ? "" : " link" + suffix), Direction::Down, devices.Get(1));
+    return InetSocketAddress(interfaces.GetAddress(1), 9000);
+}
+
+void
+Run::ConnectService(const LinkSpec& link, Ptr<UserDevice> user)
+{
+    const ServiceLinkConfig config{.rate = link.rate, .delay = link.delay, .startup = link.startup, .kinds = link.kinds};
+    ServiceLink& service = *m_serviceLinks.emplace_back(std::make_unique<ServiceLink>(config));
+    user->SetPort(service.End(Direction::Up));
+    m_server->Attach(service.End(Direction::Down));
+}
+
+void
+Run::TraceDevice(const std::string& node, Direction sends, Ptr<NetDevice> device)
+{
+    DataRateValue rate;
+    device->GetAttribute("DataRate", rate);
+    device->TraceConnectWithoutContext(
+        "PhyTxBegin",
+        Callback<void, Ptr<const Packet>>([this, node, sends, rate = rate.Get()](Ptr<const Packet> packet) {
+            const Time now = Simulator::Now();
+            m_recorder.OnPacket(node, sends, packet->GetSize(), now, now + rate.CalculateBytesTxTime(packet->GetSize()));
+        }));
+}
+
+void
+Run::Trace(const std::string& node, Ptr<SplitLlmApplication> application)
+{
+    application->TraceConnectWithoutContext(
+        "Compute",
+        Callback<void, const ComputeRecord&>(
+            [this, node](const ComputeRecord& record) { m_recorder.OnCompute(node, record); }));
+    application->TraceConnectWithoutContext(
+        "Message",
+        Callback<void, const MessageRecord&>(
+            [this, node](const MessageRecord& record) { m_recorder.OnMessage(node, record); }));
+    application->TraceConnectWithoutContext("Decision", MakeCallback(&Recorder::OnDecision, &m_recorder));
+    application->TraceConnectWithoutContext("SessionEnd", MakeCallback(&Recorder::OnSessionEnd, &m_recorder));
+}
+
+void
+Run::CollectMemory(const std::string& group, Ptr<SplitLlmApplication> application)
+{
+    const Host* host = application->GetHost();
+    if (host == nullptr)
+    {
+        return;
+    }
+    MemoryPeaks& peaks = m_recorder.Records().memory[group];
+    peaks.total = std::max(peaks.total, host->memory.Peak());
+    for (std::size_t use = 0; use < kMemoryUses; use++)
+    {
+        peaks.uses[use] = std::max(peaks.uses[use], host->memory.Peak(static_cast<MemoryUse>(use)));
+    }
+}
+
+RunRecords
+Run::Execute()
+{
+    RunRecords& records = m_recorder.Records();
+    try
+    {
+        Simulator::Run();
+    }
+    catch (const NodeOutOfMemory& cause)
+    {
+        records.outOfMemory = cause.node;
+        records.outOfMemoryReason = cause.what();
+    }
+    records.events = Simulator::GetEventCount();
+    records.messagesUnderWay = SimulationSingleton<JourneyLog>::Get()->UnderWay();
+    for (const Ptr<UserDevice>& user : m_users)
+    {
+        CollectMemory(m_study.Node(NodeRole::UserDevice).name, user);
+    }
+    if (m_server)
+    {
+        CollectMemory(m_serverName, m_server);
+        if (const Host* host = m_server->GetHost())
+        {
+            records.serverBusySeconds = host->queue.Busy().GetSeconds();
+        }
+        for (const std::unique_ptr<ServiceLink>& link : m_serviceLinks)
+        {
+            records.wireBytes[0] += link->BytesSent(Direction::Up);
+            records.wireBytes[1] += link->BytesSent(Direction::Down);
+        }
+    }
+    return std::move(records);
+}
+
+} // namespace
+
+RunRecords
+Simulate(const Study& study, std::uint32_t repetition, std::uint32_t threads, const std::function<void()>& onToken)
+{
+    return Run(study, repetition, threads, onToken).Execute();
+}
+
+} // namespace splitllm

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_SIMULATION_H
+#define SPLITLLM_SIMULATION_H
+
+#include "recorder.h"
+#include "study.h"
+
+#include <cstdint>
+#include <functional>
+
+namespace splitllm
+{
+
+/**
+ * Builds the topology of \p study, runs it to its end and takes it down again.
+ * \param repetition from 0; each has random streams of its own
+ * \param threads of the CPU backend, 0 for all cores
+ * \param onToken called after every generated token
+ * \return what was recorded; out of memory and lost sessions are results in it
+ * \throws RoleError for an error inside a role, InputError if the model or adapter cannot be used
+ */
+RunRecords Simulate(const Study& study,
+                    std::uint32_t repetition,
+                    std::uint32_t threads,
+                    const std::function<void()>& onToken);
+
+} // namespace splitllm
+
+#endif // SPLITLLM_SIMULATION_H

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "split-llm-helper.h"
+
+#include "base/input-error.h"
+#include "compute/cpu/cpu-backend.h"
+#include "compute/device-profile.h"
+#include "compute/shape-backend.h"
+#include "schemes/scheme.h"
+
+#include "ns3/address.h"
+
+#include <optional>
+#include <utility>
+
+namespace splitllm
+{
+
+using namespace ns3;
+
+namespace
+{
+
+DType
+ActivationType(const std::string& name)
+{
+    const std::optional<DType> dtype = DTypeFromName(name);
+    if (!dtype || (*dtype != DType::F32 && *dtype != DType::F16 && *dtype != DType::BF16))
+    {
+        throw InputError("\"" + name + "\" is not an element type; accepted: fp32, fp16, bf16");
+    }
+    return *dtype;
+}
+
+} // namespace
+
+/// What was set, and what became of it.
+struct SplitLlmHelper::Parts
+{
+    std::filesystem::path modelFolder;
+    std::filesystem::path adapterFolder;
+    std::string shape;
+    DType dtype = DType::F16;
+    std::uint32_t adapterRank = 0;
+    DType adapterDtype = DType::F16;
+    std::string schemeName = "linfer";
+    DType wire = DType::F16;
+    Sampling sampling;
+    std::filesystem::path profiles = SPLITLLM_PROFILE_DIR;
+    std::uint32_t threads = 0;
+
+    std::shared_ptr<Backend> backend;
+    std::shared_ptr<const Scheme> scheme;
+
+    void Load();
+};
+
+void
+SplitLlmHelper::Parts::Load()
+{
+    SchemeParts parts{.model = nullptr, .adapter = nullptr, .sampling = sampling, .wire = wire};
+    if (!shape.empty())
+    {
+        const auto model = std::make_shared<Model>();
+        model->config = NamedShape(shape, dtype);
+        backend = std::make_shared<ShapeBackend>(dtype);
+        parts.model = backend->Resident(model);
+        if (adapterRank > 0)
+        {
+            const auto adapter = std::make_shared<Adapter>();
+            adapter->rank = adapterRank;
+            adapter->layers.resize(model->config.layers);
+            adapter->layers.front().query.a.dtype = adapterDtype;
+            parts.adapter = backend->Resident(adapter, model->config);
+        }
+    }
+    else
+    {
+        if (modelFolder.empty())
+        {
+            throw InputError("no model: call SetModel or SetShape");
+        }
+        const std::shared_ptr<const Model> model = Model::Load(modelFolder);
+        backend = std::make_shared<CpuBackend>(threads);
+        parts.model = backend->Resident(model);
+        if (!adapterFolder.empty())
+        {
+            parts.adapter = backend->Resident(Adapter::Load(adapterFolder, model->config), model->config);
+        }
+    }
+    scheme = MakeScheme(schemeName, std::move(parts));
+}
+
+SplitLlmHelper::SplitLlmHelper()
+    : m_parts(std::make_unique<Parts>())
+{
+    m_edge.SetTypeId(EdgeServer::GetTypeId());
+    m_cloud.SetTypeId(Cloud::GetTypeId());
+    m_user.SetTypeId(UserDevice::GetTypeId());
+}
+
+SplitLlmHelper::~SplitLlmHelper() = default;
+SplitLlmHelper::SplitLlmHelper(SplitLlmHelper&&) noexcept = default;
+
+void
+SplitLlmHelper::SetModel(const std::filesystem::path& folder)
+{
+    m_parts->modelFolder = folder;
+}
+
+void
+SplitLlmHelper::SetShape(const std::string& name, const std::string& dtype)
+{
+    m_parts->shape = name;
+    m_parts->dtype = ActivationType(dtype);
+}
+
+void
+SplitLlmHelper::SetAdapter(const std::filesystem::path& folder)
+{
+    m_parts->adapterFolder = folder;
+}
+
+void
+SplitLlmHelper::SetAdapterShape(std::uint32_t rank, const std::string& dtype)
+{
+    m_parts->adapterRank = rank;
+    m_parts->adapterDtype = ActivationType(dtype);
+}
+
+void
+SplitLlmHelper::SetScheme(const std::string& name)
+{
+    m_parts->schemeName = name;
+}
+
+void
+SplitLlmHelper::SetWireType(const std::string& dtype)
+{
+    m_parts->wire = ActivationType(dtype);
+}
+
+void
+SplitLlmHelper::SetSampling(double temperature, double topP)
+{
+    m_parts->sampling = {.temperature = temperature, .topP = topP};
+}
+
+void
+SplitLlmHelper::SetProfileFolder(const std::filesystem::path& folder)
+{
+    m_parts->profiles = folder;
+}
+
+void
+SplitLlmHelper::SetThreads(std::uint32_t threads)
+{
+    m_parts->threads = threads;
+}
+
+void
+SplitLlmHelper::SetServerAttribute(const std::string& name, const AttributeValue& value)
+{
+    m_edge.Set(name, value);
+    m_cloud.Set(name, value);
+}
+
+void
+SplitLlmHelper::SetUserAttribute(const std::string& name, const AttributeValue& value)
+{
+    m_user.Set(name, value);
+}
+
+std::shared_ptr<const Scheme>
+SplitLlmHelper::GetScheme()
+{
+    if (!m_parts->scheme)
+    {
+        m_parts->Load();
+    }
+    return m_parts->scheme;
+}
+
+DeviceProfile
+SplitLlmHelper::Profile(const std::string& name) const
+{
+    return DeviceProfile::Load(name, m_parts->profiles);
+}
+
+template <typename Application>
+Ptr<Application>
+SplitLlmHelper::Install(ObjectFactory& factory, Ptr<Node> node, const DeviceProfile& hardware)
+{
+    auto application = factory.Create<Application>();
+    application->SetScheme(GetScheme());
+    application->SetMachine(m_parts->backend, hardware);
+    node->AddApplication(application);
+    return application;
+}
+
+Ptr<EdgeServer>
+SplitLlmHelper::InstallEdgeServer(Ptr<Node> node, const std::string& hardware)
+{
+    return InstallEdgeServer(node, Profile(hardware));
+}
+
+Ptr<EdgeServer>
+SplitLlmHelper::InstallEdgeServer(Ptr<Node> node, const DeviceProfile& hardware)
+{
+    return Install<EdgeServer>(m_edge, node, hardware);
+}
+
+Ptr<Cloud>
+SplitLlmHelper::InstallCloud(Ptr<Node> node, const std::string& hardware)
+{
+    return InstallCloud(node, Profile(hardware));
+}
+
+Ptr<Cloud>
+SplitLlmHelper::InstallCloud(Ptr<Node> node, const DeviceProfile& hardware)
+{
+    return Install<Cloud>(m_cloud, node, hardware);
+}
+
+Ptr<UserDevice>
+SplitLlmHelper::InstallUserDevice(Ptr<Node> node, const std::string& hardware, const Address& server)
+{
+    return InstallUserDevice(node, Profile(hardware), server);
+}
+
+Ptr<UserDevice>
+SplitLlmHelper::InstallUserDevice(Ptr<Node> node, const DeviceProfile& hardware, const Address& server)
+{
+    auto user = Install<UserDevice>(m_user, node, hardware);
+    user->SetSession(m_users++);
+    if (!server.IsInvalid())
+    {
+        user->SetAttribute("Remote", AddressValue(server));
+    }
+    return user;
+}
+
+} // namespace splitllm

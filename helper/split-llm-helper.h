@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_HELPER_H
+#define SPLITLLM_HELPER_H
+
+#include "split-llm-servers.h"
+#include "split-llm-user-device.h"
+
+#include "ns3/address.h"
+#include "ns3/application-container.h"
+#include "ns3/node.h"
+#include "ns3/object-factory.h"
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+namespace splitllm
+{
+
+class DeviceProfile;
+
+/**
+ * Installs the applications of one split model on nodes of a topology that you built.
+ *
+ *     SplitLlmHelper llm;
+ *     llm.SetShape("llama-7b", "fp16");
+ *     llm.SetAdapterShape(16, "fp16");
+ *     llm.SetScheme("linfer");
+ *     auto edge = llm.InstallEdgeServer(nodes.Get(1), "a800-80gb");
+ *     auto user = llm.InstallUserDevice(nodes.Get(0), "device-13tflops", InetSocketAddress(address, 9000));
+ *     user->AddRequest({.index = 0, .prompt = {1, 2, 3}, .newTokens = 8});
+ *
+ * A model is loaded once, when the first application is installed, and shared by all nodes. Paths and names that do not
+ * fit throw InputError with one line that says what would.
+ */
+class SplitLlmHelper
+{
+  public:
+    SplitLlmHelper();
+    ~SplitLlmHelper();
+    SplitLlmHelper(SplitLlmHelper&&) noexcept;
+
+    /// Computes with the weights of a Hugging Face folder (numeric mode).
+    void SetModel(const std::filesystem::path& folder);
+
+    /// Computes with phantoms of a published shape (shape mode). \param dtype of weights and activations
+    void SetShape(const std::string& name, const std::string& dtype);
+
+    /// The LoRA adapter in a PEFT folder (numeric mode).
+    void SetAdapter(const std::filesystem::path& folder);
+
+    /// A phantom adapter of that rank (shape mode).
+    void SetAdapterShape(std::uint32_t rank, const std::string& dtype);
+
+    /// "server", "local" or "linfer".
+    void SetScheme(const std::string& name);
+
+    /// Element type of tensors between nodes: "fp32", "fp16" (default) or "bf16".
+    void SetWireType(const std::string& dtype);
+
+    /// Temperature 0 (default) is greedy.
+    void SetSampling(double temperature, double topP);
+
+    /// Where named hardware profiles lie. Default: scenarios/hardware of the source tree.
+    void SetProfileFolder(const std::filesystem::path& folder);
+
+    /// Threads of the CPU backend; 0 (default) takes all cores. Never changes a result.
+    void SetThreads(std::uint32_t threads);
+
+    /// Attributes of the servers installed from now on.
+    void SetServerAttribute(const std::string& name, const ns3::AttributeValue& value);
+
+    /// Attributes of the user devices installed from now on.
+    void SetUserAttribute(const std::string& name, const ns3::AttributeValue& value);
+
+    ns3::Ptr<EdgeServer> InstallEdgeServer(ns3::Ptr<ns3::Node> node, const std::string& hardware);
+    ns3::Ptr<EdgeServer> InstallEdgeServer(ns3::Ptr<ns3::Node> node, const DeviceProfile& hardware);
+    ns3::Ptr<Cloud> InstallCloud(ns3::Ptr<ns3::Node> node, const std::string& hardware);
+    ns3::Ptr<Cloud> InstallCloud(ns3::Ptr<ns3::Node> node, const DeviceProfile& hardware);
+
+    /// \param server where the device connects; an invalid Address for a device that needs none
+    ns3::Ptr<UserDevice> InstallUserDevice(ns3::Ptr<ns3::Node> node,
+                                           const std::string& hardware,
+                                           const ns3::Address& server);
+    ns3::Ptr<UserDevice> InstallUserDevice(ns3::Ptr<ns3::Node> node,
+                                           const DeviceProfile& hardware,
+                                           const ns3::Address& server);
+
+    /// Loads what was set, if that has not happened; throws InputError. \return the scheme that applications share
+    std::shared_ptr<const Scheme> GetScheme();
+
+  private:
+    struct Parts;
+    template <typename Application>
+    ns3::Ptr<Application> Install(ns3::ObjectFactory& factory, ns3::Ptr<ns3::Node> node, const DeviceProfile& hardware);
+    DeviceProfile Profile(const std::string& name) const;
+
+    ns3::ObjectFactory m_edge;
+    ns3::ObjectFactory m_cloud;
+    ns3::ObjectFactory m_user;
+    std::uint32_t m_users = 0;
+    std::unique_ptr<Parts> m_parts;
+};
+
+} // namespace splitllm
+
+#endif // SPLITLLM_HELPER_H

@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "study.h"
+
+#include "base/input-error.h"
+#include "base/units.h"
+#include "llm/config.h"
+#include "schemes/scheme.h"
+
+#include <algorithm>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+#include <utility>
+
+namespace splitllm
+{
+
+using namespace ns3;
+
+namespace
+{
+
+const std::vector<std::string> kFloatTypes{"fp32", "fp16", "bf16"};
+
+/// Runs \p parse and prefixes what it complains about with the key's path.
+template <typename F>
+auto
+At(const StrictObject& object, const std::string& key, F&& parse)
+{
+    try
+    {
+        return parse();
+    }
+    catch (const InputError& error)
+    {
+        object.Fail(key, error.what());
+    }
+}
+
+Time
+Duration(StrictObject& object, const std::string& key, std::optional<std::string> fallback = std::nullopt)
+{
+    return NanoSeconds(ReadDuration(object, key, std::move(fallback)).count());
+}
+
+/// A name becomes folder/NAME; anything with a slash is a path as it is.
+std::filesystem::path
+Resolve(const std::string& name, const std::filesystem::path& folder)
+{
+    const std::filesystem::path path(name);
+    return path.is_absolute() || name.find('/') != std::string::npos ? path : folder / path;
+}
+
+ModelSpec
+ReadModel(StrictObject study, bool shapeMode, const StudyFolders& folders)
+{
+    ModelSpec model;
+    StrictObject object = study.Object("model");
+    if (shapeMode)
+    {
+        model.shape = object.Choice("shape", ShapeNames());
+        model.dtype = object.Choice("dtype", kFloatTypes, "fp16");
+    }
+    else
+    {
+        model.folder = Resolve(object.String("path"), folders.models);
+    }
+    if (object.Has("adapter"))
+    {
+        StrictObject adapter = object.Object("adapter");
+        if (shapeMode)
+        {
+            model.adapterRank = static_cast<std::uint32_t>(adapter.Integer("rank", 1, 65536));
+            model.adapterDtype = adapter.Choice("dtype", kFloatTypes, model.dtype);
+        }
+        else
+        {
+            model.adapterFolder = Resolve(adapter.String("path"), folders.models);
+        }
+        adapter.Finish();
+    }
+    object.Finish();
+    return model;
+}
+
+NodeSpec
+ReadNode(StrictObject& nodes, const std::string& name, const StudyFolders& folders)
+{
+    NodeSpec node;
+    node.name = name;
+    StrictObject object = nodes.Object(name);
+    const std::string role = object.Choice("role", {"user-device", "edge-server", "cloud"});
+    node.role = role == "user-device" ? NodeRole::UserDevice
+                                      : (role == "edge-server" ? NodeRole::EdgeServer : NodeRole::Cloud);
+    const std::uint64_t most = node.role == NodeRole::UserDevice ? 10000 : 1;
+    node.count = static_cast<std::uint32_t>(object.Integer("count", 1, most, 1));
+    if (object.Has("hardware") && object.Raw("hardware").is_object())
+    {
+        StrictObject hardware = object.Object("hardware");
+        node.hardware = DeviceProfile::Read(hardware, folders.profiles);
+    }
+    else
+    {
+        const std::string profile = object.String("hardware");
+        node.hardware = At(object, "hardware", [&] { return DeviceProfile::Load(profile, folders.profiles); });
+    }
+    object.Finish();
+    return node;
+}
+
+void
+ReadServiceKinds(StrictObject& link, LinkSpec& spec)
+{
+    StrictObject kinds = link.Object("kinds");
+    for (const std::string& name : kinds.Keys())
+    {
+        const std::optional<MessageKind> kind = MessageKindFromName(name);
+        if (!kind)
+        {
+            std::string known;
+            for (const std::string& one : MessageKindNames())
+            {
+                known += (known.empty() ? "" : ", ") + one;
+            }
+            kinds.Fail(name, "unknown message kind; accepted: " + known);
+        }
+        StrictObject cost = kinds.Object(name);
+        ServiceCost& entry = spec.kinds[*kind];
+        if (cost.Has("startup"))
+        {
+            entry.startup = Duration(cost, "startup");
+        }
+        if (cost.Has("payload_bytes"))
+        {
+            entry.payloadBytes = cost.Integer("payload_bytes", 0, std::numeric_limits<std::uint32_t>::max());
+        }
+        cost.Finish();
+    }
+    kinds.Finish();
+}
+
+LinkSpec
+ReadLink(StrictObject& links, const std::string& name, const std::vector<NodeSpec>& nodes)
+{
+    LinkSpec link;
+    link.name = name;
+    // "device-edge": the dash that separates two group names; a group's own name may contain dashes.
+    const auto isGroup = [&nodes](const std::string& group) {
+        return std::ranges::any_of(nodes, [&group](const NodeSpec& node) { return node.name == group; });
+    };
+    for (std::size_t dash = name.find('-'); dash != std::string::npos; dash = name.find('-', dash + 1))
+    {
+        if (isGroup(name.substr(0, dash)) && isGroup(name.substr(dash + 1)))
+        {
+            link.from = name.substr(0, dash);
+            link.to = name.substr(dash + 1);
+        }
+    }
+    if (link.from.empty())
+    {
+        links.Fail(name, "a link is called after the two groups of nodes that it joins, such as \"device-edge\"");
+    }
+    StrictObject object = links.Object(name);
+    const bool wired = object.Choice("type", {"wired", "service"}) == "wired";
+    link.type = wired ? LinkType::Wired : LinkType::Service;
+    link.rate = DataRate(ReadBitRate(object, "rate"));
+    link.delay = Duration(object, "delay", "0ns");
+    if (wired)
+    {
+        link.mtu = static_cast<std::uint16_t>(object.Integer("mtu", 576, 65535, 1500));
+        link.loss = object.Number("loss", 0.0, 0.5, 0.0);
+        link.queueBytes = ReadBytes(object, "queue", 1'000'000);
+        if (link.queueBytes < link.mtu || link.queueBytes > std::numeric_limits<std::uint32_t>::max())
+        {
+            object.Fail("queue", "must hold at least a packet of the MTU and at most 4 GiB");
+        }
+    }
+    else
+    {
+        link.startup = Duration(object, "startup", "0ns");
+        if (object.Has("kinds"))
+        {
+            ReadServiceKinds(object, link);
+        }
+    }
+    object.Finish();
+    return link;
+}
+
+std::vector<RequestSpec>
+ReadPromptFile(StrictObject& workload, std::uint64_t requests, const StudyFolders& folders)
+{
+    const std::string name = workload.String("prompts");
+    const std::filesystem::path file = Resolve(name + (name.ends_with(".jsonl") ? "" : ".jsonl"), folders.prompts);
+    std::ifstream stream(file);
+    if (!stream)
+    {
+        workload.Fail("prompts", "no prompt file " + file.string() + " (one JSON object a line, made by scripts/make-prompts)");
+    }
+    std::vector<RequestSpec> prompts;
+    std::string line;
+    for (std::size_t number = 1; std::getline(stream, line); number++)
+    {
+        const std::string origin = file.string() + ":" + std::to_string(number);
+        Json json = ParseStrictJson(line, origin);
+        StrictObject object(json, origin);
+        RequestSpec prompt{.id = object.String("id"), .prompt = {}};
+        object.String("text");
+        for (const Json& token : object.Raw("tokens"))
+        {
+            if (!token.is_number_unsigned() || token.get<std::uint64_t>() > std::numeric_limits<TokenId>::max())
+            {
+                object.Fail("tokens", "must be a list of token ids");
+            }
+            prompt.prompt.push_back(token.get<TokenId>());
+        }
+        object.Finish();
+        if (prompt.prompt.empty())
+        {
+            object.Fail("tokens", "must hold at least one token id");
+        }
+        prompts.push_back(std::move(prompt));
+    }
+    if (prompts.empty())
+    {
+        workload.Fail("prompts", file.string() + " holds no prompts");
+    }
+    std::vector<RequestSpec> all;
+    for (std::uint64_t i = 0; i < requests; i++)
+    {
+        all.push_back(prompts[i % prompts.size()]);
+    }
+    return all;
+}
+
+/// "prompt_tokens": prompts of a given length and no text, for shape mode.
+std::vector<RequestSpec>
+ReadPromptLengths(StrictObject& workload)
+{
+    std::vector<RequestSpec> all;
+    for (StrictObject& entry : workload.Objects("prompt_tokens"))
+    {
+        const std::uint64_t tokens = entry.Integer("tokens", 1, 1 << 20);
+        const std::uint64_t requests = entry.Integer("requests", 1, 1'000'000);
+        entry.Finish();
+        for (std::uint64_t i = 0; i < requests; i++)
+        {
+            all.push_back({.id = std::to_string(tokens) + "-tokens", .prompt = std::vector<TokenId>(tokens, 0)});
+        }
+    }
+    if (all.empty())
+    {
+        workload.Fail("prompt_tokens", "must hold at least one entry");
+    }
+    return all;
+}
+
+void
+ReadWorkload(StrictObject& object, Study& study, const StudyFolders& folders)
+{
+    StrictObject workload = object.Object("workload");
+    if (workload.Has("prompt_tokens"))
+    {
+        if (!study.shapeMode)
+        {
+            workload.Fail("prompt_tokens", "prompts without text need mode \"shape\"; numeric mode takes \"prompts\"");
+        }
+        study.requests = ReadPromptLengths(workload);
+    }
+    else
+    {
+        const std::uint64_t requests = workload.Integer("requests", 1, 1'000'000);
+        study.requests = ReadPromptFile(workload, requests, folders);
+    }
+    study.newTokens = static_cast<std::uint32_t>(workload.Integer("new_tokens", 1, 1 << 20));
+    study.sampling.temperature = workload.Number("temperature", 0.0, 100.0, 0.0);
+    study.sampling.topP = workload.Number("top_p", 0.0, 1.0, 1.0);
+    if (study.sampling.topP == 0.0)
+    {
+        workload.Fail("top_p", "must be above 0 and at most 1");
+    }
+    if (workload.Has("arrival"))
+    {
+        StrictObject arrival = workload.Object("arrival");
+        arrival.Choice("process", {"closed"});
+        arrival.Finish();
+    }
+    workload.Finish();
+}
+
+/// Which groups and links a scheme needs: the user's node, and the server with a link to it.
+void
+CheckTopology(const StrictObject& object, const Study& study)
+{
+    std::set<NodeRole> roles;
+    for (const NodeSpec& node : study.nodes)
+    {
+        if (!roles.insert(node.role).second)
+        {
+            object.Fail("nodes", "two groups have the role of \"" + node.name + "\"; one group a role is supported");
+        }
+    }
+    if (!roles.contains(NodeRole::UserDevice))
+    {
+        object.Fail("nodes", "no group has the role \"user-device\"");
+    }
+    if (study.scheme == "local")
+    {
+        return;
+    }
+    if (!roles.contains(NodeRole::EdgeServer))
+    {
+        object.Fail("nodes", "scheme \"" + study.scheme + "\" needs a group with the role \"edge-server\"");
+    }
+    const std::string& user = study.Node(NodeRole::UserDevice).name;
+    const std::string& edge = study.Node(NodeRole::EdgeServer).name;
+    const bool linked = std::ranges::any_of(study.links, [&](const LinkSpec& link) {
+        return (link.from == user && link.to == edge) || (link.from == edge && link.to == user);
+    });
+    if (!linked)
+    {
+        object.Fail("links", "no link \"" + user + "-" + edge + "\", which scheme \"" + study.scheme + "\" needs");
+    }
+}
+
+/// The longest prompt and its answer must fit the model's context, and its ids the vocabulary.
+void
+CheckPrompts(const StrictObject& object, const Study& study)
+{
+    const ModelConfig config = study.shapeMode
+                                   ? NamedShape(study.model.shape, *DTypeFromName(study.model.dtype))
+                                   : LoadConfig(study.model.folder);
+    for (const RequestSpec& request : study.requests)
+    {
+        const std::size_t positions = request.prompt.size() + study.newTokens - 1;
+        if (positions > config.maxPositions)
+        {
+            object.Fail("workload",
+                        "prompt \"" + request.id + "\" of " + std::to_string(request.prompt.size()) + " tokens and " +
+                            std::to_string(study.newTokens) + " new ones exceed the context of " + config.name + ", " +
+                            std::to_string(config.maxPositions) + " positions");
+        }
+        for (const TokenId token : request.prompt)
+        {
+            if (token >= config.vocab)
+            {
+                object.Fail("workload",
+                            "prompt \"" + request.id + "\": token " + std::to_string(token) +
+                                " is outside the vocabulary of " + config.name + ", " + std::to_string(config.vocab) +
+                                " tokens");
+            }
+        }
+    }
+}
+
+std::vector<PointSet>
+ReadSweep(Json& json, const std::string& origin)
+{
+    std::vector<PointSet> points{{}};
+    StrictObject sweep(json, origin, "sweep");
+    for (const std::string& key : sweep.Keys())
+    {
+        const Json& values = sweep.Raw(key);
+        if (!values.is_array() || values.empty())
+        {
+            sweep.Fail(key, "must be a list of at least one value");
+        }
+        std::vector<PointSet> grid;
+        for (const PointSet& point : points)
+        {
+            for (const Json& value : values)
+            {
+                grid.push_back(point);
+                grid.back().emplace_back(key, value);
+            }
+        }
+        points = std::move(grid);
+    }
+    return points;
+}
+
+std::vector<Expectation>
+ReadExpectations(StrictObject& object, const std::vector<PointSet>& points)
+{
+    std::vector<Expectation> expectations;
+    for (StrictObject& entry : object.Objects("expect"))
+    {
+        Expectation expectation;
+        if (entry.Has("where"))
+        {
+            expectation.where = entry.Raw("where");
+            if (!expectation.where.is_object())
+            {
+                entry.Fail("where", "must be an object of swept keys and their values");
+            }
+        }
+        expectation.metric = entry.String("metric");
+        expectation.value = entry.Number("value", -std::numeric_limits<double>::max());
+        if (entry.Has("rel") == entry.Has("abs"))
+        {
+            entry.Fail("rel", "exactly one of rel (relative tolerance) and abs (absolute) must be given");
+        }
+        expectation.tolerance = entry.Has("rel") ? entry.Number("rel", 0.0) * std::abs(expectation.value)
+                                                 : entry.Number("abs", 0.0);
+        expectation.source = entry.String("source", "");
+        entry.Finish();
+        const bool selects = std::ranges::any_of(points, [&](const PointSet& point) {
+            return std::ranges::all_of(expectation.where.items(), [&](const auto& item) {
+                return std::ranges::any_of(point, [&](const auto& swept) {
+                    return swept.first == item.key() && swept.second == item.value();
+                });
+            });
+        });
+        if (!selects)
+        {
+            entry.Fail("where", "selects no point of the sweep: " + expectation.where.dump());
+        }
+        expectations.push_back(std::move(expectation));
+    }
+    return expectations;
+}
+
+/// Puts \p value at a dotted path, making objects on the way. A key may hold dots where "sweep." comes first.
+void
+SetPath(Json& json, const std::string& path, Json value, const std::string& origin)
+{
+    Json* at = &json;
+    std::string rest = path;
+    while (true)
+    {
+        const bool sweeps = at == &json && rest.starts_with("sweep.");
+        const std::size_t dot = sweeps ? 5 : (at != &json && path.starts_with("sweep.") ? std::string::npos : rest.find('.'));
+        const std::string key = rest.substr(0, dot);
+        if (key.empty() || !(at->is_object() || at->is_null()))
+        {
+            throw InputError(origin + ": " + path + ": the path leads to no key of the study");
+        }
+        if (dot == std::string::npos)
+        {
+            (*at)[key] = std::move(value);
+            return;
+        }
+        at = &(*at)[key];
+        rest = rest.substr(dot + 1);
+    }
+}
+
+} // namespace
+
+const NodeSpec&
+Study::Node(NodeRole role) const
+{
+    const auto found = std::ranges::find_if(nodes, [role](const NodeSpec& node) { return node.role == role; });
+    if (found == nodes.end())
+    {
+        throw std::logic_error("the study has no such node");
+    }
+    return *found;
+}
+
+Study
+ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
+{
+    Study study;
+    StrictObject object(json, origin);
+    study.name = object.String("study");
+    study.seed = static_cast<std::uint32_t>(object.Integer("seed", 1, std::numeric_limits<std::uint32_t>::max(), 1));
+    study.repeat = static_cast<std::uint32_t>(object.Integer("repeat", 1, 100'000, 1));
+    study.shapeMode = object.Choice("mode", {"numeric", "shape"}) == "shape";
+    study.model = ReadModel(object, study.shapeMode, folders);
+    object.Raw("model");
+
+    StrictObject nodes = object.Object("nodes");
+    for (const std::string& name : nodes.Keys())
+    {
+        study.nodes.push_back(ReadNode(nodes, name, folders));
+    }
+    if (object.Has("links"))
+    {
+        StrictObject links = object.Object("links");
+        for (const std::string& name : links.Keys())
+        {
+            study.links.push_back(ReadLink(links, name, study.nodes));
+        }
+    }
+    StrictObject scheme = object.Object("scheme");
+    study.scheme = scheme.Choice("name", SchemeNames());
+    study.wire = scheme.Choice("codec", kFloatTypes, "fp16");
+    scheme.Finish();
+    ReadWorkload(object, study, folders);
+    if (object.Has("timeline"))
+    {
+        StrictObject timeline = object.Object("timeline");
+        study.timelineTokens = static_cast<std::uint32_t>(timeline.Integer("tokens", 0, 1 << 20, 3));
+        timeline.Finish();
+    }
+    else
+    {
+        study.timelineTokens = 3;
+    }
+    object.Finish();
+    CheckTopology(object, study);
+    CheckPrompts(object, study);
+    return study;
+}
+
+StudyFile
+LoadStudyFile(const std::filesystem::path& path, const std::vector<std::pair<std::string, std::string>>& overrides)
+{
+    StudyFile file;
+    file.origin = path.string();
+    file.study = LoadStrictJson(path);
+    for (const auto& [key, text] : overrides)
+    {
+        // What parses as JSON is taken as such (numbers, lists, true), anything else is a string.
+        Json value = Json::parse(text, nullptr, /* allow_exceptions */ false);
+        SetPath(file.study, key, value.is_discarded() ? Json(text) : std::move(value), "--set");
+    }
+    StrictObject object(file.study, file.origin);
+    file.points = object.Has("sweep") ? ReadSweep(object.Raw("sweep"), file.origin) : std::vector<PointSet>{{}};
+    if (object.Has("expect"))
+    {
+        file.expectations = ReadExpectations(object, file.points);
+    }
+    file.study.erase("sweep");
+    file.study.erase("expect");
+    return file;
+}
+
+Json
+PointOf(const StudyFile& file, const PointSet& point)
+{
+    Json json = file.study;
+    for (const auto& [key, value] : point)
+    {
+        SetPath(json, key, value, file.origin + ": sweep");
+    }
+    return json;
+}
+
+} // namespace splitllm

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_STUDY_H
+#define SPLITLLM_STUDY_H
+
+#include "base/strict-json.h"
+#include "compute/device-profile.h"
+#include "llm/sampling.h"
+#include "net/service-link.h"
+#include "tensor/dtype.h"
+
+#include "ns3/data-rate.h"
+#include "ns3/nstime.h"
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace splitllm
+{
+
+/// Where a study's names are looked up.
+struct StudyFolders
+{
+    std::filesystem::path models;   //!< model and adapter folders
+    std::filesystem::path profiles; //!< NAME.json hardware profiles
+    std::filesystem::path prompts;  //!< NAME.jsonl prompt sets
+};
+
+/// The model of a study and its adapter.
+struct ModelSpec
+{
+    std::filesystem::path folder;        //!< numeric mode
+    std::string shape;                   //!< shape mode
+    std::string dtype;                   //!< of weights and activations, shape mode
+    std::filesystem::path adapterFolder; //!< numeric mode; empty without an adapter
+    std::uint32_t adapterRank = 0;       //!< shape mode; 0 without an adapter
+    std::string adapterDtype;            //!< shape mode
+};
+
+enum class NodeRole
+{
+    UserDevice,
+    EdgeServer,
+    Cloud,
+};
+
+/// A group of equal nodes.
+struct NodeSpec
+{
+    std::string name;
+    NodeRole role = NodeRole::UserDevice;
+    std::uint32_t count = 1;
+    DeviceProfile hardware;
+};
+
+enum class LinkType
+{
+    Wired,
+    Service,
+};
+
+/// A link between two groups of nodes: one instance for each member of the larger group.
+struct LinkSpec
+{
+    std::string name;
+    std::string from; //!< group names
+    std::string to;
+    LinkType type = LinkType::Wired;
+    ns3::DataRate rate;
+    ns3::Time delay;
+    std::uint16_t mtu = 1500;     //!< wired
+    double loss = 0.0;            //!< wired: probability that a packet is lost
+    std::uint64_t queueBytes = 0; //!< wired
+    ns3::Time startup;            //!< service
+    std::map<MessageKind, ServiceCost> kinds; //!< service
+};
+
+/// One request of the workload.
+struct RequestSpec
+{
+    std::string id; //!< of the prompt
+    std::vector<TokenId> prompt;
+};
+
+/// One point of a study: everything that a run needs.
+struct Study
+{
+    std::string name;
+    std::uint32_t seed = 1;
+    std::uint32_t repeat = 1;
+    bool shapeMode = false;
+    ModelSpec model;
+    std::vector<NodeSpec> nodes;
+    std::vector<LinkSpec> links;
+    std::string scheme;
+    std::string wire; //!< element type of tensors between nodes
+    Sampling sampling;
+    std::vector<RequestSpec> requests;
+    std::uint32_t newTokens = 0;
+    std::uint32_t timelineTokens = 0; //!< of the first request that the timeline shows
+
+    /// The group with the given role. \throws std::logic_error if there is none
+    const NodeSpec& Node(NodeRole role) const;
+};
+
+/**
+ * Reads a point: a study object without "sweep" and "expect". Defaults are written into \p json, so that it lists every
+ * key that the study has.
+ * \param origin the study's file, for messages
+ * \throws InputError "ORIGIN: PATH: what is wrong; what is accepted"
+ */
+Study ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders);
+
+/// What an "expect" entry claims about the points that it selects.
+struct Expectation
+{
+    Json where; //!< swept keys and their values; empty selects every point
+    std::string metric;
+    double value = 0.0;
+    double tolerance = 0.0; //!< absolute
+    std::string source;
+};
+
+/// A value for every swept key, in the order of the study.
+using PointSet = std::vector<std::pair<std::string, Json>>;
+
+/// A study file: the study itself, what is swept, and what is expected.
+struct StudyFile
+{
+    Json study; //!< without "sweep" and "expect"
+    std::vector<PointSet> points; //!< one empty set where nothing is swept
+    std::vector<Expectation> expectations;
+    std::string origin;
+};
+
+/**
+ * Loads a study file and applies overrides to it.
+ * \param overrides path = value; a path may also be "sweep.KEY"
+ * \throws InputError
+ */
+StudyFile LoadStudyFile(const std::filesystem::path& file,
+                        const std::vector<std::pair<std::string, std::string>>& overrides);
+
+/// The study with the values of \p point in place. \throws InputError if a path leads through something that is no object
+Json PointOf(const StudyFile& file, const PointSet& point);
+
+} // namespace splitllm
+
+#endif // SPLITLLM_STUDY_H

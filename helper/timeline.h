@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_TIMELINE_H
+#define SPLITLLM_TIMELINE_H
+
+#include "ns3/nstime.h"
+
+#include <cstdint>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace splitllm
+{
+
+/// A row of a node in the timeline.
+enum class Lane : std::uint8_t
+{
+    Tokens,   //!< what the user sees
+    Compute,  //!< operations on the compute device
+    Messages, //!< from sending to arrival, at the receiver
+    Packets,  //!< while the network device transmits them
+};
+
+/// What happened on one lane from start to end.
+struct TimelineSpan
+{
+    std::string node;
+    Lane lane;
+    std::string name;
+    ns3::Time start;
+    ns3::Time end;
+    std::string details; //!< members of a JSON object, may be empty
+};
+
+/// The spans of one run.
+using Timeline = std::vector<TimelineSpan>;
+
+/**
+ * Writes timelines as a Chrome trace that Perfetto opens: a process for each run and node, a thread for each lane,
+ * all on the simulation's clock.
+ * \param runs title and spans of each run
+ */
+void WriteTimeline(std::ostream& stream, const std::vector<std::pair<std::string, Timeline>>& runs);
+
+} // namespace splitllm
+
+#endif // SPLITLLM_TIMELINE_H

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_USER_DEVICE_H
+#define SPLITLLM_USER_DEVICE_H
+
+#include "split-llm-application.h"
+
+#include "ns3/address.h"
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace splitllm
+{
+
+class UserRole;
+
+/// What a user asks for.
+struct UserRequest
+{
+    std::uint32_t index = 0;           //!< in the workload, for results
+    std::vector<std::uint32_t> prompt; //!< token ids
+    std::uint32_t newTokens = 0;       //!< how many to generate
+};
+
+/**
+ * The node where a user sits: it sends requests one after the other and reports every token.
+ *
+ * The first request starts when the application has started and its connection is up; the next when the last token of
+ * the one before has come.
+ */
+class UserDevice : public SplitLlmApplication
+{
+  public:
+    static ns3::TypeId GetTypeId();
+    UserDevice();
+    ~UserDevice() override;
+
+    /// Number of this user, unique in the simulation: its session's id.
+    void SetSession(std::uint32_t session);
+
+    /// Appends a request. \pre the application has not started
+    void AddRequest(UserRequest request);
+
+    /// The connection to use, where it is not the TCP connection to attribute "Remote".
+    void SetPort(std::unique_ptr<MessagePort> port);
+
+    /// Requests whose last token came.
+    std::uint32_t RequestsFinished() const;
+
+    typedef void (*TokenCallback)(const TokenRecord& record);
+
+  protected:
+    void DoDispose() override;
+
+  private:
+    void StartApplication() override;
+    void StopApplication() override;
+
+    struct Conversation; //!< what lives as long as the user's session
+
+    ns3::Address m_remote;
+    std::uint32_t m_session = 0;
+    std::deque<UserRequest> m_requests;
+    std::uint32_t m_finished = 0;
+    std::unique_ptr<MessagePort> m_port;
+    std::unique_ptr<Conversation> m_conversation;
+
+    ns3::TracedCallback<const TokenRecord&> m_tokenTrace;
+};
+
+} // namespace splitllm
+
+#endif // SPLITLLM_USER_DEVICE_H

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "compute/backend.h"
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace splitllm
+{
+
+namespace
+{
+
+void
+Expect(bool condition, const std::string& message)
+{
+    if (!condition)
+    {
+        throw std::logic_error(message);
+    }
+}
+
+void
+ExpectShape(const Tensor& tensor, std::size_t rows, std::size_t cols, const std::string& name)
+{
+    Expect(tensor.Rows() == rows && tensor.Cols() == cols,
+           name + " is " + std::to_string(tensor.Rows()) + " x " + std::to_string(tensor.Cols()) + " instead of " +
+               std::to_string(rows) + " x " + std::to_string(cols));
+}
+
+void
+ExpectHidden(const ModelConfig& config, const Tensor& hidden)
+{
+    Expect(hidden.Rows() > 0, "hidden state without rows");
+    ExpectShape(hidden, hidden.Rows(), config.hidden, "hidden state");
+}
+
+void
+ExpectLayer(const ModelConfig& config, std::size_t layer)
+{
+    Expect(layer < config.layers,
+           "layer " + std::to_string(layer) + " of a model that has " + std::to_string(config.layers));
+}
+
+void
+ExpectPositions(const ModelConfig& config, std::size_t first, std::size_t rows)
+{
+    Expect(first <= config.maxPositions && rows <= config.maxPositions - first,
+           "positions " + std::to_string(first) + " to " + std::to_string(first + rows) + " of a model that has " +
+               std::to_string(config.maxPositions));
+}
+
+DType
+WeightType(const Adapter& adapter)
+{
+    if (adapter.layers.empty())
+    {
+        return DType::F32;
+    }
+    const LoraLayer& layer = adapter.layers.front();
+    for (const LoraWeights& projection : {layer.query, layer.key, layer.value})
+    {
+        if (projection.a.data != nullptr)
+        {
+            return projection.a.dtype;
+        }
+    }
+    return layer.query.a.dtype;
+}
+
+/// FLOPs of one normed row, and the norm's parameters.
+std::uint64_t
+NormFlops(const ModelConfig& config)
+{
+    return (config.family == Family::Opt ? 7 : 4) * config.hidden;
+}
+
+std::uint64_t
+NormParameters(const ModelConfig& config)
+{
+    return (config.family == Family::Opt ? 2 : 1) * config.hidden;
+}
+
+/// Width of Q, K and V together.
+std::uint64_t
+ProjectedWidth(const ModelConfig& config)
+{
+    return config.QueryWidth() + 2 * config.KvWidth();
+}
+
+Work
+EmbedWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation)
+{
+    const bool positions = config.family == Family::Opt;
+    const std::uint64_t elements = rows * config.hidden;
+    Work work;
+    work.flops = positions ? elements : 0;
+    work.bytesRead = rows * sizeof(TokenId) + (positions ? 2 : 1) * elements * SizeOf(config.dtype);
+    work.bytesWritten = elements * activation;
+    work.launches = positions ? 2 : 1;
+    return work;
+}
+
+Work
+ProjectWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t out = ProjectedWidth(config);
+    const std::uint64_t bias = config.biases ? out : 0;
+    const std::uint64_t weights = NormParameters(config) + config.hidden * out + bias;
+    Work work;
+    work.flops = rows * (NormFlops(config) + 2 * config.hidden * out + bias);
+    work.bytesRead = weights * SizeOf(config.dtype) + rows * config.hidden * activation;
+    work.bytesWritten = rows * (config.hidden + out) * activation;
+    work.launches = 4;
+    return work;
+}
+
+Work
+AdaptWork(const ResidentAdapter& adapter, std::uint64_t rows, std::uint64_t activation)
+{
+    const ModelConfig& config = adapter.Config();
+    const std::uint64_t out = ProjectedWidth(config);
+    const std::uint64_t weights = adapter.Rank() * (3 * config.hidden + out);
+    Work work;
+    work.flops = rows * (2 * weights + out);
+    work.bytesRead = weights * SizeOf(adapter.Weights()) + rows * config.hidden * activation;
+    work.bytesWritten = rows * out * activation;
+    work.launches = 6;
+    return work;
+}
+
+Work
+FinishLayerWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t before, std::uint64_t activation)
+{
+    const bool opt = config.family == Family::Opt;
+    const std::uint64_t hidden = config.hidden;
+    const std::uint64_t query = config.QueryWidth();
+    const std::uint64_t kv = config.KvWidth();
+    const std::uint64_t ffn = config.ffn;
+    const std::uint64_t context = rows * before + rows * (rows + 1) / 2;
+
+    const std::uint64_t rotation = opt ? 0 : 3 * rows * (query + kv);
+    const std::uint64_t scores = rows * query + 2 * query * context;
+    const std::uint64_t softmax = 4 * config.heads * context;
+    const std::uint64_t values = 2 * query * context;
+    const std::uint64_t output = rows * (2 * query * hidden + (config.biases ? hidden : 0));
+    const std::uint64_t norm = rows * NormFlops(config);
+    const std::uint64_t matrices = (opt ? 2 : 3) * hidden * ffn; // parameters of the MLP's products
+    const std::uint64_t biases = config.biases ? ffn + hidden : 0;
+    const std::uint64_t mlp = rows * (2 * matrices + biases + (opt ? 1 : 5) * ffn);
+    const std::uint64_t residuals = 2 * rows * hidden;
+    const std::uint64_t weights =
+        query * hidden + (config.biases ? hidden : 0) + NormParameters(config) + matrices + biases;
+
+    Work work;
+    work.flops = rotation + scores + softmax + values + output + norm + mlp + residuals;
+    work.bytesRead = weights * SizeOf(config.dtype) +
+                     (rows * (hidden + ProjectedWidth(config)) + 2 * kv * before) * activation;
+    work.bytesWritten = rows * (hidden + 2 * kv) * activation;
+    work.launches = opt ? 11 : 13;
+    return work;
+}
+
+Work
+HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t matrix = std::uint64_t{config.hidden} * config.vocab;
+    Work work;
+    work.flops = rows * (NormFlops(config) + 2 * matrix);
+    work.bytesRead = (NormParameters(config) + matrix) * SizeOf(config.dtype) + rows * config.hidden * activation;
+    work.bytesWritten = rows * config.vocab * activation;
+    work.launches = 2;
+    return work;
+}
+
+} // namespace
+
+std::string_view
+NameOf(Operation operation)
+{
+    switch (operation)
+    {
+    case Operation::Embed:
+        return "embed";
+    case Operation::Project:
+        return "project";
+    case Operation::Adapt:
+        return "adapt";
+    case Operation::Merge:
+        return "merge";
+    case Operation::FinishLayer:
+        return "finish-layer";
+    case Operation::Head:
+        return "head";
+    case Operation::Sample:
+        return "sample";
+    }
+    throw std::logic_error("no such operation");
+}
+
+ResidentModel::ResidentModel(ModelConfig config, DType activations)
+    : m_config(std::move(config)),
+      m_activations(activations)
+{
+}
+
+ResidentAdapter::ResidentAdapter(const Adapter& adapter, ModelConfig config)
+    : m_config(std::move(config)),
+      m_rank(adapter.rank),
+      m_dtype(WeightType(adapter))
+{
+}
+
+std::uint64_t
+ResidentAdapter::Bytes() const
+{
+    return LoraParameters(m_config, m_rank) * SizeOf(m_dtype);
+}
+
+KvCache::KvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity)
+    : m_first(first),
+      m_last(last),
+      m_capacity(capacity)
+{
+    Expect(first < last && last <= config.layers && capacity > 0,
+           "KV cache of layers [" + std::to_string(first) + ", " + std::to_string(last) + ") and " +
+               std::to_string(capacity) + " positions for a model of " + std::to_string(config.layers) + " layers");
+    m_lengths.resize(last - first);
+}
+
+std::size_t
+KvCache::Length(std::size_t layer) const
+{
+    Expect(layer >= m_first && layer < m_last, "KV cache does not hold layer " + std::to_string(layer));
+    return m_lengths[layer - m_first];
+}
+
+void
+KvCache::Grow(std::size_t layer, std::size_t rows)
+{
+    Expect(rows <= m_capacity - Length(layer),
+           std::to_string(rows) + " rows more than the KV cache's " + std::to_string(m_capacity) + " positions");
+    m_lengths[layer - m_first] += rows;
+}
+
+Backend::Backend(DType activations)
+    : m_activations(activations)
+{
+}
+
+Computed<Tensor>
+Backend::Embed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position)
+{
+    const ModelConfig& config = model.Config();
+    Expect(!tokens.empty(), "no tokens to embed");
+    ExpectPositions(config, position, tokens.size());
+    for (const TokenId token : tokens)
+    {
+        Expect(token < config.vocab,
+               "token " + std::to_string(token) + " of a vocabulary of " + std::to_string(config.vocab));
+    }
+    return {DoEmbed(model, tokens, position),
+            Operation::Embed,
+            tokens.size(),
+            EmbedWork(config, tokens.size(), SizeOf(m_activations))};
+}
+
+Computed<Projections>
+Backend::Project(const ResidentModel& model, std::size_t layer, const Tensor& hidden)
+{
+    const ModelConfig& config = model.Config();
+    ExpectLayer(config, layer);
+    ExpectHidden(config, hidden);
+    return {DoProject(model, layer, hidden),
+            Operation::Project,
+            hidden.Rows(),
+            ProjectWork(config, hidden.Rows(), SizeOf(m_activations))};
+}
+
+Computed<Deltas>
+Backend::Adapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input)
+{
+    ExpectLayer(adapter.Config(), layer);
+    ExpectHidden(adapter.Config(), input);
+    return {DoAdapt(adapter, layer, input),
+            Operation::Adapt,
+            input.Rows(),
+            AdaptWork(adapter, input.Rows(), SizeOf(m_activations))};
+}
+
+Computed<Projections>
+Backend::Merge(Projections projections, const Deltas& deltas)
+{
+    const std::size_t rows = projections.query.Rows();
+    ExpectShape(deltas.query, rows, projections.query.Cols(), "query update");
+    ExpectShape(deltas.key, projections.key.Rows(), projections.key.Cols(), "key update");
+    ExpectShape(deltas.value, projections.value.Rows(), projections.value.Cols(), "value update");
+    const std::uint64_t elements = deltas.query.Elements() + deltas.key.Elements() + deltas.value.Elements();
+    const std::uint64_t bytes = elements * SizeOf(m_activations);
+    projections.query += deltas.query;
+    projections.key += deltas.key;
+    projections.value += deltas.value;
+    return {std::move(projections),
+            Operation::Merge,
+            rows,
+            Work{.flops = elements, .bytesRead = 2 * bytes, .bytesWritten = bytes, .launches = 3}};
+}
+
+Computed<Tensor>
+Backend::FinishLayer(const ResidentModel& model,
+                     std::size_t layer,
+                     const Tensor& hidden,
+                     const Projections& projections,
+                     KvCache& cache)
+{
+    const ModelConfig& config = model.Config();
+    const std::size_t rows = hidden.Rows();
+    ExpectLayer(config, layer);
+    ExpectHidden(config, hidden);
+    ExpectShape(projections.query, rows, config.QueryWidth(), "query");
+    ExpectShape(projections.key, rows, config.KvWidth(), "key");
+    ExpectShape(projections.value, rows, config.KvWidth(), "value");
+    const std::size_t before = cache.Length(layer);
+    ExpectPositions(config, before, rows);
+    Expect(rows <= cache.Capacity() - before,
+           std::to_string(rows) + " rows more than the KV cache's " + std::to_string(cache.Capacity()) +
+               " positions");
+    Tensor next = DoFinishLayer(model, layer, hidden, projections, cache);
+    cache.Grow(layer, rows);
+    return {std::move(next),
+            Operation::FinishLayer,
+            rows,
+            FinishLayerWork(config, rows, before, SizeOf(m_activations))};
+}
+
+Computed<Tensor>
+Backend::Head(const ResidentModel& model, const Tensor& hidden)
+{
+    ExpectHidden(model.Config(), hidden);
+    return {DoHead(model, hidden),
+            Operation::Head,
+            hidden.Rows(),
+            HeadWork(model.Config(), hidden.Rows(), SizeOf(m_activations))};
+}
+
+Computed<TokenId>
+Backend::Sample(const Tensor& logits, const Sampling& sampling, double uniform)
+{
+    Expect(logits.Rows() == 1 && logits.Cols() > 0, "sampling needs one row of logits");
+    const std::uint64_t vocab = logits.Cols();
+    const TokenId token = logits.IsPhantom() ? 0 : splitllm::Sample(logits.Row(0), sampling, uniform);
+    return {token,
+            Operation::Sample,
+            1,
+            Work{.flops = (sampling.temperature == 0.0 ? 1 : 5) * vocab,
+                 .bytesRead = vocab * SizeOf(m_activations),
+                 .bytesWritten = sizeof(TokenId),
+                 .launches = 1}};
+}
+
+} // namespace splitllm

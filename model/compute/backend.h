@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_BACKEND_H
+#define SPLITLLM_BACKEND_H
+
+#include "compute/work.h"
+#include "llm/adapter.h"
+#include "llm/config.h"
+#include "llm/model.h"
+#include "llm/sampling.h"
+#include "tensor/tensor.h"
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace splitllm
+{
+
+/// Base projections of one layer, before rotary positions. w rows, one a token.
+struct Projections
+{
+    Tensor input; //!< w x d: the normed hidden state that Q, K and V were computed from
+    Tensor query; //!< w x q
+    Tensor key;   //!< w x kv
+    Tensor value; //!< w x kv
+};
+
+/// What the adapter adds to the projections.
+struct Deltas
+{
+    Tensor query; //!< w x q
+    Tensor key;   //!< w x kv
+    Tensor value; //!< w x kv
+};
+
+/// The operations of a backend, by the names used in table timing, traces and timelines.
+enum class Operation
+{
+    Embed,       //!< "embed"
+    Project,     //!< "project": norm and Q, K, V projections
+    Adapt,       //!< "adapt": LoRA's updates of Q, K, V
+    Merge,       //!< "merge": projections += updates
+    FinishLayer, //!< "finish-layer": positions, attention, output projection, MLP, residuals
+    Head,        //!< "head": final norm and logits
+    Sample,      //!< "sample": the next token from the logits
+};
+
+std::string_view NameOf(Operation operation);
+
+/// A result and what it cost.
+template <typename T>
+struct Computed
+{
+    T value;
+    Operation operation;
+    std::size_t rows;
+    Work work;
+    std::chrono::nanoseconds elapsed{0}; //!< what it took on this host, for measured timing alone
+};
+
+/// Weights that are resident in a backend. Opaque: only their backend looks inside.
+class ResidentModel
+{
+  public:
+    virtual ~ResidentModel() = default;
+
+    /// \param config shape of the model
+    /// \param activations element type that Work and KV bytes are counted in
+    ResidentModel(ModelConfig config, DType activations);
+
+    const ModelConfig& Config() const
+    {
+        return m_config;
+    }
+
+    DType Activations() const
+    {
+        return m_activations;
+    }
+
+  private:
+    ModelConfig m_config;
+    DType m_activations;
+};
+
+/// A LoRA adapter that is resident in a backend.
+class ResidentAdapter
+{
+  public:
+    virtual ~ResidentAdapter() = default;
+
+    /**
+     * Of \p adapter's rank and element type, which is that of the first layer's first projection with data, of its
+     * query where none has data, fp32 without layers.
+     */
+    ResidentAdapter(const Adapter& adapter, ModelConfig config);
+
+    const ModelConfig& Config() const
+    {
+        return m_config;
+    }
+
+    std::size_t Rank() const
+    {
+        return m_rank;
+    }
+
+    /// Element type of its weights.
+    DType Weights() const
+    {
+        return m_dtype;
+    }
+
+    /// Bytes of its weights. Here and in Work all of Q, K and V count, whether or not the adapter targets them.
+    std::uint64_t Bytes() const;
+
+  private:
+    ModelConfig m_config;
+    std::size_t m_rank;
+    DType m_dtype;
+};
+
+/// Keys and values of one sequence for a range of layers. Positions are appended by FinishLayer.
+class KvCache
+{
+  public:
+    virtual ~KvCache() = default;
+
+    /// Holds layers [first, last) of \p config and at most \p capacity positions. \throws std::logic_error if empty
+    KvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity);
+
+    /// Positions held for \p layer; the next row appended is at this position.
+    std::size_t Length(std::size_t layer) const;
+
+    std::size_t Capacity() const
+    {
+        return m_capacity;
+    }
+
+    /// Records \p rows appended to \p layer. \throws std::logic_error beyond the capacity or outside the layers.
+    void Grow(std::size_t layer, std::size_t rows);
+
+  protected:
+    std::size_t m_first;
+    std::size_t m_last;
+    std::size_t m_capacity;
+
+  private:
+    std::vector<std::size_t> m_lengths; //!< by layer - m_first
+};
+
+/**
+ * Executes layers. Weights and caches live in the backend behind opaque handles; only a call's inputs and outputs are
+ * host tensors. Every call returns its result together with its Work, which is computed here from shapes, so that
+ * every backend reports the same.
+ *
+ * Layers count from 0. Rows of a call are consecutive positions of one sequence. A wrong shape, layer or position, a
+ * full cache, a handle of another backend and a phantom where numbers are needed are std::logic_error.
+ *
+ * Work is given below for w rows and these widths: d hidden, q query, kv key/value, f ffn, V vocabulary, H query heads,
+ * r the rank. a is the bytes of an activation, b of a weight, s of an adapter weight. N is a norm's FLOPs for one row:
+ * 4 d for RMSNorm (square, sum, two scalings), 7 d for LayerNorm (sum, centre, square, sum, two scalings, shift), and
+ * n its parameters: d and 2 d. What is computed once a row and not once an element (a norm's root) does not count.
+ * Terms in [ ] belong to models with biases. Results inside an operation stay on the chip: bytes are weights, KV,
+ * inputs and outputs of the whole operation.
+ */
+class Backend
+{
+  public:
+    /// \param activations element type that Work and KV bytes are counted in
+    explicit Backend(DType activations);
+    virtual ~Backend() = default;
+
+    DType Activations() const
+    {
+        return m_activations;
+    }
+
+    /// Makes \p model resident. Handles of the same model may share storage.
+    virtual std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model) = 0;
+    virtual std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
+                                                            const ModelConfig& config) = 0;
+
+    /// An empty cache for layers [first, last) of \p model.
+    virtual std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
+                                              std::size_t first,
+                                              std::size_t last,
+                                              std::size_t capacity) = 0;
+
+    /**
+     * Token embeddings (OPT: plus those of positions \p position onward): w x d.
+     *
+     * FLOPs: OPT w d. Read: 4 w of token ids + b w d, OPT twice. Written: a w d. Launches: 1, OPT 2.
+     */
+    Computed<Tensor> Embed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position);
+
+    /**
+     * Norm and Q, K, V projections of \p hidden (w x d).
+     *
+     * FLOPs: w N + 2 w d (q + 2 kv) [+ w (q + 2 kv)]. Read: b (n + d (q + 2 kv) [+ q + 2 kv]) + a w d.
+     * Written: a w (d + q + 2 kv). Launches: the norm and three products.
+     */
+    Computed<Projections> Project(const ResidentModel& model, std::size_t layer, const Tensor& hidden);
+
+    /**
+     * LoRA's Q, K, V updates of the normed \p input (w x d).
+     *
+     * FLOPs: 2 w r (3 d + q + 2 kv) + w (q + 2 kv) for the scaling. Read: s r (3 d + q + 2 kv) + a w d.
+     * Written: a w (q + 2 kv). Launches: six products.
+     */
+    Computed<Deltas> Adapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input);
+
+    /**
+     * \p projections with \p deltas added.
+     *
+     * FLOPs: w (q + 2 kv). Read: 2 a w (q + 2 kv). Written: a w (q + 2 kv). Launches: 3.
+     */
+    Computed<Projections> Merge(Projections projections, const Deltas& deltas);
+
+    /**
+     * The rest of the layer: rotary positions, append to \p cache, causal attention over it, output projection, MLP and
+     * both residuals. Row i sits at position cache.Length(layer) + i.
+     *
+     * With C the sum of the rows' contexts (row i attends to Length + i + 1 positions) and L = Length before the call,
+     * FLOPs are the sum of
+     *  - rotation 3 w (q + kv), LLaMA only;
+     *  - attention: w q to scale the queries, 2 q C for the scores, 4 H C for softmax (subtract, exp, sum, divide) and
+     *    2 q C for the values;
+     *  - output projection 2 w q d [+ w d] and residual w d;
+     *  - norm w N;
+     *  - MLP: LLaMA 6 w d f + 5 w f (negate, exp, add, divide, times up), OPT 4 w d f + w (f + d) + w f (ReLU);
+     *  - residual w d.
+     *
+     * Read: b (q d + n + 3 d f), OPT b (q d + d + n + 2 d f + f + d), + a w (d + q + 2 kv) + a 2 kv L of the cache.
+     * Written: a w d + a 2 kv w to the cache. Launches: LLaMA 13 (rotation, append, scores, softmax, values, output,
+     * residual, norm, gate, up, activation, down, residual), OPT 11 (neither rotation nor gate).
+     * \return the next hidden state, w x d
+     */
+    Computed<Tensor> FinishLayer(const ResidentModel& model,
+                                 std::size_t layer,
+                                 const Tensor& hidden,
+                                 const Projections& projections,
+                                 KvCache& cache);
+
+    /**
+     * Final norm and logits of every row: w x vocab.
+     *
+     * FLOPs: w N + 2 w d V. Read: b (n + d V) + a w d. Written: a w V. Launches: 2.
+     */
+    Computed<Tensor> Head(const ResidentModel& model, const Tensor& hidden);
+
+    /**
+     * The next token from one row of logits; token 0 for a phantom.
+     *
+     * FLOPs: V comparisons where greedy, else 5 V (temperature, subtract, exp, sum, divide). Read: a V.
+     * Written: 4, the token id. Launches: 1.
+     */
+    Computed<TokenId> Sample(const Tensor& logits, const Sampling& sampling, double uniform);
+
+  protected:
+    // The operations themselves, with arguments that have been checked. FinishLayer grows the cache afterwards.
+    virtual Tensor DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position) = 0;
+    virtual Projections DoProject(const ResidentModel& model, std::size_t layer, const Tensor& hidden) = 0;
+    virtual Deltas DoAdapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input) = 0;
+    virtual Tensor DoFinishLayer(const ResidentModel& model,
+                                 std::size_t layer,
+                                 const Tensor& hidden,
+                                 const Projections& projections,
+                                 KvCache& cache) = 0;
+    virtual Tensor DoHead(const ResidentModel& model, const Tensor& hidden) = 0;
+
+  private:
+    DType m_activations;
+};
+
+} // namespace splitllm
+
+#endif // SPLITLLM_BACKEND_H

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "compute/cpu/cpu-backend.h"
+
+#include "compute/cpu/parallel.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+namespace splitllm
+{
+
+namespace
+{
+
+/// Multiply-adds below which starting threads costs more than it saves.
+constexpr std::size_t kWorthSharing = std::size_t{1} << 16;
+
+/// Bytes of weights that stay in a core's cache while all tokens of a call pass over them.
+constexpr std::size_t kBlockBytes = std::size_t{1} << 17;
+
+/// Query rows whose scores are computed together.
+constexpr std::size_t kQueryRows = 16;
+
+template <typename T, typename Handle>
+T&
+Own(Handle& handle)
+{
+    T* own = dynamic_cast<T*>(&handle);
+    if (own == nullptr)
+    {
+        throw std::logic_error("a handle of another backend was given to the CPU backend");
+    }
+    return *own;
+}
+
+void
+ExpectNumbers(const Tensor& tensor)
+{
+    if (tensor.IsPhantom())
+    {
+        throw std::logic_error("a phantom tensor was given to the CPU backend");
+    }
+}
+
+Kernels::MatMul
+MatMulOf(const Kernels& kernels, DType dtype)
+{
+    switch (dtype)
+    {
+    case DType::F32:
+        return kernels.matMulF32;
+    case DType::F16:
+        return kernels.matMulF16;
+    case DType::BF16:
+        return kernels.matMulBf16;
+    default:
+        throw std::logic_error("weights are neither fp32 nor fp16 nor bf16");
+    }
+}
+
+/// Where share \p index of \p shares of \p rows rows begins: on a cache line of the result.
+std::size_t
+ShareBegin(std::size_t rows, std::size_t index, std::size_t shares)
+{
+    constexpr std::size_t kLine = 16;
+    const std::size_t lines = (rows + kLine - 1) / kLine;
+    return std::min(rows, lines * index / shares * kLine);
+}
+
+} // namespace
+
+CpuBackend::CpuBackend(std::size_t threads, const Kernels& kernels)
+    : Backend(DType::F32),
+      m_threads(threads == 0 ? AvailableCores() : threads),
+      m_kernels(kernels)
+{
+}
+
+std::shared_ptr<const ResidentModel>
+CpuBackend::Resident(std::shared_ptr<const Model> model)
+{
+    return std::make_shared<CpuModel>(std::move(model), Activations());
+}
+
+std::shared_ptr<const ResidentAdapter>
+CpuBackend::Resident(std::shared_ptr<const Adapter> adapter, const ModelConfig& config)
+{
+    return std::make_shared<CpuAdapter>(std::move(adapter), config);
+}
+
+std::unique_ptr<KvCache>
+CpuBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_t last, std::size_t capacity)
+{
+    return std::make_unique<CpuKvCache>(model.Config(), first, last, capacity);
+}
+
+Tensor
+CpuBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position)
+{
+    constexpr std::size_t kPositionOffset = 2; // OPT's table starts with two rows that no position uses
+    const Model& weights = *Own<const CpuModel>(model).model;
+    Tensor hidden = Tensor::Zeros(tokens.size(), weights.config.hidden);
+    std::vector<float> learned(weights.config.family == Family::Opt ? weights.config.hidden : 0);
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+    {
+        const std::span<float> row = hidden.Row(i);
+        WidenRow(weights.embedding, tokens[i], row.data());
+        if (!learned.empty())
+        {
+            WidenRow(weights.positions, position + i + kPositionOffset, learned.data());
+            std::ranges::transform(row, learned, row.begin(), std::plus<>());
+        }
+    }
+    return hidden;
+}
+
+Projections
+CpuBackend::DoProject(const ResidentModel& model, std::size_t layer, const Tensor& hidden)
+{
+    ExpectNumbers(hidden);
+    const ModelConfig& config = model.Config();
+    const CpuLayer& weights = Own<const CpuModel>(model).layers[layer];
+    Projections projections{.input = Normalised(config, weights.attentionNorm, hidden),
+                            .query = Tensor::Zeros(hidden.Rows(), config.QueryWidth()),
+                            .key = Tensor::Zeros(hidden.Rows(), config.KvWidth()),
+                            .value = Tensor::Zeros(hidden.Rows(), config.KvWidth())};
+    Multiply(projections.input,
+             {{&weights.query, &projections.query},
+              {&weights.key, &projections.key},
+              {&weights.value, &projections.value}});
+    return projections;
+}
+
+Deltas
+CpuBackend::DoAdapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input)
+{
+    ExpectNumbers(input);
+    const ModelConfig& config = adapter.Config();
+    const Adapter& weights = *Own<const CpuAdapter>(adapter).adapter;
+    const LoraLayer& lora = weights.layers[layer];
+    return {.query = LoraUpdate(lora.query, weights.scaling, input, config.QueryWidth()),
+            .key = LoraUpdate(lora.key, weights.scaling, input, config.KvWidth()),
+            .value = LoraUpdate(lora.value, weights.scaling, input, config.KvWidth())};
+}
+
+Tensor
+CpuBackend::LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& input, std::size_t width) const
+{
+    Tensor update = Tensor::Zeros(input.Rows(), width);
+    if (weights.a.data == nullptr)
+    {
+        return update;
+    }
+    const CpuLinear down{weights.a, {}};
+    const CpuLinear up{weights.b, {}};
+    Tensor inner = Tensor::Zeros(input.Rows(), weights.a.shape[0]);
+    Multiply(input, {{&down, &inner}});
+    Multiply(inner, {{&up, &update}});
+    for (float& value : update.Values())
+    {
+        value *= scaling;
+    }
+    return update;
+}
+
+Tensor
+CpuBackend::DoFinishLayer(const ResidentModel& model,
+                          std::size_t layer,
+                          const Tensor& hidden,
+                          const Projections& projections,
+                          KvCache& cache)
+{
+    ExpectNumbers(hidden);
+    ExpectNumbers(projections.query);
+    ExpectNumbers(projections.key);
+    ExpectNumbers(projections.value);
+    const ModelConfig& config = model.Config();
+    const CpuLayer& weights = Own<const CpuModel>(model).layers[layer];
+    const std::size_t rows = hidden.Rows();
+
+    const Tensor attended = Attend(config, layer, projections, Own<CpuKvCache>(cache));
+    Tensor next = Tensor::Zeros(rows, config.hidden);
+    Multiply(attended, {{&weights.output, &next}});
+    next += hidden;
+
+    const Tensor normed = Normalised(config, weights.mlpNorm, next);
+    Tensor inner = Tensor::Zeros(rows, config.ffn);
+    if (config.family == Family::Llama)
+    {
+        Tensor up = Tensor::Zeros(rows, config.ffn);
+        Multiply(normed, {{&weights.gate, &inner}, {&weights.up, &up}});
+        m_kernels.siluTimes(inner.Values().data(), up.Values().data(), inner.Elements());
+    }
+    else
+    {
+        Multiply(normed, {{&weights.up, &inner}});
+        std::ranges::transform(inner.Values(), inner.Values().begin(), [](float x) { return x > 0.0F ? x : 0.0F; });
+    }
+    Tensor mlp = Tensor::Zeros(rows, config.hidden);
+    Multiply(inner, {{&weights.down, &mlp}});
+    next += mlp;
+    return next;
+}
+
+Tensor
+CpuBackend::DoHead(const ResidentModel& model, const Tensor& hidden)
+{
+    ExpectNumbers(hidden);
+    const CpuModel& weights = Own<const CpuModel>(model);
+    const Tensor normed = Normalised(model.Config(), weights.finalNorm, hidden);
+    Tensor logits = Tensor::Zeros(hidden.Rows(), model.Config().vocab);
+    Multiply(normed, {{&weights.head, &logits}});
+    return logits;
+}
+
+void
+CpuBackend::Multiply(const Tensor& input, std::initializer_list<Product> products) const
+{
+    const std::size_t n = input.Cols();
+    const std::size_t tokens = input.Rows();
+    std::size_t multiplyAdds = 0;
+    for (const Product& product : products)
+    {
+        multiplyAdds += product.result->Elements() * n;
+    }
+    const float* x = input.Values().data();
+    Parallel(multiplyAdds < kWorthSharing ? 1 : m_threads, [&](std::size_t thread, std::size_t team) {
+        for (const auto& [linear, result] : products)
+        {
+            const ArrayView& weight = linear->weight;
+            const std::size_t out = result->Cols();
+            const std::size_t rowBytes = n * SizeOf(weight.dtype);
+            const std::size_t block = std::max<std::size_t>(16, kBlockBytes / rowBytes / 16 * 16);
+            const std::size_t end = ShareBegin(out, thread + 1, team);
+            const Kernels::MatMul matMul = MatMulOf(m_kernels, weight.dtype);
+            float* y = result->Values().data();
+            for (std::size_t first = ShareBegin(out, thread, team); first < end; first += block)
+            {
+                const std::size_t count = std::min(block, end - first);
+                matMul(weight.data + first * rowBytes, count, n, x, tokens, y + first, out);
+                for (std::size_t t = 0; t < tokens && !linear->bias.empty(); ++t)
+                {
+                    for (std::size_t r = first; r < first + count; ++r)
+                    {
+                        y[t * out + r] += linear->bias[r];
+                    }
+                }
+            }
+        }
+    });
+}
+
+Tensor
+CpuBackend::Normalised(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden) const
+{
+    const auto eps = static_cast<float>(config.normEps);
+    Tensor normed = Tensor::Zeros(hidden.Rows(), hidden.Cols());
+    for (std::size_t i = 0; i < hidden.Rows(); ++i)
+    {
+        const float* x = hidden.Row(i).data();
+        float* y = normed.Row(i).data();
+        if (norm.shift.empty())
+        {
+            m_kernels.rmsNorm(x, norm.scale.data(), eps, hidden.Cols(), y);
+        }
+        else
+        {
+            m_kernels.layerNorm(x, norm.scale.data(), norm.shift.data(), eps, hidden.Cols(), y);
+        }
+    }
+    return normed;
+}
+
+Tensor
+CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache) const
+{
+    const std::size_t rows = projections.query.Rows();
+    const std::size_t before = cache.Length(layer);
+    const std::size_t positions = before + rows;
+    const std::size_t headDim = config.headDim;
+    const std::size_t group = config.heads / config.kvHeads; // query heads that share a key/value head
+    const std::size_t blocks = (rows + kQueryRows - 1) / kQueryRows;
+    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(headDim)));
+    cache.Reserve(layer, positions);
+    const std::optional<RotaryTable>& rotary = cache.Rotary();
+
+    const auto place = [&](std::span<const float> head, std::size_t position, float* to) {
+        if (rotary)
+        {
+            rotary->Rotate(head.data(), position, to);
+        }
+        else
+        {
+            std::ranges::copy(head, to);
+        }
+    };
+
+    Tensor attended = Tensor::Zeros(rows, config.QueryWidth());
+    const bool share = config.QueryWidth() * rows * positions >= kWorthSharing;
+    const std::size_t threads = share ? m_threads : 1;
+    const std::size_t blockQueries = std::min(rows, kQueryRows) * group;
+    std::vector<float> queries(threads * blockQueries * headDim);
+    std::vector<float> scores(threads * blockQueries * positions);
+
+    for (std::size_t kvHead = 0; kvHead < config.kvHeads; ++kvHead)
+    {
+        float* keys = cache.Keys(layer, kvHead).data();
+        float* values = cache.Values(layer, kvHead).data();
+        for (std::size_t i = 0; i < rows; ++i)
+        {
+            place(projections.key.Row(i).subspan(kvHead * headDim, headDim), before + i, keys + (before + i) * headDim);
+            std::ranges::copy(projections.value.Row(i).subspan(kvHead * headDim, headDim),
+                              values + (before + i) * headDim);
+        }
+    }
+
+    Parallel(threads, [&](std::size_t thread, std::size_t team) {
+        float* q = queries.data() + thread * blockQueries * headDim;
+        float* s = scores.data() + thread * blockQueries * positions;
+        for (std::size_t task = thread; task < config.kvHeads * blocks; task += team)
+        {
+            const std::size_t kvHead = task % config.kvHeads;
+            const std::size_t first = task / config.kvHeads * kQueryRows;
+            const std::size_t last = std::min(rows, first + kQueryRows);
+            for (std::size_t i = first; i < last; ++i)
+            {
+                for (std::size_t g = 0; g < group; ++g)
+                {
+                    float* to = q + ((i - first) * group + g) * headDim;
+                    place(projections.query.Row(i).subspan((kvHead * group + g) * headDim, headDim), before + i, to);
+                    std::transform(to, to + headDim, to, [scale](float x) { return x * scale; });
+                }
+            }
+            const float* keys = cache.Keys(layer, kvHead).data();
+            const float* values = cache.Values(layer, kvHead).data();
+            m_kernels.matMulF32(keys, before + last, headDim, q, (last - first) * group, s, positions);
+            for (std::size_t i = first; i < last; ++i)
+            {
+                float* rowScores = s + (i - first) * group * positions;
+                const std::size_t context = before + i + 1;
+                for (std::size_t g = 0; g < group; ++g)
+                {
+                    m_kernels.softmax(rowScores + g * positions, context);
+                }
+                float* to = attended.Row(i).data() + kvHead * group * headDim;
+                m_kernels.weightedSum(rowScores, positions, group, values, context, headDim, to);
+            }
+        }
+    });
+    return attended;
+}
+
+} // namespace splitllm

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_CPU_BACKEND_H
+#define SPLITLLM_CPU_BACKEND_H
+
+#include "compute/backend.h"
+#include "compute/cpu/cpu-resident.h"
+#include "compute/cpu/kernels.h"
+
+#include <cstddef>
+#include <initializer_list>
+#include <memory>
+#include <span>
+
+namespace splitllm
+{
+
+/**
+ * Executes LLaMA and OPT layers on this host, in fp32 with the weights as they are stored.
+ *
+ * Batch-invariant (invariant 13): a row's bits depend neither on the rows computed with it, nor on how a sequence is
+ * cut into calls, nor on the number of threads, nor on the CPU's features.
+ */
+class CpuBackend final : public Backend
+{
+  public:
+    /**
+     * \param threads how many threads work on an operation; 0: one for each core. Work that is too small is not shared.
+     * \param kernels the instruction set
+     */
+    explicit CpuBackend(std::size_t threads = 0, const Kernels& kernels = BestKernels());
+
+    std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model) override;
+    std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
+                                                    const ModelConfig& config) override;
+    std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
+                                      std::size_t first,
+                                      std::size_t last,
+                                      std::size_t capacity) override;
+
+  protected:
+    Tensor DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position) override;
+    Projections DoProject(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
+    Deltas DoAdapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input) override;
+    Tensor DoFinishLayer(const ResidentModel& model,
+                         std::size_t layer,
+                         const Tensor& hidden,
+                         const Projections& projections,
+                         KvCache& cache) override;
+    Tensor DoHead(const ResidentModel& model, const Tensor& hidden) override;
+
+  private:
+    /// A matrix and where its product goes.
+    struct Product
+    {
+        const CpuLinear* linear;
+        Tensor* result; //!< rows x out
+    };
+
+    /// The results of \p products for the same \p input, in one pass over all their weights.
+    void Multiply(const Tensor& input, std::initializer_list<Product> products) const;
+    Tensor Normalised(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden) const;
+
+    /// Appends keys and values to \p cache and returns the attended values, w x q.
+    Tensor Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache) const;
+    Tensor LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& input, std::size_t width) const;
+
+    std::size_t m_threads;
+    const Kernels& m_kernels;
+};
+
+} // namespace splitllm
+
+#endif // SPLITLLM_CPU_BACKEND_H

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "compute/cpu/cpu-resident.h"
+
+#include <cstdint>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+namespace splitllm
+{
+
+namespace
+{
+
+std::vector<float>
+Widened(const ArrayView& vector)
+{
+    std::vector<float> values(vector.data == nullptr ? 0 : vector.Elements());
+    if (!values.empty())
+    {
+        WidenRow({vector.dtype, {1, values.size()}, vector.data}, 0, values.data());
+    }
+    return values;
+}
+
+CpuNorm
+Widened(const NormWeights& norm)
+{
+    return {Widened(norm.scale), Widened(norm.shift)};
+}
+
+CpuLinear
+Widened(const LinearWeights& linear)
+{
+    return {linear.weight, Widened(linear.bias)};
+}
+
+} // namespace
+
+void
+WidenRow(const ArrayView& view, std::size_t row, float* to)
+{
+    const std::size_t n = view.shape.at(1);
+    const std::byte* from = view.data + row * n * SizeOf(view.dtype);
+    if (view.dtype == DType::F32)
+    {
+        std::memcpy(to, from, n * sizeof(float));
+        return;
+    }
+    if (view.dtype != DType::F16 && view.dtype != DType::BF16)
+    {
+        throw std::logic_error("weights are neither fp32 nor fp16 nor bf16");
+    }
+    const auto* bits = reinterpret_cast<const std::uint16_t*>(from);
+    for (std::size_t i = 0; i < n; ++i)
+    {
+        to[i] = view.dtype == DType::F16 ? FromF16(bits[i]) : FromBf16(bits[i]);
+    }
+}
+
+CpuModel::CpuModel(std::shared_ptr<const Model> from, DType activations)
+    : ResidentModel(from->config, activations),
+      model(std::move(from)),
+      finalNorm(Widened(model->finalNorm)),
+      head{model->head, {}}
+{
+    if (model->layers.size() != Config().layers || model->head.data == nullptr)
+    {
+        throw std::logic_error("model " + Config().name + " has a shape but no weights");
+    }
+    layers.reserve(model->layers.size());
+    for (const LayerWeights& layer : model->layers)
+    {
+        layers.push_back({.attentionNorm = Widened(layer.attentionNorm),
+                          .query = Widened(layer.query),
+                          .key = Widened(layer.key),
+                          .value = Widened(layer.value),
+                          .output = Widened(layer.output),
+                          .mlpNorm = Widened(layer.mlpNorm),
+                          .gate = Widened(layer.gate),
+                          .up = Widened(layer.up),
+                          .down = Widened(layer.down)});
+    }
+}
+
+CpuAdapter::CpuAdapter(std::shared_ptr<const Adapter> from, const ModelConfig& config)
+    : ResidentAdapter(*from, config),
+      adapter(std::move(from))
+{
+    if (adapter->layers.size() != config.layers)
+    {
+        throw std::logic_error("adapter of another model than " + config.name);
+    }
+}
+
+CpuKvCache::CpuKvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity)
+    : KvCache(config, first, last, capacity),
+      m_kvHeads(config.kvHeads),
+      m_headDim(config.headDim),
+      m_keys((last - first) * config.kvHeads),
+      m_values((last - first) * config.kvHeads)
+{
+    if (config.family == Family::Llama)
+    {
+        m_rotary.emplace(config);
+    }
+}
+
+void
+CpuKvCache::Reserve(std::size_t layer, std::size_t positions)
+{
+    for (std::size_t kvHead = 0; kvHead < m_kvHeads; ++kvHead)
+    {
+        Keys(layer, kvHead).resize(positions * m_headDim);
+        Values(layer, kvHead).resize(positions * m_headDim);
+    }
+    if (m_rotary)
+    {
+        m_rotary->Extend(positions);
+    }
+}
+
+std::vector<float>&
+CpuKvCache::Keys(std::size_t layer, std::size_t kvHead)
+{
+    return m_keys[(layer - m_first) * m_kvHeads + kvHead];
+}
+
+std::vector<float>&
+CpuKvCache::Values(std::size_t layer, std::size_t kvHead)
+{
+    return m_values[(layer - m_first) * m_kvHeads + kvHead];
+}
+
+} // namespace splitllm

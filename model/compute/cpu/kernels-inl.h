@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+/*
+ * The kernels over V, a vector of 16 fp32 lanes. kernels-avx2.cc and kernels-avx512.cc define V and include this file
+ * inside their own unnamed namespace, so that no function compiled for one instruction set can be linked into code
+ * for another; for the same reason nothing here calls a function of the standard library.
+ *
+ * V has: Zero(), All(x), Load(p), LoadPart(p, count) (the other lanes are 0), Store(p), StorePart(p, count),
+ * + - * /, Fma(a, b, c) = a * b + c, Max, Round (half to even), PowerOfTwo (of integers in [-126, 127]), KeepPart(a, b,
+ * count) = a in the first count lanes and b in the others, ZeroBelow(x, limit, y) = x < limit ? 0 : y, InfinityAbove,
+ * Sum(v), Largest(v) and Sum4(v, p), which stores four sums. kRows x kTokens accumulators fit its registers.
+ */
+
+constexpr std::size_t kLanes = 16;
+
+/// One row x token tile of a product: R weight rows by T tokens, R a multiple of 4 or less than 4.
+template <int R, int T, typename W>
+inline void
+Tile(const W* w, std::size_t n, const float* x, float* y, std::size_t yStride)
+{
+    V sums[R][T];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+    {
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t)
+        {
+            sums[r][t] = V::Zero();
+        }
+    }
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+    {
+        V columns[T];
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t)
+        {
+            columns[t] = V::Load(x + t * n + i);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+        {
+            const V row = V::Load(w + r * n + i);
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t)
+            {
+                sums[r][t] = Fma(row, columns[t], sums[r][t]);
+            }
+        }
+    }
+    if (const std::size_t rest = n - i; rest > 0)
+    {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+        {
+            const V row = V::LoadPart(w + r * n + i, rest);
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t)
+            {
+                const V column = V::LoadPart(x + t * n + i, rest);
+                sums[r][t] = KeepPart(Fma(row, column, sums[r][t]), sums[r][t], rest);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t)
+    {
+        if constexpr (R % 4 == 0)
+        {
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r += 4)
+            {
+                Sum4(sums[r][t], sums[r + 1][t], sums[r + 2][t], sums[r + 3][t], y + t * yStride + r);
+            }
+        }
+        else
+        {
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r)
+            {
+                y[t * yStride + r] = Sum(sums[r][t]);
+            }
+        }
+    }
+}
+
+/// All rows by \p tokens tokens, T at a time and the rest in smaller tiles.
+template <int T, typename W>
+inline void
+Tiles(const W* w, std::size_t rows, std::size_t n, const float* x, std::size_t tokens, float* y, std::size_t yStride)
+{
+    // One token is bound by memory, which is fastest when it is read from front to back: several rows side by side
+    // halve its speed on some CPUs. Out-of-order execution overlaps a row with the next.
+    constexpr int kTall = T == 1 ? 1 : V::kRows;
+    for (; tokens >= T; tokens -= T, x += T * n, y += T * yStride)
+    {
+        std::size_t r = 0;
+        for (; r + kTall <= rows; r += kTall)
+        {
+            Tile<kTall, T>(w + r * n, n, x, y + r, yStride);
+        }
+        for (; r < rows; ++r)
+        {
+            Tile<1, T>(w + r * n, n, x, y + r, yStride);
+        }
+    }
+    if constexpr (T > 1)
+    {
+        Tiles<T - 1>(w, rows, n, x, tokens, y, yStride);
+    }
+}
+
+template <typename W>
+void
+MatMul(const void* weights,
+       std::size_t rows,
+       std::size_t n,
+       const float* x,
+       std::size_t tokens,
+       float* y,
+       std::size_t yStride)
+{
+    Tiles<V::kTokens>(static_cast<const W*>(weights), rows, n, x, tokens, y, yStride);
+}
+
+/// Calls body(i, count) for all chunks of 16 elements of [0, n), the last of which may be shorter.
+template <typename Body>
+inline void
+ForChunks(std::size_t n, Body body)
+{
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+    {
+        body(i, kLanes);
+    }
+    if (i < n)
+    {
+        body(i, n - i);
+    }
+}
+
+template <typename T>
+inline V
+LoadChunk(const T* from, std::size_t count)
+{
+    return count == kLanes ? V::Load(from) : V::LoadPart(from, count);
+}
+
+inline void
+StoreChunk(V v, float* to, std::size_t count)
+{
+    if (count == kLanes)
+    {
+        v.Store(to);
+    }
+    else
+    {
+        v.StorePart(to, count);
+    }
+}
+
+inline V
+ExpV(V x)
+{
+    const V n = Round(x * V::All(expf32::kLog2E));
+    const V r = Fma(n, V::All(-expf32::kLn2Low), Fma(n, V::All(-expf32::kLn2High), x));
+    V p = V::All(expf32::kPolynomial[0]);
+#pragma GCC unroll 8
+    for (int i = 1; i < 6; ++i)
+    {
+        p = Fma(p, r, V::All(expf32::kPolynomial[i]));
+    }
+    p = Fma(p, r * r, r) + V::All(1.0F);
+    const V half = Round(n * V::All(0.5F));
+    p = p * PowerOfTwo(half) * PowerOfTwo(n - half);
+    return InfinityAbove(x, expf32::kLargest, ZeroBelow(x, expf32::kSmallest, p));
+}
+
+void
+Softmax(float* x, std::size_t n)
+{
+    const V lowest = V::All(x[0]);
+    V top = lowest;
+    ForChunks(n, [&](std::size_t i, std::size_t count) {
+        top = Max(top, KeepPart(LoadChunk(x + i, count), lowest, count));
+    });
+    const V largest = V::All(Largest(top));
+    V sums = V::Zero();
+    ForChunks(n, [&](std::size_t i, std::size_t count) {
+        const V e = ExpV(LoadChunk(x + i, count) - largest);
+        StoreChunk(e, x + i, count);
+        sums = KeepPart(sums + e, sums, count);
+    });
+    const V scale = V::All(1.0F / Sum(sums));
+    ForChunks(n, [&](std::size_t i, std::size_t count) {
+        StoreChunk(LoadChunk(x + i, count) * scale, x + i, count);
+    });
+}
+
+/// weightedSum of Q queries for up to C vectors of columns, the last of which has \p last columns.
+template <int Q, int C>
+inline void
+ValueTile(const float* scores,
+          std::size_t scoreStride,
+          const float* values,
+          std::size_t positions,
+          std::size_t width,
+          std::size_t last,
+          float* y)
+{
+    V sums[Q][C];
+#pragma GCC unroll 8
+    for (int q = 0; q < Q; ++q)
+    {
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c)
+        {
+            sums[q][c] = V::Zero();
+        }
+    }
+    for (std::size_t p = 0; p < positions; ++p)
+    {
+        V row[C];
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c)
+        {
+            row[c] = c + 1 < C ? V::Load(values + p * width + c * kLanes)
+                               : LoadChunk(values + p * width + c * kLanes, last);
+        }
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q)
+        {
+            const V score = V::All(scores[q * scoreStride + p]);
+#pragma GCC unroll 8
+            for (int c = 0; c < C; ++c)
+            {
+                sums[q][c] = Fma(score, row[c], sums[q][c]);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int q = 0; q < Q; ++q)
+    {
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c)
+        {
+            StoreChunk(sums[q][c], y + q * width + c * kLanes, c + 1 < C ? kLanes : last);
+        }
+    }
+}
+
+template <int Q>
+inline void
+Queries(const float* scores,
+        std::size_t scoreStride,
+        const float* values,
+        std::size_t positions,
+        std::size_t width,
+        float* y)
+{
+    std::size_t i = 0;
+    for (; i + V::kColumns * kLanes <= width; i += V::kColumns * kLanes)
+    {
+        ValueTile<Q, V::kColumns>(scores, scoreStride, values + i, positions, width, kLanes, y + i);
+    }
+    ForChunks(width - i, [=](std::size_t j, std::size_t count) {
+        ValueTile<Q, 1>(scores, scoreStride, values + i + j, positions, width, count, y + i + j);
+    });
+}
+
+void
+WeightedSum(const float* scores,
+            std::size_t scoreStride,
+            std::size_t queries,
+            const float* values,
+            std::size_t positions,
+            std::size_t width,
+            float* y)
+{
+    std::size_t q = 0;
+    for (; q + V::kQueries <= queries; q += V::kQueries)
+    {
+        Queries<V::kQueries>(scores + q * scoreStride, scoreStride, values, positions, width, y + q * width);
+    }
+    for (; q < queries; ++q)
+    {
+        Queries<1>(scores + q * scoreStride, scoreStride, values, positions, width, y + q * width);
+    }
+}
+
+void
+SiluTimes(float* gate, const float* up, std::size_t n)
+{
+    ForChunks(n, [=](std::size_t i, std::size_t count) {
+        const V g = LoadChunk(gate + i, count);
+        const V silu = g / (V::All(1.0F) + ExpV(V::All(-0.0F) - g));
+        StoreChunk(silu * LoadChunk(up + i, count), gate + i, count);
+    });
+}
+
+inline float
+SumOfSquares(const float* x, std::size_t n)
+{
+    V sums = V::Zero();
+    ForChunks(n, [&](std::size_t i, std::size_t count) {
+        const V v = LoadChunk(x + i, count);
+        sums = KeepPart(Fma(v, v, sums), sums, count);
+    });
+    return Sum(sums);
+}
+
+inline V
+InverseRoot(float x)
+{
+    return V::All(1.0F / __builtin_sqrtf(x));
+}
+
+void
+RmsNorm(const float* x, const float* scale, float eps, std::size_t n, float* y)
+{
+    const V inverse = InverseRoot(SumOfSquares(x, n) / static_cast<float>(n) + eps);
+    ForChunks(n, [=](std::size_t i, std::size_t count) {
+        StoreChunk(LoadChunk(x + i, count) * inverse * LoadChunk(scale + i, count), y + i, count);
+    });
+}
+
+void
+LayerNorm(const float* x, const float* scale, const float* shift, float eps, std::size_t n, float* y)
+{
+    V sums = V::Zero();
+    ForChunks(n, [&](std::size_t i, std::size_t count) {
+        sums = KeepPart(sums + LoadChunk(x + i, count), sums, count);
+    });
+    const V mean = V::All(Sum(sums) / static_cast<float>(n));
+    ForChunks(n, [=](std::size_t i, std::size_t count) { StoreChunk(LoadChunk(x + i, count) - mean, y + i, count); });
+    const V inverse = InverseRoot(SumOfSquares(y, n) / static_cast<float>(n) + eps);
+    ForChunks(n, [=](std::size_t i, std::size_t count) {
+        const V v = LoadChunk(y + i, count) * inverse;
+        StoreChunk(Fma(v, LoadChunk(scale + i, count), LoadChunk(shift + i, count)), y + i, count);
+    });
+}
+
+constexpr Kernels
+Table(const char* name)
+{
+    return Kernels{
+        .name = name,
+        .matMulF32 = MatMul<float>,
+        .matMulF16 = MatMul<F16>,
+        .matMulBf16 = MatMul<Bf16>,
+        .softmax = Softmax,
+        .weightedSum = WeightedSum,
+        .siluTimes = SiluTimes,
+        .rmsNorm = RmsNorm,
+        .layerNorm = LayerNorm,
+    };
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "compute/cpu/exp-constants.h"
+#include "compute/cpu/kernels-tables.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+// The reference that the vector kernels are compared with, and the fallback on any CPU: nothing here is clever.
+
+namespace splitllm
+{
+
+namespace
+{
+
+struct F16
+{
+    std::uint16_t bits;
+};
+
+struct Bf16
+{
+    std::uint16_t bits;
+};
+
+float
+ToFloat(float value)
+{
+    return value;
+}
+
+float
+ToFloat(F16 value)
+{
+    return FromF16(value.bits);
+}
+
+float
+ToFloat(Bf16 value)
+{
+    return FromBf16(value.bits);
+}
+
+constexpr std::size_t kLanes = 16;
+using Lanes = std::array<float, kLanes>;
+
+float
+SumLanes(Lanes lanes)
+{
+    for (std::size_t step = kLanes / 2; step > 0; step /= 2)
+    {
+        for (std::size_t i = 0; i < step; ++i)
+        {
+            lanes[i] += lanes[i + step];
+        }
+    }
+    return lanes[0];
+}
+
+template <typename W>
+float
+Dot(const W* weights, const float* x, std::size_t n)
+{
+    Lanes lanes{};
+    for (std::size_t i = 0; i < n; ++i)
+    {
+        lanes[i % kLanes] = std::fma(ToFloat(weights[i]), x[i], lanes[i % kLanes]);
+    }
+    return SumLanes(lanes);
+}
+
+template <typename W>
+void
+MatMul(const void* weights,
+       std::size_t rows,
+       std::size_t n,
+       const float* x,
+       std::size_t tokens,
+       float* y,
+       std::size_t yStride)
+{
+    const W* w = static_cast<const W*>(weights);
+    for (std::size_t t = 0; t < tokens; ++t)
+    {
+        for (std::size_t r = 0; r < rows; ++r)
+        {
+            y[t * yStride + r] = Dot(w + r * n, x + t * n, n);
+        }
+    }
+}
+
+float
+Sum(const float* x, std::size_t n)
+{
+    Lanes lanes{};
+    for (std::size_t i = 0; i < n; ++i)
+    {
+        lanes[i % kLanes] += x[i];
+    }
+    return SumLanes(lanes);
+}
+
+void
+Softmax(float* x, std::size_t n)
+{
+    const float largest = *std::max_element(x, x + n);
+    for (std::size_t i = 0; i < n; ++i)
+    {
+        x[i] = Exp(x[i] - largest);
+    }
+    const float scale = 1.0F / Sum(x, n);
+    for (std::size_t i = 0; i < n; ++i)
+    {
+        x[i] *= scale;
+    }
+}
+
+void
+WeightedSum(const float* scores,
+            std::size_t scoreStride,
+            std::size_t queries,
+            const float* values,
+            std::size_t positions,
+            std::size_t width,
+            float* y)
+{
+    std::fill_n(y, queries * width, 0.0F);
+    for (std::size_t q = 0; q < queries; ++q)
+    {
+        for (std::size_t p = 0; p < positions; ++p)
+        {
+            for (std::size_t i = 0; i < width; ++i)
+            {
+                float& out = y[q * width + i];
+                out = std::fma(scores[q * scoreStride + p], values[p * width + i], out);
+            }
+        }
+    }
+}
+
+void
+SiluTimes(float* gate, const float* up, std::size_t n)
+{
+    for (std::size_t i = 0; i < n; ++i)
+    {
+        gate[i] = gate[i] / (1.0F + Exp(-gate[i])) * up[i];
+    }
+}
+
+void
+RmsNorm(const float* x, const float* scale, float eps, std::size_t n, float* y)
+{
+    const float mean = Dot(x, x, n) / static_cast<float>(n);
+    const float inverse = 1.0F / std::sqrt(mean + eps);
+    for (std::size_t i = 0; i < n; ++i)
+    {
+        y[i] = x[i] * inverse * scale[i];
+    }
+}
+
+void
+LayerNorm(const float* x, const float* scale, const float* shift, float eps, std::size_t n, float* y)
+{
+    const float mean = Sum(x, n) / static_cast<float>(n);
+    for (std::size_t i = 0; i < n; ++i)
+    {
+        y[i] = x[i] - mean;
+    }
+    const float variance = Dot(y, y, n) / static_cast<float>(n);
+    const float inverse = 1.0F / std::sqrt(variance + eps);
+    for (std::size_t i = 0; i < n; ++i)
+    {
+        y[i] = std::fma(y[i] * inverse, scale[i], shift[i]);
+    }
+}
+
+/// 2^exponent for an integer in [-126, 127].
+float
+PowerOfTwo(float exponent)
+{
+    return std::bit_cast<float>((static_cast<std::int32_t>(exponent) + 127) << 23);
+}
+
+} // namespace
+
+float
+Exp(float x)
+{
+    if (!(x <= expf32::kLargest)) // also NaN
+    {
+        return x + std::numeric_limits<float>::infinity();
+    }
+    if (x < expf32::kSmallest)
+    {
+        return 0.0F;
+    }
+    const float n = std::nearbyint(x * expf32::kLog2E);
+    const float r = std::fma(n, -expf32::kLn2Low, std::fma(n, -expf32::kLn2High, x));
+    float p = expf32::kPolynomial[0];
+    for (std::size_t i = 1; i < std::size(expf32::kPolynomial); ++i)
+    {
+        p = std::fma(p, r, expf32::kPolynomial[i]);
+    }
+    p = std::fma(p, r * r, r) + 1.0F;
+    // In two steps, because neither 2^128 nor 2^-150 is a normal float.
+    const float half = std::nearbyint(n * 0.5F);
+    return p * PowerOfTwo(half) * PowerOfTwo(n - half);
+}
+
+constinit const Kernels kKernelsPlain{
+    .name = "plain",
+    .matMulF32 = MatMul<float>,
+    .matMulF16 = MatMul<F16>,
+    .matMulBf16 = MatMul<Bf16>,
+    .softmax = Softmax,
+    .weightedSum = WeightedSum,
+    .siluTimes = SiluTimes,
+    .rmsNorm = RmsNorm,
+    .layerNorm = LayerNorm,
+};
+
+} // namespace splitllm

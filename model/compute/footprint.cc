@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "compute/footprint.h"
+
+namespace splitllm
+{
+
+std::uint64_t
+EmbeddingBytes(const ModelConfig& config)
+{
+    const std::uint64_t positions = config.family == Family::Opt ? config.maxPositions + 2 : 0;
+    return (config.vocab + positions) * config.hidden * SizeOf(config.dtype);
+}
+
+std::uint64_t
+LayerBytes(const ModelConfig& config, std::size_t count)
+{
+    return count * config.LayerParameters() * SizeOf(config.dtype);
+}
+
+std::uint64_t
+HeadBytes(const ModelConfig& config)
+{
+    const std::uint64_t norm = config.hidden * (config.family == Family::Opt ? 2 : 1);
+    const std::uint64_t head = config.tiedHead ? 0 : config.vocab * config.hidden;
+    return (norm + head) * SizeOf(config.dtype);
+}
+
+std::uint64_t
+ModelBytes(const ModelConfig& config)
+{
+    return EmbeddingBytes(config) + LayerBytes(config, config.layers) + HeadBytes(config);
+}
+
+std::uint64_t
+ActivationBytes(const ModelConfig& config, Operation operation, std::size_t rows, DType activations)
+{
+    const std::uint64_t d = config.hidden;
+    const std::uint64_t projections = config.QueryWidth() + 2 * config.KvWidth();
+    const std::uint64_t inner = config.ffn * (config.family == Family::Llama ? 2 : 1); // SwiGLU has gate and up
+    std::uint64_t elements = 0; // of one row
+    switch (operation)
+    {
+    case Operation::Embed:
+        elements = d;
+        break;
+    case Operation::Project: // hidden, normed input, Q K V
+        elements = 2 * d + projections;
+        break;
+    case Operation::Adapt: // input, updates
+        elements = d + projections;
+        break;
+    case Operation::Merge: // both operands
+        elements = 2 * projections;
+        break;
+    case Operation::FinishLayer: // hidden, Q K V, attention output, MLP, next hidden
+        elements = 2 * d + projections + config.QueryWidth() + inner;
+        break;
+    case Operation::Head: // hidden, logits
+        elements = d + config.vocab;
+        break;
+    case Operation::Sample:
+        elements = config.vocab;
+        break;
+    }
+    return rows * elements * SizeOf(activations);
+}
+
+} // namespace splitllm

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "compute/shape-backend.h"
+
+namespace splitllm
+{
+
+ShapeBackend::ShapeBackend(DType activations)
+    : Backend(activations)
+{
+}
+
+std::shared_ptr<const ResidentModel>
+ShapeBackend::Resident(std::shared_ptr<const Model> model)
+{
+    return std::make_shared<ResidentModel>(model->config, Activations());
+}
+
+std::shared_ptr<const ResidentAdapter>
+ShapeBackend::Resident(std::shared_ptr<const Adapter> adapter, const ModelConfig& config)
+{
+    return std::make_shared<ResidentAdapter>(*adapter, config);
+}
+
+std::unique_ptr<KvCache>
+ShapeBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_t last, std::size_t capacity)
+{
+    return std::make_unique<KvCache>(model.Config(), first, last, capacity);
+}
+
+Tensor
+ShapeBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t)
+{
+    return Tensor::Phantom(tokens.size(), model.Config().hidden);
+}
+
+Projections
+ShapeBackend::DoProject(const ResidentModel& model, std::size_t, const Tensor& hidden)
+{
+    const ModelConfig& config = model.Config();
+    return {.input = Tensor::Phantom(hidden.Rows(), config.hidden),
+            .query = Tensor::Phantom(hidden.Rows(), config.QueryWidth()),
+            .key = Tensor::Phantom(hidden.Rows(), config.KvWidth()),
+            .value = Tensor::Phantom(hidden.Rows(), config.KvWidth())};
+}
+
+Deltas
+ShapeBackend::DoAdapt(const ResidentAdapter& adapter, std::size_t, const Tensor& input)
+{
+    const ModelConfig& config = adapter.Config();
+    return {.query = Tensor::Phantom(input.Rows(), config.QueryWidth()),
+            .key = Tensor::Phantom(input.Rows(), config.KvWidth()),
+            .value = Tensor::Phantom(input.Rows(), config.KvWidth())};
+}
+
+Tensor
+ShapeBackend::DoFinishLayer(const ResidentModel& model,
+                            std::size_t,
+                            const Tensor& hidden,
+                            const Projections&,
+                            KvCache&)
+{
+    return Tensor::Phantom(hidden.Rows(), model.Config().hidden);
+}
+
+Tensor
+ShapeBackend::DoHead(const ResidentModel& model, const Tensor& hidden)
+{
+    return Tensor::Phantom(hidden.Rows(), model.Config().vocab);
+}
+
+} // namespace splitllm

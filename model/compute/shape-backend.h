@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_SHAPE_BACKEND_H
+#define SPLITLLM_SHAPE_BACKEND_H
+
+#include "compute/backend.h"
+
+namespace splitllm
+{
+
+/**
+ * Computes with phantoms: every call returns the right shape and the Work that a real backend reports, so that models
+ * of any size run on any machine. A model or an adapter needs its shape (config, rank) and no weights. Tensors with
+ * numbers are accepted; what comes out is a phantom.
+ */
+class ShapeBackend : public Backend
+{
+  public:
+    /// \param activations element type that Work and KV bytes are counted in, as the modelled device has it
+    explicit ShapeBackend(DType activations);
+
+    std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model) override;
+    std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
+                                                    const ModelConfig& config) override;
+    std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
+                                      std::size_t first,
+                                      std::size_t last,
+                                      std::size_t capacity) override;
+
+  protected:
+    Tensor DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position) override;
+    Projections DoProject(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
+    Deltas DoAdapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input) override;
+    Tensor DoFinishLayer(const ResidentModel& model,
+                         std::size_t layer,
+                         const Tensor& hidden,
+                         const Projections& projections,
+                         KvCache& cache) override;
+    Tensor DoHead(const ResidentModel& model, const Tensor& hidden) override;
+};
+
+} // namespace splitllm
+
+#endif // SPLITLLM_SHAPE_BACKEND_H

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_JOURNEY_LOG_H
+#define SPLITLLM_JOURNEY_LOG_H
+
+#include "sim/critical-path.h"
+#include "sim/split-llm-records.h"
+
+#include "ns3/nstime.h"
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <tuple>
+
+namespace splitllm
+{
+
+/**
+ * Every message under way, known by (session, direction, sequence), with the instant it was sent and its sender's
+ * critical path. One for each simulation (ns3::SimulationSingleton).
+ *
+ * This is how latency is broken down, and an observer only: no role and no link reads it, and nothing in it is needed to
+ * compute a token.
+ */
+class JourneyLog
+{
+  public:
+    struct Journey
+    {
+        ns3::Time sent;
+        CriticalPath path;
+    };
+
+    void Depart(std::uint32_t session, Direction direction, std::uint32_t sequence, const Journey& journey);
+
+    /// Takes the journey out; nothing if no such message was sent.
+    std::optional<Journey> Arrive(std::uint32_t session, Direction direction, std::uint32_t sequence);
+
+    /// Messages sent and not received.
+    std::size_t UnderWay() const;
+
+  private:
+    std::map<std::tuple<std::uint32_t, Direction, std::uint32_t>, Journey> m_journeys;
+};
+
+} // namespace splitllm
+
+#endif // SPLITLLM_JOURNEY_LOG_H

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "net/message-port.h"
+
+#include "net/journey-log.h"
+
+#include "ns3/simulation-singleton.h"
+#include "ns3/simulator.h"
+
+#include <limits>
+#include <string>
+#include <utility>
+
+namespace splitllm
+{
+
+namespace
+{
+
+JourneyLog&
+Journeys()
+{
+    return *ns3::SimulationSingleton<JourneyLog>::Get();
+}
+
+MessageRecord
+RecordOf(const Message& message, Direction direction)
+{
+    return {.session = message.session,
+            .request = message.request,
+            .position = message.position,
+            .layer = message.layer,
+            .kind = std::string(NameOf(message.kind)),
+            .direction = direction,
+            .received = false,
+            .headerBytes = kHeaderBytes,
+            .payloadBytes = message.payload.size,
+            .sent = ns3::Simulator::Now(),
+            .arrived = {}};
+}
+
+} // namespace
+
+ns3::Ptr<ns3::Packet>
+ToPacket(const Message& message)
+{
+    const auto pointer = [](const auto& bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.data()); };
+    const HeaderBytes header = EncodeHeader(message);
+    auto packet = ns3::Create<ns3::Packet>(pointer(header), static_cast<std::uint32_t>(header.size()));
+    const auto size = static_cast<std::uint32_t>(message.payload.size);
+    if (size > 0)
+    {
+        packet->AddAtEnd(message.payload.phantom ? ns3::Create<ns3::Packet>(size)
+                                                 : ns3::Create<ns3::Packet>(pointer(message.payload.bytes), size));
+    }
+    return packet;
+}
+
+MessagePort::MessagePort(Direction sends)
+    : m_sends(sends)
+{
+}
+
+void
+MessagePort::Send(Message message, const CriticalPath& path)
+{
+    if (!m_failure.empty())
+    {
+        throw ConnectionLost(m_failure);
+    }
+    if (message.payload.size > std::numeric_limits<std::uint32_t>::max())
+    {
+        throw std::length_error("a message carries at most 4 GiB");
+    }
+    message.sequence = m_sent++;
+    Journeys().Depart(message.session, m_sends, message.sequence, {ns3::Simulator::Now(), path});
+    if (onMessage)
+    {
+        onMessage(RecordOf(message, m_sends));
+    }
+    Transmit(message);
+}
+
+void
+MessagePort::Open()
+{
+    m_opened.Put({});
+}
+
+void
+MessagePort::Deliver(Message message)
+{
+    const Direction direction = m_sends == Direction::Up ? Direction::Down : Direction::Up;
+    const std::string which =
+        "message " + std::to_string(message.sequence) + " of session " + std::to_string(message.session);
+    if (message.sequence != m_received)
+    {
+        throw MalformedFrame(which + " came where message " + std::to_string(m_received) + " was due");
+    }
+    m_received++;
+    const auto journey = Journeys().Arrive(message.session, direction, message.sequence);
+    if (!journey)
+    {
+        throw MalformedFrame(which + " was never sent");
+    }
+    const ns3::Time now = ns3::Simulator::Now();
+    if (onMessage)
+    {
+        MessageRecord record = RecordOf(message, direction);
+        record.received = true;
+        record.sent = journey->sent;
+        record.arrived = now;
+        onMessage(record);
+    }
+    m_inbox.Put({std::move(message), journey->path, journey->sent, now});
+}
+
+void
+MessagePort::EndReceiving()
+{
+    m_inbox.Close(std::make_exception_ptr(ConnectionClosed("the peer closed the connection")));
+}
+
+void
+MessagePort::Fail(const std::string& reason)
+{
+    if (m_failure.empty())
+    {
+        m_failure = reason;
+    }
+    const auto lost = std::make_exception_ptr(ConnectionLost(m_failure));
+    m_opened.Close(lost);
+    m_inbox.Close(lost);
+}
+
+} // namespace splitllm

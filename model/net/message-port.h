@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_MESSAGE_PORT_H
+#define SPLITLLM_MESSAGE_PORT_H
+
+#include "net/wire.h"
+#include "sim/critical-path.h"
+#include "sim/mailbox.h"
+#include "sim/split-llm-records.h"
+
+#include "ns3/nstime.h"
+#include "ns3/packet.h"
+#include "ns3/ptr.h"
+
+#include <cstdint>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <variant>
+
+namespace splitllm
+{
+
+/// The peer ended the connection between two messages.
+class ConnectionClosed : public std::runtime_error
+{
+  public:
+    using std::runtime_error::runtime_error;
+};
+
+/// The connection broke, or its bytes made no sense. The message is the reason.
+class ConnectionLost : public std::runtime_error
+{
+  public:
+    using std::runtime_error::runtime_error;
+};
+
+/// A message that came in, and what is known of its way for the latency breakdown.
+struct Arrival
+{
+    Message message;
+    CriticalPath senderPath;
+    ns3::Time sent;
+    ns3::Time arrived;
+};
+
+/// Header and payload of \p message as one packet; a phantom payload takes no memory in it.
+ns3::Ptr<ns3::Packet> ToPacket(const Message& message);
+
+/**
+ * One end of a connection that carries whole messages, in order. Owned by the application at that end.
+ */
+class MessagePort
+{
+  public:
+    /// \param sends the direction of what this end sends
+    explicit MessagePort(Direction sends);
+    virtual ~MessagePort() = default;
+    MessagePort(const MessagePort&) = delete;
+    MessagePort& operator=(const MessagePort&) = delete;
+
+    /// Awaitable: returns when messages can be sent, throws ConnectionLost if that fails.
+    auto Opened()
+    {
+        return m_opened.Receive();
+    }
+
+    /**
+     * Queues \p message; it takes the network's time from now on. Does not wait.
+     * \param path what led to this message
+     * \throws ConnectionLost if the connection is gone
+     */
+    void Send(Message message, const CriticalPath& path);
+
+    /// Awaitable: the next Arrival. Throws ConnectionClosed or ConnectionLost when no more can come.
+    auto Receive()
+    {
+        return m_inbox.Receive();
+    }
+
+    /// Ends the connection after what was sent so far.
+    virtual void Close() = 0;
+
+    /// The direction of what this end sends.
+    Direction Sends() const
+    {
+        return m_sends;
+    }
+
+    /// Called for every message sent and received.
+    std::function<void(const MessageRecord&)> onMessage;
+
+  protected:
+    /// Puts the header and the payload of \p message on the way.
+    virtual void Transmit(const Message& message) = 0;
+
+    /// The connection is up.
+    void Open();
+
+    /// A message is complete. \throws MalformedFrame if it is not the one due
+    void Deliver(Message message);
+
+    /// The peer closed; nothing comes any more.
+    void EndReceiving();
+
+    /// The connection is unusable: sends and receives throw ConnectionLost(\p reason).
+    void Fail(const std::string& reason);
+
+  private:
+    Direction m_sends;
+    Mailbox<std::monostate> m_opened;
+    Mailbox<Arrival> m_inbox;
+    std::uint32_t m_sent = 0;
+    std::uint32_t m_received = 0;
+    std::string m_failure;
+};
+
+} // namespace splitllm
+
+#endif // SPLITLLM_MESSAGE_PORT_H

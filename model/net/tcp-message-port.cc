@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "net/tcp-message-port.h"
+
+#include "ns3/boolean.h"
+#include "ns3/simulator.h"
+#include "ns3/tcp-socket-factory.h"
+#include "ns3/uinteger.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace splitllm
+{
+
+using namespace ns3;
+
+namespace
+{
+
+constexpr std::uint32_t kBufferBytes = 16 << 20; // more than any bandwidth-delay product studied here
+
+} // namespace
+
+Ptr<Socket>
+TcpMessagePort::NewSocket(Ptr<Node> node, std::uint32_t segmentBytes)
+{
+    Ptr<Socket> socket = Socket::CreateSocket(node, TcpSocketFactory::GetTypeId());
+    socket->SetAttribute("TcpNoDelay", BooleanValue(true));
+    socket->SetAttribute("DelAckCount", UintegerValue(1));
+    socket->SetAttribute("SegmentSize", UintegerValue(segmentBytes));
+    socket->SetAttribute("SndBufSize", UintegerValue(kBufferBytes));
+    socket->SetAttribute("RcvBufSize", UintegerValue(kBufferBytes));
+    return socket;
+}
+
+std::uint32_t
+TcpMessagePort::SegmentBytes(std::uint16_t mtu)
+{
+    return mtu - 20U - 32U;
+}
+
+std::unique_ptr<TcpMessagePort>
+TcpMessagePort::Connect(Ptr<Socket> socket, const Address& peer, Direction sends)
+{
+    std::unique_ptr<TcpMessagePort> port(new TcpMessagePort(std::move(socket), sends));
+    if (port->m_socket->Bind() != 0 || port->m_socket->Connect(peer) != 0)
+    {
+        port->Break("no route to the server");
+    }
+    return port;
+}
+
+std::unique_ptr<TcpMessagePort>
+TcpMessagePort::Accept(Ptr<Socket> socket, Direction sends)
+{
+    std::unique_ptr<TcpMessagePort> port(new TcpMessagePort(std::move(socket), sends));
+    port->m_connected = true;
+    port->Open();
+    return port;
+}
+
+TcpMessagePort::TcpMessagePort(Ptr<Socket> socket, Direction sends)
+    : MessagePort(sends),
+      m_socket(std::move(socket)),
+      m_reader(kMaxPayload)
+{
+    m_socket->SetConnectCallback(Callback<void, Ptr<Socket>>([this](Ptr<Socket>) {
+                                     m_connected = true;
+                                     Flush();
+                                     Open();
+                                 }),
+                                 Callback<void, Ptr<Socket>>(
+                                     [this](Ptr<Socket>) { Break("the server refused the connection"); }));
+    m_socket->SetCloseCallbacks(Callback<void, Ptr<Socket>>([this](Ptr<Socket>) {
+                                    HandleRead();
+                                    if (m_reader.IsIdle())
+                                    {
+                                        EndReceiving();
+                                    }
+                                    else
+                                    {
+                                        Break("the connection closed in the middle of a message");
+                                    }
+                                }),
+                                Callback<void, Ptr<Socket>>(
+                                    [this](Ptr<Socket>) { Break("the connection was reset"); }));
+    m_socket->SetRecvCallback(Callback<void, Ptr<Socket>>([this](Ptr<Socket>) { HandleRead(); }));
+    m_socket->SetSendCallback(
+        Callback<void, Ptr<Socket>, std::uint32_t>([this](Ptr<Socket>, std::uint32_t) { Flush(); }));
+}
+
+TcpMessagePort::~TcpMessagePort()
+{
+    m_socket->SetConnectCallback(MakeNullCallback<void, Ptr<Socket>>(), MakeNullCallback<void, Ptr<Socket>>());
+    m_socket->SetCloseCallbacks(MakeNullCallback<void, Ptr<Socket>>(), MakeNullCallback<void, Ptr<Socket>>());
+    m_socket->SetRecvCallback(MakeNullCallback<void, Ptr<Socket>>());
+    m_socket->SetSendCallback(MakeNullCallback<void, Ptr<Socket>, std::uint32_t>());
+}
+
+void
+TcpMessagePort::Close()
+{
+    m_closing = true;
+    Flush();
+}
+
+void
+TcpMessagePort::Transmit(const Message& message)
+{
+    m_unsent.push_back(ToPacket(message));
+    Flush();
+}
+
+void
+TcpMessagePort::Flush()
+{
+    while (m_connected && !m_unsent.empty())
+    {
+        Ptr<Packet>& packet = m_unsent.front();
+        const std::uint32_t count = std::min(m_socket->GetTxAvailable(), packet->GetSize());
+        if (count == 0)
+        {
+            return;
+        }
+        const bool whole = count == packet->GetSize();
+        if (m_socket->Send(whole ? packet : packet->CreateFragment(0, count)) < 0)
+        {
+            return;
+        }
+        if (whole)
+        {
+            m_unsent.pop_front();
+        }
+        else
+        {
+            packet = packet->CreateFragment(count, packet->GetSize() - count);
+        }
+    }
+    if (m_closing && m_unsent.empty())
+    {
+        m_closing = false;
+        m_socket->Close();
+    }
+}
+
+void
+TcpMessagePort::HandleRead()
+{
+    try
+    {
+        // What is read belongs to one header or one payload, so every byte is copied once to where it stays.
+        while (Ptr<Packet> packet = m_socket->Recv(m_reader.Missing(), 0))
+        {
+            const std::uint32_t size = packet->GetSize();
+            if (size == 0)
+            {
+                return;
+            }
+            if (!m_reader.Skips())
+            {
+                packet->CopyData(reinterpret_cast<std::uint8_t*>(m_reader.Cursor()), size);
+            }
+            if (std::optional<Message> message = m_reader.Advance(size))
+            {
+                Deliver(std::move(*message));
+            }
+        }
+    }
+    catch (const MalformedFrame& malformed)
+    {
+        Break(malformed.what());
+    }
+}
+
+void
+TcpMessagePort::Break(const std::string& reason)
+{
+    m_unsent.clear();
+    m_socket->SetRecvCallback(MakeNullCallback<void, Ptr<Socket>>());
+    m_socket->Close();
+    Fail(reason);
+}
+
+} // namespace splitllm

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "schemes/full-model.h"
+
+namespace splitllm
+{
+
+RequestCache::RequestCache(Session& session, const ResidentModel& model)
+    : m_config(model.Config()),
+      m_cache(session.host.backend->NewCache(model, 0, m_config.layers, m_config.maxPositions)),
+      m_bytesPerPosition(m_config.layers * m_config.KvBytesPerLayer(model.Activations())),
+      m_memory(session.host.memory, MemoryUse::Kv, 0)
+{
+}
+
+void
+RequestCache::Reserve(std::size_t rows)
+{
+    m_memory.Resize(m_memory.Bytes() + rows * m_bytesPerPosition);
+}
+
+std::size_t
+RequestCache::Length() const
+{
+    return m_cache->Length(m_config.layers - 1);
+}
+
+FullModel::FullModel(Session& session, const SchemeParts& parts)
+    : m_session(session),
+      m_parts(parts)
+{
+}
+
+Task<TokenId>
+FullModel::Step(std::span<const TokenId> tokens)
+{
+    Session& s = m_session;
+    const ResidentModel& model = *m_parts.model;
+    Backend& backend = *s.host.backend;
+    if (!m_cache)
+    {
+        m_cache = std::make_unique<RequestCache>(s, model);
+    }
+    const std::size_t position = m_cache->Length();
+    m_cache->Reserve(tokens.size());
+
+    Tensor h = co_await s.Run(model, backend.Embed(model, tokens, position));
+    for (std::size_t l = 0; l < model.Config().layers; l++)
+    {
+        Projections qkv = co_await s.Run(model, backend.Project(model, l, h), l + 1);
+        if (m_parts.adapter)
+        {
+            Deltas deltas = co_await s.Run(model, backend.Adapt(*m_parts.adapter, l, qkv.input), l + 1);
+            qkv = co_await s.Run(model, backend.Merge(std::move(qkv), deltas), l + 1);
+        }
+        h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Cache()), l + 1);
+    }
+    const Tensor last = h.Slice(h.Rows() - 1, 1);
+    Tensor logits = co_await s.Run(model, backend.Head(model, last));
+    const double uniform = m_parts.sampling.temperature > 0.0 ? s.uniform() : 0.0;
+    co_return co_await s.Run(model, backend.Sample(logits, m_parts.sampling, uniform));
+}
+
+void
+FullModel::Reset()
+{
+    m_cache.reset();
+}
+
+std::size_t
+FullModel::Position() const
+{
+    return m_cache ? m_cache->Length() : 0;
+}
+
+} // namespace splitllm

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_HOST_H
+#define SPLITLLM_HOST_H
+
+#include "compute/backend.h"
+#include "compute/device-profile.h"
+#include "compute/memory-ledger.h"
+#include "sim/compute-queue.h"
+#include "sim/split-llm-records.h"
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace splitllm
+{
+
+/// The machine that roles run on: what it computes with, how fast it is, what it remembers, and when it is free.
+struct Host
+{
+    Host(std::string itsName, std::shared_ptr<Backend> itsBackend, DeviceProfile itsProfile)
+        : name(std::move(itsName)),
+          backend(std::move(itsBackend)),
+          profile(std::move(itsProfile)),
+          memory(profile.Memory())
+    {
+    }
+
+    std::string name;
+    std::shared_ptr<Backend> backend;
+    DeviceProfile profile;
+    MemoryLedger memory;
+    ComputeQueue queue;
+    std::function<void(const ComputeRecord&)> onCompute; //!< called when an operation ends
+};
+
+} // namespace splitllm
+
+#endif // SPLITLLM_HOST_H

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_SCHEME_H
+#define SPLITLLM_SCHEME_H
+
+#include "base/strict-json.h"
+#include "compute/backend.h"
+#include "llm/sampling.h"
+#include "schemes/session.h"
+#include "sim/task.h"
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace splitllm
+{
+
+/// The parts that every scheme is made from.
+struct SchemeParts
+{
+    std::shared_ptr<const ResidentModel> model;
+    std::shared_ptr<const ResidentAdapter> adapter;
+    Sampling sampling;
+    DType wire = DType::F16; //!< of tensors between nodes
+};
+
+/// The part of a scheme that runs where the user is.
+class UserRole
+{
+  public:
+    virtual ~UserRole() = default;
+
+    /**
+     * One step of generation: \p tokens follow what the request consumed so far, which is \p position tokens (the whole
+     * prompt at position 0, then the token generated last).
+     * \return the next token
+     */
+    virtual Task<TokenId> Step(std::span<const TokenId> tokens, std::size_t position) = 0;
+
+    /// The request is over; what was kept for it is dropped, here and on the other node.
+    virtual void EndRequest() = 0;
+};
+
+/// The part of a scheme that serves one user's connection.
+class ServerRole
+{
+  public:
+    virtual ~ServerRole() = default;
+
+    /// Serves until the user closes the connection (which throws ConnectionClosed out of the receive).
+    virtual Task<void> Serve() = 0;
+};
+
+/// What a node keeps in memory for a scheme before the first token.
+struct Footprint
+{
+    std::uint64_t weights = 0;  //!< once a node, shared by its sessions
+    std::uint64_t adapters = 0; //!< once a session
+};
+
+/// A way to split the model between nodes. One object serves all nodes of a simulation.
+class Scheme
+{
+  public:
+    explicit Scheme(SchemeParts parts);
+    virtual ~Scheme() = default;
+
+    /// Whether the user's node talks to another one.
+    virtual bool HasServer() const = 0;
+
+    virtual std::unique_ptr<UserRole> MakeUser(Session& session) const = 0;
+    virtual std::unique_ptr<ServerRole> MakeServer(Session& session) const = 0;
+
+    virtual Footprint UserFootprint() const = 0;
+    virtual Footprint ServerFootprint() const = 0;
+
+    const SchemeParts& Parts() const
+    {
+        return m_parts;
+    }
+
+  protected:
+    /// Bytes of the adapter, or 0 without one.
+    std::uint64_t AdapterBytes() const;
+
+  private:
+    SchemeParts m_parts;
+};
+
+/// The names that MakeScheme knows.
+std::vector<std::string> SchemeNames();
+
+/// The scheme called \p name. \throws InputError listing the known names
+std::shared_ptr<const Scheme> MakeScheme(const std::string& name, SchemeParts parts);
+
+} // namespace splitllm
+
+#endif // SPLITLLM_SCHEME_H

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_SESSION_H
+#define SPLITLLM_SESSION_H
+
+#include "compute/footprint.h"
+#include "net/message-port.h"
+#include "schemes/host.h"
+#include "sim/critical-path.h"
+#include "sim/delay.h"
+#include "sim/task.h"
+
+#include "ns3/simulator.h"
+
+#include <cstdint>
+#include <functional>
+#include <stdexcept>
+#include <vector>
+
+namespace splitllm
+{
+
+/// A message that the protocol does not allow here. The session cannot go on.
+class ProtocolError : public std::runtime_error
+{
+  public:
+    using std::runtime_error::runtime_error;
+};
+
+/**
+ * One user's conversation, as one of its two nodes sees it: the verbs that a role is written in. Everything a verb
+ * costs is charged to simulated time and to the session's critical path.
+ */
+class Session
+{
+  public:
+    /**
+     * \param host where the role runs
+     * \param port the connection to the other node; null where there is none
+     * \param wire element type of tensors on the wire
+     */
+    Session(Host& host, MessagePort* port, DType wire);
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+    /**
+     * Occupies the host's compute device for the time of an operation that was just executed, and returns its result
+     * when simulated time has come that far.
+     * \param layer from 1; 0 outside the layers
+     */
+    template <typename T>
+    Task<T> Run(const ResidentModel& model, Computed<T> computed, std::size_t layer = 0);
+
+    /// Sends \p tensor in the session's wire type.
+    void Send(MessageKind kind, std::size_t position, std::size_t layer, const Tensor& tensor);
+
+    /// Sends \p payload of elements of \p dtype.
+    void Send(MessageKind kind, std::size_t position, std::size_t layer, Payload payload, DType dtype);
+
+    /// The next message, whatever it is. Throws what MessagePort::Receive throws.
+    Task<Message> Receive();
+
+    /**
+     * The tensor that the next message carries.
+     * \throws ProtocolError unless it is a \p kind for \p layer with the session's request, wire type and \p cols columns
+     */
+    Task<Tensor> ReceiveTensor(MessageKind kind, std::size_t layer, std::size_t cols);
+
+    /**
+     * The message that begins a step at the server: \p kind at \p position, or End. The session takes its request from
+     * the first message of one.
+     * \throws ProtocolError for anything else
+     */
+    Task<Message> ReceiveStep(MessageKind kind, std::size_t position);
+
+    /// The token ids that the next message carries. \throws ProtocolError unless it is a \p kind with ids below \p vocab
+    Task<std::vector<TokenId>> ReceiveTokens(MessageKind kind, std::size_t vocab);
+
+    /// The token ids in \p message. \throws ProtocolError unless they are below \p vocab
+    static std::vector<TokenId> TokensIn(const Message& message, std::size_t vocab);
+
+    /// The tensor in \p message. \throws ProtocolError unless it has the session's wire type and \p cols columns
+    Tensor TensorIn(const Message& message, std::size_t cols) const;
+
+    /// Reports the same decision for \p rows positions from \p position on.
+    void Decide(std::size_t position, std::size_t rows, std::size_t layer, bool offloaded, bool returned);
+
+    /// A uniform variate in [0, 1): the only randomness of a role.
+    std::function<double()> uniform;
+
+    /// Called with every decision the role takes.
+    std::function<void(const DecisionRecord&)> onDecision;
+
+    Host& host;
+    std::uint32_t id = 0;
+    std::uint32_t request = 0;
+    CriticalPath path;
+
+  private:
+    ns3::Time TimeOf(Operation operation,
+                     std::size_t rows,
+                     const Work& work,
+                     DType weights,
+                     std::chrono::nanoseconds elapsed) const;
+    void Record(Operation operation,
+                std::size_t layer,
+                std::size_t rows,
+                ns3::Time submitted,
+                const ComputeQueue::Slot& slot);
+
+    MessagePort* m_port;
+    DType m_wire;
+};
+
+/// Which component an operation's time belongs to.
+Component ComponentOf(Operation operation);
+
+template <typename T>
+Task<T>
+Session::Run(const ResidentModel& model, Computed<T> computed, std::size_t layer)
+{
+    const Reservation activations(
+        host.memory,
+        MemoryUse::Activations,
+        ActivationBytes(model.Config(), computed.operation, computed.rows, model.Activations()));
+    const ns3::Time duration =
+        TimeOf(computed.operation, computed.rows, computed.work, model.Config().dtype, computed.elapsed);
+    const ns3::Time submitted = ns3::Simulator::Now();
+    const ComputeQueue::Slot slot = host.queue.Take(submitted, duration);
+    co_await Delay(slot.end - submitted);
+    path.Charge(Component::Queue, slot.start - submitted);
+    path.Charge(ComponentOf(computed.operation), duration);
+    Record(computed.operation, layer, computed.rows, submitted, slot);
+    co_return std::move(computed.value);
+}
+
+} // namespace splitllm
+
+#endif // SPLITLLM_SESSION_H

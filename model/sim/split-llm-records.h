@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_RECORDS_H
+#define SPLITLLM_RECORDS_H
+
+#include "ns3/nstime.h"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+/**
+ * \file
+ * What the applications' trace sources report. Plain data: copy what you want to keep.
+ */
+
+namespace splitllm
+{
+
+/// What a token's time is spent on. The latency of a token is the exact sum of its components.
+enum class Component : std::uint8_t
+{
+    Base,       //!< layers, embedding, head and sampling
+    Adapter,    //!< LoRA or side network
+    Calibrator, //!< deciding: calibrators, exits, gates
+    Codec,      //!< encoding and decoding payloads
+    Network,    //!< from a message's sending to its arrival, packet queues included
+    Queue,      //!< waiting for a compute device
+};
+
+constexpr std::size_t kComponents = 6;
+
+/// "base", "adapter", "calibrator", "codec", "network", "queue".
+const char* NameOf(Component component);
+
+/// Which way a message goes, seen from the user: up is towards the cloud.
+enum class Direction : std::uint8_t
+{
+    Up,
+    Down,
+};
+
+constexpr std::size_t kDirections = 2;
+
+/// One generated token, reported by the node that the user sits at.
+struct TokenRecord
+{
+    std::uint32_t session;  //!< one a user device
+    std::uint32_t request;  //!< index in the workload
+    std::uint32_t position; //!< 1 is the first generated token
+    std::uint32_t token;    //!< its id; 0 in shape mode
+    ns3::Time start;        //!< the request's arrival, or the token before
+    ns3::Time latency;
+    std::array<ns3::Time, kComponents> components;
+    std::array<std::uint64_t, kDirections> payloadBytes; //!< of the messages sent for this token
+    std::array<std::uint32_t, kDirections> messages;
+};
+
+/// One message, reported by its sender when handed to the network and by its receiver when complete.
+struct MessageRecord
+{
+    std::uint32_t session;
+    std::uint32_t request;
+    std::uint32_t position; //!< of the first row in the sequence
+    std::uint16_t layer;
+    std::string kind;
+    Direction direction;
+    bool received;              //!< false: reported by the sender
+    std::uint32_t headerBytes;  //!< of the message framing
+    std::uint64_t payloadBytes; //!< behind the header
+    ns3::Time sent;
+    ns3::Time arrived; //!< zero when reported by the sender
+};
+
+/// One decision about one layer and token.
+struct DecisionRecord
+{
+    std::uint32_t session;
+    std::uint32_t request;
+    std::uint32_t position; //!< in the sequence, from 0: the row decided about
+    std::uint16_t layer;    //!< from 1
+    bool offloaded;         //!< the layer's input went to the device
+    bool returned;          //!< the device's result came back
+};
+
+/// One stretch of a compute device.
+struct ComputeRecord
+{
+    std::uint32_t session;
+    std::uint32_t request;
+    std::string operation;
+    int layer; //!< from 1; 0 for operations outside the layers
+    std::size_t rows;
+    Component component;
+    ns3::Time submitted; //!< start - submitted is the time in the device's queue
+    ns3::Time start;
+    ns3::Time end;
+};
+
+} // namespace splitllm
+
+#endif // SPLITLLM_RECORDS_H

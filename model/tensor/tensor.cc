@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "tensor/tensor.h"
+
+#include <cassert>
+#include <utility>
+
+namespace splitllm
+{
+
+Tensor::Tensor(Tensor&& other) noexcept
+    : m_rows(std::exchange(other.m_rows, 0)),
+      m_cols(std::exchange(other.m_cols, 0)),
+      m_phantom(std::exchange(other.m_phantom, false)),
+      m_values(std::exchange(other.m_values, {}))
+{
+}
+
+Tensor&
+Tensor::operator=(Tensor&& other) noexcept
+{
+    Tensor moved(std::move(other)); // so that moving to itself keeps the value
+    std::swap(m_rows, moved.m_rows);
+    std::swap(m_cols, moved.m_cols);
+    std::swap(m_phantom, moved.m_phantom);
+    std::swap(m_values, moved.m_values);
+    return *this;
+}
+
+Tensor
+Tensor::Zeros(std::size_t rows, std::size_t cols)
+{
+    Tensor tensor = Phantom(rows, cols);
+    tensor.m_phantom = false;
+    tensor.m_values.resize(rows * cols);
+    return tensor;
+}
+
+Tensor
+Tensor::Phantom(std::size_t rows, std::size_t cols)
+{
+    Tensor tensor;
+    tensor.m_rows = rows;
+    tensor.m_cols = cols;
+    tensor.m_phantom = true;
+    return tensor;
+}
+
+std::span<float>
+Tensor::Row(std::size_t row)
+{
+    assert(!m_phantom && row < m_rows);
+    return Values().subspan(row * m_cols, m_cols);
+}
+
+std::span<const float>
+Tensor::Row(std::size_t row) const
+{
+    assert(!m_phantom && row < m_rows);
+    return Values().subspan(row * m_cols, m_cols);
+}
+
+Tensor
+Tensor::Slice(std::size_t first, std::size_t count) const
+{
+    assert(first <= m_rows && count <= m_rows - first);
+    Tensor slice = Phantom(count, m_cols);
+    if (!m_phantom)
+    {
+        const auto values = Values().subspan(first * m_cols, count * m_cols);
+        slice.m_phantom = false;
+        slice.m_values.assign(values.begin(), values.end());
+    }
+    return slice;
+}
+
+Tensor&
+Tensor::operator+=(const Tensor& other)
+{
+    assert(m_rows == other.m_rows && m_cols == other.m_cols);
+    if (m_phantom || other.m_phantom)
+    {
+        return *this = Phantom(m_rows, m_cols);
+    }
+    for (std::size_t i = 0; i < m_values.size(); ++i)
+    {
+        m_values[i] += other.m_values[i];
+    }
+    return *this;
+}
+
+std::size_t
+ArrayView::Elements() const
+{
+    std::size_t elements = 1;
+    for (const std::size_t length : shape)
+    {
+        elements *= length;
+    }
+    return elements;
+}
+
+} // namespace splitllm

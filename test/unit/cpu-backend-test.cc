@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "compute/cpu/cpu-backend.h"
+#include "compute/shape-backend.h"
+#include "support/catch.h"
+#include "support/random-model.h"
+#include "support/reference-transformer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+using namespace splitllm;
+using namespace splitllm::test;
+
+namespace
+{
+
+ModelConfig
+OddLlama()
+{
+    ModelConfig config;
+    config.name = "odd-llama";
+    config.layers = 3;
+    config.hidden = 50;
+    config.heads = 6;
+    config.kvHeads = 2;
+    config.headDim = 10;
+    config.ffn = 77;
+    config.vocab = 101;
+    config.maxPositions = 128;
+    config.ropeTheta = 500.0;
+    config.dtype = DType::BF16;
+    return config;
+}
+
+/// Frequencies below, between and above the scaling's bounds; a tied head; one key/value head for each query head.
+ModelConfig
+ScaledLlama()
+{
+    ModelConfig config = OddLlama();
+    config.name = "scaled-llama";
+    config.heads = config.kvHeads = 3;
+    config.headDim = 16;
+    config.ropeScaling = RopeScaling{.factor = 8.0, .lowFreqFactor = 1.0, .highFreqFactor = 4.0, .originalMaxPositions = 64.0};
+    config.tiedHead = true;
+    config.dtype = DType::F32;
+    return config;
+}
+
+ModelConfig
+OddOpt()
+{
+    ModelConfig config = OddLlama();
+    config.name = "odd-opt";
+    config.family = Family::Opt;
+    config.biases = true;
+    config.hidden = 52;
+    config.heads = config.kvHeads = 4;
+    config.headDim = 13;
+    config.dtype = DType::F16;
+    return config;
+}
+
+const std::vector<ModelConfig> kConfigs{OddLlama(), ScaledLlama(), OddOpt()};
+
+std::vector<TokenId>
+RandomTokens(const ModelConfig& config, std::size_t count)
+{
+    Random random(99);
+    std::vector<TokenId> tokens(count);
+    std::ranges::generate(tokens, [&] { return static_cast<TokenId>(random.Below(config.vocab)); });
+    return tokens;
+}
+
+/// Logits of all tokens, computed in calls of the given numbers of rows; \p split layers have a cache of their own.
+std::vector<float>
+Logits(Backend& backend,
+       const std::shared_ptr<const Model>& model,
+       const std::shared_ptr<const Adapter>& adapter,
+       const std::vector<TokenId>& tokens,
+       const std::vector<std::size_t>& chunks,
+       std::size_t split = 0)
+{
+    const auto resident = backend.Resident(model);
+    const auto lora = adapter ? backend.Resident(adapter, model->config) : nullptr;
+    const std::size_t layers = model->config.layers;
+    const auto front = split > 0 ? backend.NewCache(*resident, 0, split, tokens.size()) : nullptr;
+    const auto back = backend.NewCache(*resident, split, layers, tokens.size());
+    std::vector<float> logits;
+    std::size_t position = 0;
+    for (const std::size_t chunk : chunks)
+    {
+        Tensor hidden = backend.Embed(*resident, std::span(tokens).subspan(position, chunk), position).value;
+        for (std::size_t layer = 0; layer < layers; ++layer)
+        {
+            Projections projections = backend.Project(*resident, layer, hidden).value;
+            if (lora)
+            {
+                const Deltas deltas = backend.Adapt(*lora, layer, projections.input).value;
+                projections = backend.Merge(std::move(projections), deltas).value;
+            }
+            KvCache& cache = layer < split ? *front : *back;
+            hidden = backend.FinishLayer(*resident, layer, hidden, projections, cache).value;
+        }
+        const Tensor rows = backend.Head(*resident, hidden).value;
+        logits.insert(logits.end(), rows.Values().begin(), rows.Values().end());
+        position += chunk;
+    }
+    REQUIRE(position == tokens.size());
+    return logits;
+}
+
+bool
+SameBits(const std::vector<float>& a, const std::vector<float>& b)
+{
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+} // namespace
+
+TEST_CASE("Logits agree with the reference transformer")
+{
+    for (const ModelConfig& config : kConfigs)
+    {
+        const auto model = RandomModel(config, 5);
+        const std::vector<TokenId> tokens = RandomTokens(config, 41);
+        const auto expected = ReferenceTransformer(*model).Logits(tokens);
+        CpuBackend backend(2);
+        const double nmse = Nmse(Logits(backend, model, nullptr, tokens, {41}), expected);
+        INFO(config.name << " NMSE " << nmse);
+        CHECK(nmse < 1e-11);
+    }
+}
+
+TEST_CASE("Logits with LoRA agree with the reference transformer")
+{
+    for (const ModelConfig& config : kConfigs)
+    {
+        const auto model = RandomModel(config, 6);
+        const auto adapter = RandomAdapter(config, 5, 0.75F, config.dtype, 7);
+        const std::vector<TokenId> tokens = RandomTokens(config, 23);
+        CpuBackend backend(2);
+        const std::vector<float> adapted = Logits(backend, model, adapter, tokens, {20, 1, 1, 1});
+        const double nmse = Nmse(adapted, ReferenceTransformer(*model, adapter.get()).Logits(tokens));
+        INFO(config.name << " NMSE " << nmse);
+        CHECK(nmse < 1e-11);
+        CHECK(Nmse(adapted, ReferenceTransformer(*model).Logits(tokens)) > 1e-3); // the adapter does matter
+    }
+}
+
+TEST_CASE("A prompt of 64 tokens has the bits of 64 steps, on any instruction set, threads and cut")
+{
+    for (const ModelConfig& config : kConfigs)
+    {
+        const auto model = RandomModel(config, 8);
+        const auto adapter = RandomAdapter(config, 4, 1.5F, DType::F32, 9);
+        const std::vector<TokenId> tokens = RandomTokens(config, 64);
+        CpuBackend reference(1, *SupportedKernels().front());
+        const std::vector<float> expected =
+            Logits(reference, model, adapter, tokens, std::vector<std::size_t>(64, 1));
+        for (const Kernels* kernels : SupportedKernels())
+        {
+            for (const std::size_t threads : {1, 2, 3})
+            {
+                CpuBackend backend(threads, *kernels);
+                INFO(config.name << " " << kernels->name << " " << threads << " threads");
+                CHECK(SameBits(Logits(backend, model, adapter, tokens, {64}), expected));
+                CHECK(SameBits(Logits(backend, model, adapter, tokens, {5, 17, 1, 1, 2, 33, 3, 2}), expected));
+            }
+        }
+    }
+}
+
+TEST_CASE("Work that is shared between threads has the bits of one thread")
+{
+    ModelConfig config = OddLlama(); // large enough for products and attention to be shared
+    config.layers = 2;
+    config.hidden = 330;
+    config.heads = 9;
+    config.kvHeads = 3;
+    config.headDim = 40;
+    config.ffn = 700;
+    config.vocab = 1001;
+    const auto model = RandomModel(config, 10);
+    const std::vector<TokenId> tokens = RandomTokens(config, 64);
+    CpuBackend reference(1);
+    const std::vector<float> expected = Logits(reference, model, nullptr, tokens, {64});
+    for (const std::size_t threads : {2, 3, 5})
+    {
+        CpuBackend backend(threads);
+        INFO(threads << " threads");
+        CHECK(SameBits(Logits(backend, model, nullptr, tokens, {40, 23, 1}), expected));
+    }
+}
+
+TEST_CASE("Layers may be split between caches")
+{
+    const auto model = RandomModel(OddLlama(), 11);
+    const std::vector<TokenId> tokens = RandomTokens(model->config, 9);
+    CpuBackend backend(1);
+    CHECK(SameBits(Logits(backend, model, nullptr, tokens, {8, 1}, 2), Logits(backend, model, nullptr, tokens, {9})));
+}
+
+TEST_CASE("The CPU backend and the shape backend report the same work")
+{
+    for (const ModelConfig& config : kConfigs)
+    {
+        CpuBackend cpu(1);
+        ShapeBackend shape(DType::F32);
+        std::vector<Work> works[2];
+        const auto run = [&](Backend& backend, const std::shared_ptr<const Model>& weights, std::vector<Work>& work) {
+            const auto model = backend.Resident(weights);
+            const auto cache = backend.NewCache(*model, 0, 1, 6);
+            for (const std::size_t rows : {4, 1})
+            {
+                const std::vector<TokenId> tokens(rows, 1);
+                const auto embedded = backend.Embed(*model, tokens, cache->Length(0));
+                const auto projected = backend.Project(*model, 0, embedded.value);
+                const auto finished = backend.FinishLayer(*model, 0, embedded.value, projected.value, *cache);
+                const auto logits = backend.Head(*model, finished.value);
+                work.insert(work.end(), {embedded.work, projected.work, finished.work, logits.work});
+            }
+        };
+        run(cpu, RandomModel(config, 12), works[0]);
+        run(shape, RandomModel(config, 12), works[1]);
+        CHECK((works[0] == works[1]));
+    }
+}
+
+TEST_CASE("The CPU backend samples from real logits")
+{
+    CpuBackend backend(1);
+    Tensor logits = Tensor::Zeros(1, 5);
+    logits.Row(0)[3] = 1.0F;
+    CHECK(backend.Sample(logits, {}, 0.0).value == 3);
+}
+
+TEST_CASE("The CPU backend refuses phantoms, shapes without weights and handles of another backend")
+{
+    CpuBackend cpu(1);
+    ShapeBackend shape(DType::F32);
+    const auto weights = RandomModel(OddLlama(), 13);
+    const auto model = cpu.Resident(weights);
+    const auto cache = cpu.NewCache(*model, 0, 3, 4);
+    const Tensor hidden = Tensor::Zeros(1, 50);
+    const Tensor phantom = Tensor::Phantom(1, 50);
+    const Projections projections = cpu.Project(*model, 0, hidden).value;
+
+    CHECK_THROWS_AS(cpu.Project(*model, 0, phantom), std::logic_error);
+    CHECK_THROWS_AS(cpu.Head(*model, phantom), std::logic_error);
+    CHECK_THROWS_AS(cpu.FinishLayer(*model, 0, phantom, projections, *cache), std::logic_error);
+    Projections hollow = projections;
+    hollow.value = Tensor::Phantom(1, 20);
+    CHECK_THROWS_AS(cpu.FinishLayer(*model, 0, hidden, hollow, *cache), std::logic_error);
+    CHECK(cache->Length(0) == 0);
+
+    Model shapeOnly;
+    shapeOnly.config = weights->config;
+    CHECK_THROWS_AS(cpu.Resident(std::make_shared<const Model>(shapeOnly)), std::logic_error);
+    CHECK_THROWS_AS(cpu.Resident(std::make_shared<const Adapter>(), weights->config), std::logic_error);
+
+    const auto phantomModel = shape.Resident(weights);
+    const auto phantomCache = shape.NewCache(*phantomModel, 0, 3, 4);
+    CHECK_THROWS_AS(cpu.Project(*phantomModel, 0, hidden), std::logic_error);
+    CHECK_THROWS_AS(cpu.FinishLayer(*model, 0, hidden, projections, *phantomCache), std::logic_error);
+    const auto phantomAdapter = shape.Resident(RandomAdapter(weights->config, 2, 1.0F, DType::F32, 1), weights->config);
+    CHECK_THROWS_AS(cpu.Adapt(*phantomAdapter, 0, hidden), std::logic_error);
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "compute/shape-backend.h"
+#include "llm/adapter.h"
+#include "support/catch.h"
+
+#include <memory>
+#include <stdexcept>
+
+using namespace splitllm;
+
+namespace
+{
+
+std::shared_ptr<const Model>
+ShapeOf(const ModelConfig& config)
+{
+    Model model;
+    model.config = config;
+    return std::make_shared<const Model>(std::move(model));
+}
+
+ModelConfig
+Llama7b()
+{
+    ModelConfig config;
+    config.name = "llama-7b";
+    config.layers = 32;
+    config.hidden = 4096;
+    config.heads = 32;
+    config.kvHeads = 32;
+    config.headDim = 128;
+    config.ffn = 11008;
+    config.vocab = 32000;
+    config.maxPositions = 2048;
+    config.dtype = DType::F16;
+    return config;
+}
+
+/// Small numbers that are all different, so that no term of a formula can stand for another.
+ModelConfig
+SmallLlama()
+{
+    ModelConfig config;
+    config.layers = 2;
+    config.hidden = 10;
+    config.heads = 6;
+    config.kvHeads = 3;
+    config.headDim = 2; // query width 12, key/value width 6
+    config.ffn = 7;
+    config.vocab = 11;
+    config.maxPositions = 20;
+    config.dtype = DType::BF16;
+    return config;
+}
+
+ModelConfig
+SmallOpt()
+{
+    ModelConfig config = SmallLlama();
+    config.family = Family::Opt;
+    config.biases = true;
+    config.heads = config.kvHeads = 5; // query and key/value width 10
+    return config;
+}
+
+/// The work of one whole layer on \p rows rows after \p before positions.
+Work
+LayerWork(Backend& backend, const ModelConfig& config, std::size_t before, std::size_t rows)
+{
+    const auto model = backend.Resident(ShapeOf(config));
+    const auto cache = backend.NewCache(*model, 0, 1, before + rows);
+    if (before > 0)
+    {
+        cache->Grow(0, before);
+    }
+    const Tensor hidden = Tensor::Phantom(rows, config.hidden);
+    const auto projected = backend.Project(*model, 0, hidden);
+    Work work = projected.work;
+    work += backend.FinishLayer(*model, 0, hidden, projected.value, *cache).work;
+    return work;
+}
+
+} // namespace
+
+TEST_CASE("A LLaMA-7B layer costs what its 202383360 parameters say")
+{
+    // 4 * 4096^2 (Q, K, V, output) + 3 * 4096 * 11008 (MLP) + 2 * 4096 (norms)
+    constexpr std::uint64_t kParameters = 67108864 + 135266304 + 8192;
+    static_assert(kParameters == 202383360);
+    constexpr std::uint64_t kLinear = kParameters - 8192;
+
+    ShapeBackend backend(DType::F16);
+    SECTION("decoding one token after 19")
+    {
+        const Work work = LayerWork(backend, Llama7b(), 19, 1);
+        // two norms of 4 * 4096; rotation 3 * 8192; scaling 4096; softmax 4 * 32 heads * 20; SiLU and product
+        // 5 * 11008; two residuals of 4096
+        constexpr std::uint64_t kElementwise = 32768 + 24576 + 4096 + 2560 + 55040 + 8192;
+        CHECK(work.flops == 2 * kLinear + 4 * 4096 * 20 + kElementwise);
+        // all weights; in: hidden twice, Q, K, V; the cache's 19 keys and values; all fp16
+        CHECK(work.bytesRead == 2 * kParameters + 2 * (2 * 4096 + 3 * 4096 + 2 * 19 * 4096));
+        // out: normed state, Q, K, V, next state, and one key and value into the cache
+        CHECK(work.bytesWritten == 2 * (4096 + 3 * 4096 + 4096 + 2 * 4096));
+        CHECK(work.launches == 4 + 13);
+    }
+    SECTION("a prompt of 100 tokens reads the weights once")
+    {
+        const Work work = LayerWork(backend, Llama7b(), 0, 100);
+        constexpr std::uint64_t kContext = 5050; // 1 + 2 + ... + 100
+        constexpr std::uint64_t kElementwise = 100 * (32768 + 24576 + 4096 + 55040 + 8192) + 4 * 32 * kContext;
+        CHECK(work.flops == 2 * 100 * kLinear + 4 * 4096 * kContext + kElementwise);
+        CHECK(work.bytesRead == 2 * kParameters + 100 * 2 * 5 * 4096);
+        CHECK(work.bytesWritten == 100 * 2 * 7 * 4096);
+        CHECK(work.launches == 17);
+    }
+}
+
+TEST_CASE("Every operation's work on a small LLaMA is what a count by hand gives")
+{
+    ShapeBackend backend(DType::F32);
+    const ModelConfig config = SmallLlama();
+    const auto model = backend.Resident(ShapeOf(config));
+    const auto cache = backend.NewCache(*model, 1, 2, 9);
+    const Tensor hidden = Tensor::Phantom(3, 10);
+    const TokenId tokens[] = {1, 2, 3};
+
+    const auto embedded = backend.Embed(*model, tokens, 4);
+    CHECK(embedded.value.IsPhantom());
+    CHECK(embedded.value.Rows() == 3);
+    CHECK(embedded.value.Cols() == 10);
+    CHECK(embedded.operation == Operation::Embed);
+    CHECK(embedded.rows == 3);
+    CHECK(embedded.work == Work{0, 3 * 4 + 3 * 10 * 2, 3 * 10 * 4, 1});
+
+    // 12 + 2 * 6 = 24 columns out of 10
+    const auto projected = backend.Project(*model, 1, hidden);
+    CHECK(projected.value.input.Cols() == 10);
+    CHECK(projected.value.query.Cols() == 12);
+    CHECK(projected.value.key.Cols() == 6);
+    CHECK(projected.value.value.Cols() == 6);
+    CHECK(projected.work == Work{3 * (40 + 2 * 240), 2 * (10 + 240) + 3 * 10 * 4, 3 * 34 * 4, 4});
+
+    // 5 + 6 + 7 positions attended to; MLP matrices of 70
+    cache->Grow(1, 4);
+    const auto finished = backend.FinishLayer(*model, 1, hidden, projected.value, *cache);
+    CHECK(finished.value.Cols() == 10);
+    CHECK(cache->Length(1) == 7);
+    const std::uint64_t attention = 3 * 12 + 2 * (2 * 12 * 18) + 4 * 6 * 18;
+    CHECK(finished.work.flops == 3 * 3 * 18 + attention + 3 * 2 * 120 + 3 * 40 + 3 * (6 * 70 + 5 * 7) + 2 * 3 * 10);
+    CHECK(finished.work.bytesRead == 2 * (120 + 10 + 210) + 4 * (3 * 34 + 2 * 6 * 4));
+    CHECK(finished.work.bytesWritten == 4 * (3 * 10 + 3 * 12));
+    CHECK(finished.work.launches == 13);
+
+    const auto logits = backend.Head(*model, hidden);
+    CHECK(logits.value.Cols() == 11);
+    CHECK(logits.work == Work{3 * (40 + 2 * 110), 2 * (10 + 110) + 4 * 30, 4 * 33, 2});
+
+    const auto greedy = backend.Sample(Tensor::Phantom(1, 11), {}, 0.5);
+    CHECK(greedy.value == 0);
+    CHECK(greedy.work == Work{11, 44, 4, 1});
+    CHECK(backend.Sample(Tensor::Phantom(1, 11), {.temperature = 0.7}, 0.5).work.flops == 55);
+}
+
+TEST_CASE("Every operation's work on a small OPT is what a count by hand gives")
+{
+    ShapeBackend backend(DType::F16);
+    const ModelConfig config = SmallOpt();
+    const auto model = backend.Resident(ShapeOf(config));
+    const TokenId token = 7;
+    CHECK(backend.Embed(*model, {&token, 1}, 0).work == Work{10, 4 + 2 * 10 * 2, 10 * 2, 2});
+
+    // norm 7 * 10; Q, K, V 3 * 10 x 10 and their biases; norm's two vectors
+    const Tensor hidden = Tensor::Phantom(2, 10);
+    const auto projected = backend.Project(*model, 0, hidden);
+    CHECK(projected.work == Work{2 * (70 + 600 + 30), 2 * (20 + 300 + 30) + 2 * 20, 2 * 2 * 40, 4});
+
+    // no rotation; contexts 1 + 2; output 10 x 10 with bias; MLP 10 x 7 twice with biases 7 and 10; ReLU 7
+    const auto cache = backend.NewCache(*model, 0, 2, 2);
+    const Work work = backend.FinishLayer(*model, 0, hidden, projected.value, *cache).work;
+    const std::uint64_t attention = 2 * 10 + 2 * (2 * 10 * 3) + 4 * 5 * 3;
+    CHECK(work.flops == attention + 2 * (200 + 10) + 2 * 70 + 2 * (2 * 140 + 17 + 7) + 2 * 2 * 10);
+    CHECK(work.bytesRead == 2 * (100 + 10 + 20 + 140 + 17) + 2 * (2 * 40));
+    CHECK(work.bytesWritten == 2 * (2 * 10 + 2 * 20));
+    CHECK(work.launches == 11);
+
+    CHECK(backend.Head(*model, hidden).work == Work{2 * (70 + 220), 2 * (20 + 110) + 2 * 20, 2 * 22, 2});
+}
+
+TEST_CASE("LoRA's work counts A and B of all three projections")
+{
+    ShapeBackend backend(DType::F32);
+    Adapter lora;
+    lora.rank = 2;
+    lora.layers.resize(2);
+    lora.layers.front().query.a.dtype = DType::BF16;
+    const auto adapter = backend.Resident(std::make_shared<const Adapter>(lora), SmallLlama());
+
+    // r (3 d + q + 2 kv) = 2 * (30 + 24) = 108 parameters a layer
+    CHECK(adapter->Bytes() == 2 * 108 * 2);
+    const auto deltas = backend.Adapt(*adapter, 1, Tensor::Phantom(3, 10));
+    CHECK(deltas.work == Work{3 * (2 * 108 + 24), 2 * 108 + 4 * 30, 4 * 3 * 24, 6});
+
+    Projections projections{Tensor::Phantom(3, 10), Tensor::Phantom(3, 12), Tensor::Phantom(3, 6), Tensor::Phantom(3, 6)};
+    const auto merged = backend.Merge(std::move(projections), deltas.value);
+    CHECK(merged.value.input.Cols() == 10);
+    CHECK(merged.work == Work{72, 2 * 4 * 72, 4 * 72, 3});
+}
+
+TEST_CASE("A backend refuses wrong shapes, layers, positions and caches")
+{
+    ShapeBackend backend(DType::F32);
+    const auto model = backend.Resident(ShapeOf(SmallLlama()));
+    const auto cache = backend.NewCache(*model, 0, 1, 4);
+    const Tensor hidden = Tensor::Phantom(2, 10);
+    const Projections projected = backend.Project(*model, 0, hidden).value;
+    const std::vector<TokenId> tokens{1, 2};
+
+    CHECK_THROWS_AS(backend.Project(*model, 2, hidden), std::logic_error);
+    CHECK_THROWS_AS(backend.Project(*model, 0, Tensor::Phantom(2, 9)), std::logic_error);
+    CHECK_THROWS_AS(backend.Project(*model, 0, Tensor::Phantom(0, 10)), std::logic_error);
+    CHECK_THROWS_AS(backend.Head(*model, Tensor::Phantom(1, 11)), std::logic_error);
+
+    CHECK_THROWS_AS(backend.Embed(*model, {}, 0), std::logic_error);
+    CHECK_THROWS_AS(backend.Embed(*model, std::vector<TokenId>{11}, 0), std::logic_error);
+    CHECK_NOTHROW(backend.Embed(*model, tokens, 18));
+    CHECK_THROWS_AS(backend.Embed(*model, tokens, 19), std::logic_error);
+    CHECK_THROWS_AS(backend.Embed(*model, tokens, static_cast<std::size_t>(-1)), std::logic_error);
+
+    CHECK_THROWS_AS(backend.NewCache(*model, 0, 3, 1), std::logic_error);
+    CHECK_THROWS_AS(backend.NewCache(*model, 1, 1, 1), std::logic_error);
+    CHECK_THROWS_AS(backend.NewCache(*model, 0, 1, 0), std::logic_error);
+    CHECK_THROWS_AS(backend.FinishLayer(*model, 1, hidden, projected, *cache), std::logic_error);
+    CHECK_THROWS_AS(backend.FinishLayer(*model, 0, Tensor::Phantom(1, 10), projected, *cache), std::logic_error);
+    CHECK_NOTHROW(backend.FinishLayer(*model, 0, hidden, projected, *cache));
+    CHECK_NOTHROW(backend.FinishLayer(*model, 0, hidden, projected, *cache));
+    CHECK_THROWS_AS(backend.FinishLayer(*model, 0, hidden, projected, *cache), std::logic_error);
+    CHECK(cache->Length(0) == 4);
+    CHECK_THROWS_AS(cache->Grow(0, 1), std::logic_error);
+
+    const auto roomy = backend.NewCache(*model, 0, 1, 100);
+    roomy->Grow(0, 19);
+    CHECK_THROWS_AS(backend.FinishLayer(*model, 0, hidden, projected, *roomy), std::logic_error);
+
+    CHECK_THROWS_AS(backend.Sample(Tensor::Phantom(2, 11), {}, 0.0), std::logic_error);
+}
+
+TEST_CASE("Operations have the names that timing tables use")
+{
+    CHECK(NameOf(Operation::Embed) == "embed");
+    CHECK(NameOf(Operation::Project) == "project");
+    CHECK(NameOf(Operation::Adapt) == "adapt");
+    CHECK(NameOf(Operation::Merge) == "merge");
+    CHECK(NameOf(Operation::FinishLayer) == "finish-layer");
+    CHECK(NameOf(Operation::Head) == "head");
+    CHECK(NameOf(Operation::Sample) == "sample");
+}
