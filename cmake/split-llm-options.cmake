@@ -5,12 +5,17 @@ set(SPLIT_LLM_CUDA "AUTO" CACHE STRING "Build the CUDA backend: AUTO (if the too
 set_property(CACHE SPLIT_LLM_CUDA PROPERTY STRINGS AUTO ON OFF)
 option(SPLIT_LLM_WERROR "Treat warnings as errors" OFF)
 
-find_package(Eigen3 3.4 REQUIRED NO_MODULE)
-find_package(nlohmann_json 3.11 REQUIRED)
-find_package(OpenMP COMPONENTS CXX)
-if(NOT OpenMP_CXX_FOUND)
-  message(STATUS "split-llm: no OpenMP, so the CPU backend uses one thread")
+# An ns-3 tree goes on without the module where something is missing, so that is for the two builds to judge.
+set(split_llm_missing)
+find_package(Eigen3 3.4 QUIET NO_MODULE)
+if(NOT Eigen3_FOUND)
+  list(APPEND split_llm_missing "Eigen 3.4 (Debian: libeigen3-dev)")
 endif()
+find_package(nlohmann_json 3.11 QUIET)
+if(NOT nlohmann_json_FOUND)
+  list(APPEND split_llm_missing "nlohmann-json 3.11 (Debian: nlohmann-json3-dev)")
+endif()
+find_package(Threads REQUIRED)
 
 if(NOT SPLIT_LLM_CUDA STREQUAL "OFF")
   find_package(CUDAToolkit 12.8 QUIET)

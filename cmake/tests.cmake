@@ -3,23 +3,12 @@
 
 find_package(Catch2 REQUIRED)
 enable_testing()
-
-# The tiny models that tests compute with are generated, never downloaded.
-find_package(Python3 REQUIRED COMPONENTS Interpreter)
-set(test_models ${CMAKE_CURRENT_BINARY_DIR}/test-models)
-add_custom_command(
-  OUTPUT ${test_models}/.done
-  COMMAND Python3::Interpreter ${CMAKE_CURRENT_SOURCE_DIR}/scripts/make-tiny-models ${test_models}
-  COMMAND ${CMAKE_COMMAND} -E touch ${test_models}/.done
-  DEPENDS scripts/make-tiny-models
-  COMMENT "Generating the tiny models")
-add_custom_target(split-llm-test-models DEPENDS ${test_models}/.done)
+include(cmake/test-support.cmake)
 
 add_executable(split-llm-tests test/main.cc ${split_llm_test_sources})
 add_dependencies(split-llm-tests split-llm-test-models)
 target_include_directories(split-llm-tests PRIVATE test)
-target_compile_definitions(split-llm-tests PRIVATE SPLITLLM_TEST_MODELS_DIR="${test_models}"
-                                                   SPLITLLM_TEST_RUNNER="$<TARGET_FILE:split-llm-run>")
+target_compile_definitions(split-llm-tests PRIVATE ${split_llm_test_definitions})
 add_dependencies(split-llm-tests split-llm-run)
 target_link_libraries(split-llm-tests PRIVATE split-llm-study Catch2::Catch2)
 if(SPLIT_LLM_SANITIZE)

@@ -2,13 +2,11 @@
 #ifndef SPLITLLM_HELPER_H
 #define SPLITLLM_HELPER_H
 
-#include "split-llm-servers.h"
-#include "split-llm-user-device.h"
-
 #include "ns3/address.h"
-#include "ns3/application-container.h"
 #include "ns3/node.h"
 #include "ns3/object-factory.h"
+#include "ns3/split-llm-servers.h"
+#include "ns3/split-llm-user-device.h"
 
 #include <cstdint>
 #include <filesystem>

@@ -163,7 +163,7 @@ need_build()
         step "configure $name" "$hint" cmake -S "$ROOT" -B "$BUILD/$name" -G Ninja -Dns3_DIR="$ns3" "$@" || return 2
         stamp "build-$name" "$wanted"
     fi
-    hint="If the compiler was killed, memory ran out: close other programs and start again; what was built is kept."
+    hint="The lines above say why. If the compiler was killed, memory ran out: close other programs and start again; what was built is kept."
     # shellcheck disable=SC2086  # targets are words
     step "C++ build $name" "$hint" ninja -C "$BUILD/$name" -j "$(build_jobs)" $targets
 }

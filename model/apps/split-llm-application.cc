@@ -51,6 +51,10 @@ SplitLlmApplication::GetTypeId()
                             "A role decided about one layer and token",
                             MakeTraceSourceAccessor(&SplitLlmApplication::m_decisionTrace),
                             "splitllm::SplitLlmApplication::DecisionCallback")
+            .AddTraceSource("Logits",
+                            "A token is chosen from these logits",
+                            MakeTraceSourceAccessor(&SplitLlmApplication::m_logitsTrace),
+                            "splitllm::SplitLlmApplication::LogitsCallback")
             .AddTraceSource("SessionEnd",
                             "A session ended before its time, with the reason",
                             MakeTraceSourceAccessor(&SplitLlmApplication::m_sessionEndTrace),
@@ -119,6 +123,9 @@ SplitLlmApplication::NewSession(MessagePort* port)
     auto session = std::make_unique<Session>(*m_host, port, m_scheme->Parts().wire);
     session->uniform = [this, its = session.get()] { return Uniform(its->id); };
     session->onDecision = [this](const DecisionRecord& record) { m_decisionTrace(record); };
+    session->onLogits = [this, its = session.get()](std::span<const float> logits) {
+        m_logitsTrace({.session = its->id, .request = its->request, .values = logits.data(), .vocab = logits.size()});
+    };
     return session;
 }
 

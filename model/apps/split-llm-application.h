@@ -2,12 +2,11 @@
 #ifndef SPLITLLM_APPLICATION_H
 #define SPLITLLM_APPLICATION_H
 
-#include "split-llm-records.h"
-
 #include "ns3/application.h"
 #include "ns3/ptr.h"
 #include "ns3/random-variable-stream.h"
 #include "ns3/socket.h"
+#include "ns3/split-llm-records.h"
 #include "ns3/traced-callback.h"
 
 #include <cstdint>
@@ -86,6 +85,7 @@ class SplitLlmApplication : public ns3::Application
     typedef void (*ComputeCallback)(const ComputeRecord& record);
     typedef void (*MessageCallback)(const MessageRecord& record);
     typedef void (*DecisionCallback)(const DecisionRecord& record);
+    typedef void (*LogitsCallback)(const LogitsRecord& record);
     typedef void (*SessionEndCallback)(std::uint32_t session, const std::string& reason);
 
   protected:
@@ -125,6 +125,7 @@ class SplitLlmApplication : public ns3::Application
     ns3::TracedCallback<const ComputeRecord&> m_computeTrace;
     ns3::TracedCallback<const MessageRecord&> m_messageTrace;
     ns3::TracedCallback<const DecisionRecord&> m_decisionTrace;
+    ns3::TracedCallback<const LogitsRecord&> m_logitsTrace;
     ns3::TracedCallback<std::uint32_t, const std::string&> m_sessionEndTrace;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "compute/backend.h"
 
+#include <chrono>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -173,6 +174,17 @@ HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation
     return work;
 }
 
+/// The result of \p compute with its cost, and how long it took on this host.
+template <typename F>
+auto
+Timed(Operation operation, std::size_t rows, const Work& work, F&& compute)
+{
+    const auto start = std::chrono::steady_clock::now();
+    auto value = compute();
+    const auto elapsed = std::chrono::steady_clock::now() - start;
+    return Computed<decltype(value)>{std::move(value), operation, rows, work, elapsed};
+}
+
 } // namespace
 
 std::string_view
@@ -259,10 +271,8 @@ Backend::Embed(const ResidentModel& model, std::span<const TokenId> tokens, std:
         Expect(token < config.vocab,
                "token " + std::to_string(token) + " of a vocabulary of " + std::to_string(config.vocab));
     }
-    return {DoEmbed(model, tokens, position),
-            Operation::Embed,
-            tokens.size(),
-            EmbedWork(config, tokens.size(), SizeOf(m_activations))};
+    const Work work = EmbedWork(config, tokens.size(), SizeOf(m_activations));
+    return Timed(Operation::Embed, tokens.size(), work, [&] { return DoEmbed(model, tokens, position); });
 }
 
 Computed<Projections>
@@ -271,10 +281,8 @@ Backend::Project(const ResidentModel& model, std::size_t layer, const Tensor& hi
     const ModelConfig& config = model.Config();
     ExpectLayer(config, layer);
     ExpectHidden(config, hidden);
-    return {DoProject(model, layer, hidden),
-            Operation::Project,
-            hidden.Rows(),
-            ProjectWork(config, hidden.Rows(), SizeOf(m_activations))};
+    const Work work = ProjectWork(config, hidden.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Project, hidden.Rows(), work, [&] { return DoProject(model, layer, hidden); });
 }
 
 Computed<Deltas>
@@ -282,10 +290,8 @@ Backend::Adapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& 
 {
     ExpectLayer(adapter.Config(), layer);
     ExpectHidden(adapter.Config(), input);
-    return {DoAdapt(adapter, layer, input),
-            Operation::Adapt,
-            input.Rows(),
-            AdaptWork(adapter, input.Rows(), SizeOf(m_activations))};
+    const Work work = AdaptWork(adapter, input.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Adapt, input.Rows(), work, [&] { return DoAdapt(adapter, layer, input); });
 }
 
 Computed<Projections>
@@ -297,13 +303,13 @@ Backend::Merge(Projections projections, const Deltas& deltas)
     ExpectShape(deltas.value, projections.value.Rows(), projections.value.Cols(), "value update");
     const std::uint64_t elements = deltas.query.Elements() + deltas.key.Elements() + deltas.value.Elements();
     const std::uint64_t bytes = elements * SizeOf(m_activations);
-    projections.query += deltas.query;
-    projections.key += deltas.key;
-    projections.value += deltas.value;
-    return {std::move(projections),
-            Operation::Merge,
-            rows,
-            Work{.flops = elements, .bytesRead = 2 * bytes, .bytesWritten = bytes, .launches = 3}};
+    const Work work{.flops = elements, .bytesRead = 2 * bytes, .bytesWritten = bytes, .launches = 3};
+    return Timed(Operation::Merge, rows, work, [&] {
+        projections.query += deltas.query;
+        projections.key += deltas.key;
+        projections.value += deltas.value;
+        return std::move(projections);
+    });
 }
 
 Computed<Tensor>
@@ -325,22 +331,20 @@ Backend::FinishLayer(const ResidentModel& model,
     Expect(rows <= cache.Capacity() - before,
            std::to_string(rows) + " rows more than the KV cache's " + std::to_string(cache.Capacity()) +
                " positions");
-    Tensor next = DoFinishLayer(model, layer, hidden, projections, cache);
-    cache.Grow(layer, rows);
-    return {std::move(next),
-            Operation::FinishLayer,
-            rows,
-            FinishLayerWork(config, rows, before, SizeOf(m_activations))};
+    const Work work = FinishLayerWork(config, rows, before, SizeOf(m_activations));
+    return Timed(Operation::FinishLayer, rows, work, [&] {
+        Tensor next = DoFinishLayer(model, layer, hidden, projections, cache);
+        cache.Grow(layer, rows);
+        return next;
+    });
 }
 
 Computed<Tensor>
 Backend::Head(const ResidentModel& model, const Tensor& hidden)
 {
     ExpectHidden(model.Config(), hidden);
-    return {DoHead(model, hidden),
-            Operation::Head,
-            hidden.Rows(),
-            HeadWork(model.Config(), hidden.Rows(), SizeOf(m_activations))};
+    const Work work = HeadWork(model.Config(), hidden.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Head, hidden.Rows(), work, [&] { return DoHead(model, hidden); });
 }
 
 Computed<TokenId>
@@ -348,14 +352,13 @@ Backend::Sample(const Tensor& logits, const Sampling& sampling, double uniform)
 {
     Expect(logits.Rows() == 1 && logits.Cols() > 0, "sampling needs one row of logits");
     const std::uint64_t vocab = logits.Cols();
-    const TokenId token = logits.IsPhantom() ? 0 : splitllm::Sample(logits.Row(0), sampling, uniform);
-    return {token,
-            Operation::Sample,
-            1,
-            Work{.flops = (sampling.temperature == 0.0 ? 1 : 5) * vocab,
-                 .bytesRead = vocab * SizeOf(m_activations),
-                 .bytesWritten = sizeof(TokenId),
-                 .launches = 1}};
+    const Work work{.flops = (sampling.temperature == 0.0 ? 1 : 5) * vocab,
+                    .bytesRead = vocab * SizeOf(m_activations),
+                    .bytesWritten = sizeof(TokenId),
+                    .launches = 1};
+    return Timed(Operation::Sample, 1, work, [&] {
+        return logits.IsPhantom() ? TokenId{0} : splitllm::Sample(logits.Row(0), sampling, uniform);
+    });
 }
 
 } // namespace splitllm

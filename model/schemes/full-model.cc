@@ -24,6 +24,19 @@ RequestCache::Length() const
     return m_cache->Length(m_config.layers - 1);
 }
 
+Task<TokenId>
+NextToken(Session& s, const SchemeParts& parts, Tensor hL)
+{
+    Backend& backend = *s.host.backend;
+    const Tensor logits = co_await s.Run(*parts.model, backend.Head(*parts.model, hL));
+    if (s.onLogits)
+    {
+        s.onLogits(logits.Values());
+    }
+    const double uniform = parts.sampling.temperature > 0.0 ? s.uniform() : 0.0;
+    co_return co_await s.Run(*parts.model, backend.Sample(logits, parts.sampling, uniform));
+}
+
 FullModel::FullModel(Session& session, const SchemeParts& parts)
     : m_session(session),
       m_parts(parts)
@@ -54,10 +67,7 @@ FullModel::Step(std::span<const TokenId> tokens)
         }
         h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Cache()), l + 1);
     }
-    const Tensor last = h.Slice(h.Rows() - 1, 1);
-    Tensor logits = co_await s.Run(model, backend.Head(model, last));
-    const double uniform = m_parts.sampling.temperature > 0.0 ? s.uniform() : 0.0;
-    co_return co_await s.Run(model, backend.Sample(logits, m_parts.sampling, uniform));
+    co_return co_await NextToken(s, m_parts, h.Slice(h.Rows() - 1, 1));
 }
 
 void

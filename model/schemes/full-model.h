@@ -35,6 +35,12 @@ class RequestCache
     Reservation m_memory;
 };
 
+/**
+ * Head and sampling: the token that follows the position whose final state is \p hL (1 x d). Reports the logits to
+ * Session::onLogits.
+ */
+Task<TokenId> NextToken(Session& session, const SchemeParts& parts, Tensor hL);
+
 /// What a host does with the whole model: the steps that Server and Local share.
 class FullModel
 {

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <stdexcept>
 #include <vector>
 
@@ -89,6 +90,9 @@ class Session
 
     /// Called with every decision the role takes.
     std::function<void(const DecisionRecord&)> onDecision;
+
+    /// Called with the logits that a token is chosen from, where this node chooses it; empty for a phantom.
+    std::function<void(std::span<const float>)> onLogits;
 
     Host& host;
     std::uint32_t id = 0;

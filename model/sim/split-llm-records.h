@@ -83,6 +83,15 @@ struct DecisionRecord
     bool returned;          //!< the device's result came back
 };
 
+/// What a token was chosen from, reported by the node that chose it.
+struct LogitsRecord
+{
+    std::uint32_t session;
+    std::uint32_t request;
+    const float* values;   //!< valid during the call
+    std::size_t vocab; //!< 0 in shape mode
+};
+
 /// One stretch of a compute device.
 struct ComputeRecord
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "compute/cpu/kernels.h"
-#include "compute/cpu/parallel.h"
+#include "compute/cpu/team.h"
 #include "read-bandwidth.h"
 
 #include <benchmark/benchmark.h>
@@ -32,13 +32,14 @@ Decode(benchmark::State& state, const Kernels& kernels, DType dtype)
                                    : dtype == DType::F16 ? kernels.matMulF16
                                                          : kernels.matMulBf16;
     const double limit = bench::ReadBandwidth(threads);
+    Team team(threads);
     double best = 0.0;
     for (auto _ : state)
     {
         const double seconds = bench::Seconds([&] {
-            Parallel(threads, [&](std::size_t thread, std::size_t team) {
-                const std::size_t first = rows * thread / team;
-                const std::size_t count = rows * (thread + 1) / team - first;
+            team.Run(threads, true, [&](std::size_t thread, std::size_t) {
+                const std::size_t first = rows * thread / threads;
+                const std::size_t count = rows * (thread + 1) / threads - first;
                 matMul(weights.data() + first * rowBytes, count, kColumns, x.data(), 1, y.data() + first, rows);
             });
         });
@@ -109,7 +110,7 @@ main(int argc, char** argv)
             benchmark::RegisterBenchmark((isa + "/decode/" + std::string(NameOf(dtype))).c_str(), Decode, *kernels, dtype)
                 ->ArgName("threads")
                 ->Arg(1)
-                ->Arg(static_cast<std::int64_t>(AvailableCores()))
+                ->Arg(static_cast<std::int64_t>(Cores()))
                 ->Iterations(10)
                 ->Unit(benchmark::kMillisecond)
                 ->UseRealTime();

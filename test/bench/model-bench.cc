@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "compute/cpu/cpu-backend.h"
-#include "compute/cpu/parallel.h"
 #include "read-bandwidth.h"
 #include "support/random-model.h"
 
@@ -122,7 +121,7 @@ Prefill(benchmark::State& state)
 int
 main(int argc, char** argv)
 {
-    const auto cores = static_cast<std::int64_t>(AvailableCores());
+    const auto cores = static_cast<std::int64_t>(Cores());
     benchmark::RegisterBenchmark("decode", Decode)
         ->ArgName("threads")
         ->Arg(1)

@@ -2,7 +2,7 @@
 #ifndef SPLITLLM_BENCH_READ_BANDWIDTH_H
 #define SPLITLLM_BENCH_READ_BANDWIDTH_H
 
-#include "compute/cpu/parallel.h"
+#include "compute/cpu/team.h"
 
 #include <algorithm>
 #include <chrono>
@@ -33,13 +33,14 @@ ReadBandwidth(std::size_t threads)
     constexpr std::size_t kFours = std::size_t{1} << 24; // 256 MiB
     constexpr std::size_t kSums = 8;
     static const std::vector<Four> buffer(kFours, Four{1.0F, 1.0F, 1.0F, 1.0F});
+    Team team(threads);
     double best = 0.0;
     for (int pass = 0; pass < 5; ++pass)
     {
         const double seconds = Seconds([&] {
-            Parallel(threads, [&](std::size_t thread, std::size_t team) {
+            team.Run(threads, true, [&](std::size_t thread, std::size_t) {
                 Four sums[kSums] = {};
-                const std::size_t part = kFours / team / kSums * kSums;
+                const std::size_t part = kFours / threads / kSums * kSums;
                 const Four* from = buffer.data() + thread * part;
                 for (std::size_t i = 0; i < part; i += kSums)
                 {

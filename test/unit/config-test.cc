@@ -31,8 +31,8 @@ std::string
 Opt(const std::string& patch = "{}")
 {
     Json config = Json::parse(R"({"model_type":"opt","num_hidden_layers":3,"hidden_size":84,"num_attention_heads":6,
-        "ffn_dim":130,"vocab_size":301,"max_position_embeddings":77,"word_embed_proj_dim":84,"do_layer_norm_before":true,
-        "activation_function":"relu","eos_token_id":2,"torch_dtype":"float16"})");
+        "ffn_dim":130,"vocab_size":301,"max_position_embeddings":77,"word_embed_proj_dim":84,
+        "do_layer_norm_before":true,"activation_function":"relu","eos_token_id":2,"torch_dtype":"float16"})");
     config.merge_patch(Json::parse(patch));
     return config.dump();
 }
@@ -84,8 +84,9 @@ TEST_CASE("What a LLaMA config leaves out has the value that transformers gives 
     CHECK(config.dtype == DType::F32);
 
     // null is "not set" also where it is written out
-    CHECK(ErrorIn(R"({"model_type":"llama","num_hidden_layers":1,"hidden_size":8,"num_attention_heads":2,"head_dim":null,
-        "num_key_value_heads":null,"intermediate_size":9,"vocab_size":5,"rope_scaling":null,"rope_parameters":null})")
+    CHECK(ErrorIn(R"({"model_type":"llama","num_hidden_layers":1,"hidden_size":8,"num_attention_heads":2,
+        "head_dim":null,"num_key_value_heads":null,"intermediate_size":9,"vocab_size":5,
+        "rope_scaling":null,"rope_parameters":null})")
               .empty());
 }
 
@@ -187,7 +188,8 @@ TEST_CASE("Sizes that fit no model are refused")
                             "vocab_size",
                             "max_position_embeddings"})
     {
-        for (const char* value : {"0", "-1", "1.5", "\"8\"", "true", "[8]", "4294967296", "18446744073709551615", "1e30"})
+        for (const char* value :
+             {"0", "-1", "1.5", "\"8\"", "true", "[8]", "4294967296", "18446744073709551615", "1e30"})
         {
             CAPTURE(key, value);
             const std::string text = Llama(std::string("{\"") + key + "\":" + value + "}");
@@ -196,8 +198,9 @@ TEST_CASE("Sizes that fit no model are refused")
     }
     // The largest sizes accepted still have a parameter count.
     const ModelConfig most = ParseConfig(
-        Llama(R"({"num_hidden_layers":4096,"hidden_size":1048576,"num_attention_heads":16384,"num_key_value_heads":16384,
-        "head_dim":4096,"intermediate_size":1048576,"vocab_size":16777216,"tie_word_embeddings":false})"),
+        Llama(R"({"num_hidden_layers":4096,"hidden_size":1048576,"num_attention_heads":16384,
+        "num_key_value_heads":16384,"head_dim":4096,"intermediate_size":1048576,"vocab_size":16777216,
+        "tie_word_embeddings":false})"),
         "c.json");
     CHECK(static_cast<double>(most.Parameters()) == Approx(4096 * (4 * 0x1p46 + 3 * 0x1p40) + 2 * 0x1p44));
 }
@@ -217,7 +220,8 @@ TEST_CASE("Rotary settings that are not implemented or make no sense are refused
           "c.json: rope_parameters.partial_rotary_factor: is not 1; accepted: 1");
     CHECK(ErrorIn(Llama(R"({"rope_theta":0})")) == "c.json: rope_theta: is 0; accepted: a number, at least 1");
     CHECK(ErrorIn(Llama(R"({"rope_scaling":"llama3"})")) == "c.json: rope_scaling: is \"llama3\"; accepted: an object");
-    CHECK(ErrorIn(Llama(R"({"rms_norm_eps":-1e-6})")) == "c.json: rms_norm_eps: is -1e-06; accepted: a number from 0 to 1");
+    CHECK(ErrorIn(Llama(R"({"rms_norm_eps":-1e-6})")) ==
+          "c.json: rms_norm_eps: is -1e-06; accepted: a number from 0 to 1");
 }
 
 TEST_CASE("End tokens are ids of the vocabulary")

@@ -26,8 +26,8 @@ class ChangedModel
     explicit ChangedModel(const std::string& name)
         : m_original(test::TestModel(name))
     {
-        Config("", "");
-        Tensors("", "");
+        Config("{", "{");
+        Tensors("{", "{");
     }
 
     /// Writes the original config with \p from replaced by \p to.
@@ -43,8 +43,7 @@ class ChangedModel
     /// Writes the original weights with \p from replaced by \p to in every name.
     void Tensors(const std::string& from, const std::string& to)
     {
-        const auto file = m_original / "model.safetensors";
-        m_folder.Write("model.safetensors", test::RenamedTensors(file, from.empty() ? "{" : from, from.empty() ? "{" : to));
+        m_folder.Write("model.safetensors", test::RenamedTensors(m_original / "model.safetensors", from, to));
     }
 
     std::shared_ptr<const Model> Load() const
@@ -146,7 +145,7 @@ TEST_CASE("A tied head is the embedding even where the file holds another")
 
     model.Tensors("lm_head.weight", "mystery");
     CHECK(model.Load()->head.data != nullptr);
-    model.Config("", "");
+    model.Config("{", "{");
     CHECK(model.Error() == "tensor \"lm_head.weight\": missing; accepted: shape [256,64] of F32, F16, BF16");
 }
 
@@ -165,7 +164,8 @@ TEST_CASE("Weights that are not what the config promises are refused by name")
 {
     ChangedModel llama("tiny-llama");
     llama.Config("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5");
-    CHECK(llama.Error() == "tensor \"model.layers.4.input_layernorm.weight\": missing; accepted: shape [64] of F32, F16, BF16");
+    CHECK(llama.Error() ==
+          "tensor \"model.layers.4.input_layernorm.weight\": missing; accepted: shape [64] of F32, F16, BF16");
     llama.Config("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4");
     CHECK(llama.Error() == "tensor \"model.layers.0.self_attn.k_proj.weight\": has shape [32,64]; accepted: [64,64]");
     llama.Config("\"intermediate_size\": 176", "\"intermediate_size\": 175");
@@ -174,7 +174,7 @@ TEST_CASE("Weights that are not what the config promises are refused by name")
     ChangedModel opt("tiny-opt");
     opt.Config("\"max_position_embeddings\": 512", "\"max_position_embeddings\": 514");
     CHECK(opt.Error() == "tensor \"model.decoder.embed_positions.weight\": has shape [514,64]; accepted: [516,64]");
-    opt.Config("", "");
+    opt.Config("{", "{");
     opt.Tensors("layers.1.fc2.bias", "layers.1.fc3.bias");
     CHECK(opt.Error() ==
           "tensor \"model.decoder.layers.1.fc2.bias\": missing; accepted: shape [64] of F32, F16, BF16");

@@ -104,8 +104,8 @@ TEST_CASE("A tensor whose entry is wrong is refused by name")
     CHECK(ErrorInEntry("U8", "[1]", "[0,1,1]", 1) == malformed);
     CHECK(ErrorInEntry("U8", "[1]", "[0,18446744073709551616]", 1) == malformed);
     CHECK(ErrorInEntry("Q4_1", "[1]", "[0,1]", 1) ==
-          "f: tensor \"a\": dtype \"Q4_1\" is unknown; accepted: BOOL, U8, I8, F8_E4M3, F8_E5M2, F8_E8M0, U16, I16, F16, "
-          "BF16, U32, I32, F32, U64, I64, F64, C64");
+          "f: tensor \"a\": dtype \"Q4_1\" is unknown; accepted: BOOL, U8, I8, F8_E4M3, F8_E5M2, F8_E8M0, U16, I16, "
+          "F16, BF16, U32, I32, F32, U64, I64, F64, C64");
     CHECK(ErrorIn(SafetensorsFile(R"({"a\n\"b":1})", "")).starts_with("f: tensor \"a\\n\\\"b\": is malformed"));
 }
 
@@ -113,7 +113,7 @@ TEST_CASE("Offsets outside the data and shapes that overflow are refused")
 {
     CHECK(ErrorInEntry("U8", "[9]", "[0,9]", 8) ==
           "f: tensor \"a\": data_offsets [0,9] lie outside the data; accepted: begin <= end <= 8");
-    CHECK(ErrorInEntry("U8", "[1]", "[2,1]", 8).starts_with("f: tensor \"a\": data_offsets [2,1] lie outside the data"));
+    CHECK(ErrorInEntry("U8", "[1]", "[2,1]", 8).find("[2,1] lie outside the data") != std::string::npos);
     CHECK(ErrorInEntry("U8", "[1]", "[18446744073709551615,0]", 8).find("lie outside") != std::string::npos);
     CHECK(ErrorInEntry("F32", "[3]", "[0,8]", 8) ==
           "f: tensor \"a\": has 8 bytes of data; accepted: 12 for shape [3] of F32");
@@ -139,8 +139,8 @@ TEST_CASE("The tensors must cover the data exactly, each at a multiple of its el
     CHECK(two("[0,4]", "[4,8]", 9) == "f: holds 9 bytes of data; accepted: 8, as its tensors take");
     CHECK(ErrorIn(SafetensorsFile("{}", "x")) == "f: holds 1 bytes of data; accepted: 0, as its tensors take");
 
-    CHECK(ErrorIn(SafetensorsFile("{" + Entry("a", "U8", "[1]", "[0,1]") + "," + Entry("b", "F16", "[1]", "[1,3]") + "}",
-                                  "xxx"))
+    const std::string shifted = "{" + Entry("a", "U8", "[1]", "[0,1]") + "," + Entry("b", "F16", "[1]", "[1,3]") + "}";
+    CHECK(ErrorIn(SafetensorsFile(shifted, "xxx"))
               .ends_with("of the file; accepted: a multiple of its element size, 2"));
     // 61 bytes of header, so that fp16 data begins at byte 69.
     const std::string odd = "{" + Entry("a", "F16", "[1]", "[0,2]") + "}" + std::string(7, ' ');
@@ -231,5 +231,6 @@ TEST_CASE("Shards are one set of tensors")
 
     folder.Write("m-2.safetensors", SafetensorsFile("{" + Entry("a", "F32", "[1]", "[0,4]") + "}", "bbbb"));
     CHECK(error(R"({"a":"m-1.safetensors","b":"m-2.safetensors"})") ==
-          folder.Path().string() + "/m-2.safetensors: tensor \"a\": is in another shard too; accepted: each tensor once");
+          folder.Path().string() + "/m-2.safetensors: tensor \"a\": is in another shard too; accepted: each tensor "
+                                       "once");
 }

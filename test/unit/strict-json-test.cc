@@ -38,7 +38,8 @@ TEST_CASE("Malformed JSON is named by line and column")
                             "'{', or a literal");
     CHECK(ParseError("{\n  \"a\": 1,,\n}") ==
           "f.json:2:10: syntax error while parsing object key - unexpected ','; expected string literal");
-    CHECK(ParseError("[1]\n]") == "f.json:2:1: syntax error while parsing value - unexpected ']'; expected end of input");
+    CHECK(ParseError("[1]\n]") ==
+          "f.json:2:1: syntax error while parsing value - unexpected ']'; expected end of input");
     CHECK(ParseError("[1e999]") == "f.json:1:6: number overflow parsing '1e999'");
     CHECK(ParseError("{\"a\": \"\n\"}").find('\n') == std::string::npos);
     CHECK(ParseError("[\"" + std::string(5000, 'x')).size() < 300);
@@ -78,8 +79,8 @@ TEST_CASE("A file that cannot be read is an input error")
 
 TEST_CASE("An integer is an integer in its range and nothing like one")
 {
-    Json json = ParseStrictJson(R"({"o":{"half":1.9,"whole":2.0,"negative":-1,"big":4294967296,"huge":18446744073709551616,
-                                        "text":"3","none":null,"seven":7}})",
+    Json json = ParseStrictJson(R"({"o":{"half":1.9,"whole":2.0,"negative":-1,"big":4294967296,
+                                        "huge":18446744073709551616,"text":"3","none":null,"seven":7}})",
                                 "f.json");
     StrictObject object = StrictObject(json, "f.json").Object("o");
     CHECK(object.Integer("seven", 7, 7) == 7);

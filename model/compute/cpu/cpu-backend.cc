@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "compute/cpu/cpu-backend.h"
 
-#include "compute/cpu/parallel.h"
-
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <optional>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -17,11 +14,11 @@ namespace splitllm
 namespace
 {
 
-/// Multiply-adds below which starting threads costs more than it saves.
+/// Multiply-adds, or elements of a norm, below which waking threads costs more than it saves.
 constexpr std::size_t kWorthSharing = std::size_t{1} << 16;
 
-/// Bytes of weights that stay in a core's cache while all tokens of a call pass over them.
-constexpr std::size_t kBlockBytes = std::size_t{1} << 17;
+/// Bytes of weights of one task: they stay in a core's cache while all tokens of a call pass over them.
+constexpr std::size_t kTaskBytes = std::size_t{1} << 17;
 
 /// Query rows whose scores are computed together.
 constexpr std::size_t kQueryRows = 16;
@@ -63,6 +60,12 @@ MatMulOf(const Kernels& kernels, DType dtype)
     }
 }
 
+std::size_t
+RoundUp(std::size_t value, std::size_t multiple)
+{
+    return (value + multiple - 1) / multiple * multiple;
+}
+
 /// Where share \p index of \p shares of \p rows rows begins: on a cache line of the result.
 std::size_t
 ShareBegin(std::size_t rows, std::size_t index, std::size_t shares)
@@ -76,7 +79,7 @@ ShareBegin(std::size_t rows, std::size_t index, std::size_t shares)
 
 CpuBackend::CpuBackend(std::size_t threads, const Kernels& kernels)
     : Backend(DType::F32),
-      m_threads(threads == 0 ? AvailableCores() : threads),
+      m_team(threads == 0 ? Cores() : threads),
       m_kernels(kernels)
 {
 }
@@ -149,7 +152,7 @@ CpuBackend::DoAdapt(const ResidentAdapter& adapter, std::size_t layer, const Ten
 }
 
 Tensor
-CpuBackend::LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& input, std::size_t width) const
+CpuBackend::LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& input, std::size_t width)
 {
     Tensor update = Tensor::Zeros(input.Rows(), width);
     if (weights.a.data == nullptr)
@@ -194,7 +197,9 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
     {
         Tensor up = Tensor::Zeros(rows, config.ffn);
         Multiply(normed, {{&weights.gate, &inner}, {&weights.up, &up}});
-        m_kernels.siluTimes(inner.Values().data(), up.Values().data(), inner.Elements());
+        m_team.Run(rows, inner.Elements() >= kWorthSharing, [&](std::size_t i, std::size_t) {
+            m_kernels.siluTimes(inner.Row(i).data(), up.Row(i).data(), config.ffn);
+        });
     }
     else
     {
@@ -219,49 +224,58 @@ CpuBackend::DoHead(const ResidentModel& model, const Tensor& hidden)
 }
 
 void
-CpuBackend::Multiply(const Tensor& input, std::initializer_list<Product> products) const
+CpuBackend::Multiply(const Tensor& input, std::initializer_list<Product> products)
 {
+    struct Part
+    {
+        const Product* product;
+        Kernels::MatMul matMul;
+        std::size_t begin; //!< rows of the weights
+        std::size_t end;
+    };
+
     const std::size_t n = input.Cols();
     const std::size_t tokens = input.Rows();
     std::size_t multiplyAdds = 0;
+    std::vector<Part> parts;
     for (const Product& product : products)
     {
-        multiplyAdds += product.result->Elements() * n;
-    }
-    const float* x = input.Values().data();
-    Parallel(multiplyAdds < kWorthSharing ? 1 : m_threads, [&](std::size_t thread, std::size_t team) {
-        for (const auto& [linear, result] : products)
+        const DType dtype = product.linear->weight.dtype;
+        const std::size_t out = product.result->Cols();
+        const std::size_t shares = RoundUp(out * n * SizeOf(dtype) / kTaskBytes + 1, m_team.Threads());
+        multiplyAdds += out * n * tokens;
+        for (std::size_t i = 0; i < shares; ++i)
         {
-            const ArrayView& weight = linear->weight;
-            const std::size_t out = result->Cols();
-            const std::size_t rowBytes = n * SizeOf(weight.dtype);
-            const std::size_t block = std::max<std::size_t>(16, kBlockBytes / rowBytes / 16 * 16);
-            const std::size_t end = ShareBegin(out, thread + 1, team);
-            const Kernels::MatMul matMul = MatMulOf(m_kernels, weight.dtype);
-            float* y = result->Values().data();
-            for (std::size_t first = ShareBegin(out, thread, team); first < end; first += block)
+            parts.push_back({&product,
+                             MatMulOf(m_kernels, dtype),
+                             ShareBegin(out, i, shares),
+                             ShareBegin(out, i + 1, shares)});
+        }
+    }
+    m_team.Run(parts.size(), multiplyAdds >= kWorthSharing, [&](std::size_t task, std::size_t) {
+        const auto [product, matMul, begin, end] = parts[task];
+        const ArrayView& weight = product->linear->weight;
+        const std::vector<float>& bias = product->linear->bias;
+        const std::size_t out = product->result->Cols();
+        float* y = product->result->Values().data();
+        const std::byte* rows = weight.data + begin * n * SizeOf(weight.dtype);
+        matMul(rows, end - begin, n, input.Values().data(), tokens, y + begin, out);
+        for (std::size_t t = 0; t < tokens && !bias.empty(); ++t)
+        {
+            for (std::size_t r = begin; r < end; ++r)
             {
-                const std::size_t count = std::min(block, end - first);
-                matMul(weight.data + first * rowBytes, count, n, x, tokens, y + first, out);
-                for (std::size_t t = 0; t < tokens && !linear->bias.empty(); ++t)
-                {
-                    for (std::size_t r = first; r < first + count; ++r)
-                    {
-                        y[t * out + r] += linear->bias[r];
-                    }
-                }
+                y[t * out + r] += bias[r];
             }
         }
     });
 }
 
 Tensor
-CpuBackend::Normalised(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden) const
+CpuBackend::Normalised(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden)
 {
     const auto eps = static_cast<float>(config.normEps);
     Tensor normed = Tensor::Zeros(hidden.Rows(), hidden.Cols());
-    for (std::size_t i = 0; i < hidden.Rows(); ++i)
-    {
+    m_team.Run(hidden.Rows(), hidden.Elements() >= kWorthSharing, [&](std::size_t i, std::size_t) {
         const float* x = hidden.Row(i).data();
         float* y = normed.Row(i).data();
         if (norm.shift.empty())
@@ -272,12 +286,12 @@ CpuBackend::Normalised(const ModelConfig& config, const CpuNorm& norm, const Ten
         {
             m_kernels.layerNorm(x, norm.scale.data(), norm.shift.data(), eps, hidden.Cols(), y);
         }
-    }
+    });
     return normed;
 }
 
 Tensor
-CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache) const
+CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache)
 {
     const std::size_t rows = projections.query.Rows();
     const std::size_t before = cache.Length(layer);
@@ -285,73 +299,44 @@ CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projectio
     const std::size_t headDim = config.headDim;
     const std::size_t group = config.heads / config.kvHeads; // query heads that share a key/value head
     const std::size_t blocks = (rows + kQueryRows - 1) / kQueryRows;
-    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(headDim)));
-    cache.Reserve(layer, positions);
-    const std::optional<RotaryTable>& rotary = cache.Rotary();
-
-    const auto place = [&](std::span<const float> head, std::size_t position, float* to) {
-        if (rotary)
-        {
-            rotary->Rotate(head.data(), position, to);
-        }
-        else
-        {
-            std::ranges::copy(head, to);
-        }
-    };
+    const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(headDim)));
+    cache.Append(layer, projections.key, projections.value);
 
     Tensor attended = Tensor::Zeros(rows, config.QueryWidth());
-    const bool share = config.QueryWidth() * rows * positions >= kWorthSharing;
-    const std::size_t threads = share ? m_threads : 1;
     const std::size_t blockQueries = std::min(rows, kQueryRows) * group;
-    std::vector<float> queries(threads * blockQueries * headDim);
-    std::vector<float> scores(threads * blockQueries * positions);
-
-    for (std::size_t kvHead = 0; kvHead < config.kvHeads; ++kvHead)
-    {
-        float* keys = cache.Keys(layer, kvHead).data();
-        float* values = cache.Values(layer, kvHead).data();
-        for (std::size_t i = 0; i < rows; ++i)
+    std::vector<float> queries(m_team.Threads() * blockQueries * headDim);
+    std::vector<float> scores(m_team.Threads() * blockQueries * positions);
+    const auto attend = [&](std::size_t task, std::size_t worker) {
+        const std::size_t kvHead = task % config.kvHeads;
+        const std::size_t first = task / config.kvHeads * kQueryRows;
+        const std::size_t last = std::min(rows, first + kQueryRows);
+        float* q = queries.data() + worker * blockQueries * headDim;
+        float* s = scores.data() + worker * blockQueries * positions;
+        for (std::size_t i = first; i < last; ++i)
         {
-            place(projections.key.Row(i).subspan(kvHead * headDim, headDim), before + i, keys + (before + i) * headDim);
-            std::ranges::copy(projections.value.Row(i).subspan(kvHead * headDim, headDim),
-                              values + (before + i) * headDim);
-        }
-    }
-
-    Parallel(threads, [&](std::size_t thread, std::size_t team) {
-        float* q = queries.data() + thread * blockQueries * headDim;
-        float* s = scores.data() + thread * blockQueries * positions;
-        for (std::size_t task = thread; task < config.kvHeads * blocks; task += team)
-        {
-            const std::size_t kvHead = task % config.kvHeads;
-            const std::size_t first = task / config.kvHeads * kQueryRows;
-            const std::size_t last = std::min(rows, first + kQueryRows);
-            for (std::size_t i = first; i < last; ++i)
+            for (std::size_t g = 0; g < group; ++g)
             {
-                for (std::size_t g = 0; g < group; ++g)
-                {
-                    float* to = q + ((i - first) * group + g) * headDim;
-                    place(projections.query.Row(i).subspan((kvHead * group + g) * headDim, headDim), before + i, to);
-                    std::transform(to, to + headDim, to, [scale](float x) { return x * scale; });
-                }
-            }
-            const float* keys = cache.Keys(layer, kvHead).data();
-            const float* values = cache.Values(layer, kvHead).data();
-            m_kernels.matMulF32(keys, before + last, headDim, q, (last - first) * group, s, positions);
-            for (std::size_t i = first; i < last; ++i)
-            {
-                float* rowScores = s + (i - first) * group * positions;
-                const std::size_t context = before + i + 1;
-                for (std::size_t g = 0; g < group; ++g)
-                {
-                    m_kernels.softmax(rowScores + g * positions, context);
-                }
-                float* to = attended.Row(i).data() + kvHead * group * headDim;
-                m_kernels.weightedSum(rowScores, positions, group, values, context, headDim, to);
+                float* to = q + ((i - first) * group + g) * headDim;
+                cache.Place(projections.query.Row(i).subspan((kvHead * group + g) * headDim, headDim), before + i, to);
+                std::transform(to, to + headDim, to, [scale](float x) { return x * scale; });
             }
         }
-    });
+        const float* keys = cache.Keys(layer, kvHead);
+        const float* values = cache.Values(layer, kvHead);
+        m_kernels.matMulF32(keys, before + last, headDim, q, (last - first) * group, s, positions);
+        for (std::size_t i = first; i < last; ++i)
+        {
+            float* rowScores = s + (i - first) * group * positions;
+            const std::size_t context = before + i + 1;
+            for (std::size_t g = 0; g < group; ++g)
+            {
+                m_kernels.softmax(rowScores + g * positions, context);
+            }
+            float* to = attended.Row(i).data() + kvHead * group * headDim;
+            m_kernels.weightedSum(rowScores, positions, group, values, context, headDim, to);
+        }
+    };
+    m_team.Run(config.kvHeads * blocks, config.QueryWidth() * rows * positions >= kWorthSharing, attend);
     return attended;
 }
 

@@ -5,6 +5,7 @@
 #include "compute/backend.h"
 #include "compute/cpu/cpu-resident.h"
 #include "compute/cpu/kernels.h"
+#include "compute/cpu/team.h"
 
 #include <cstddef>
 #include <initializer_list>
@@ -18,7 +19,7 @@ namespace splitllm
  * Executes LLaMA and OPT layers on this host, in fp32 with the weights as they are stored.
  *
  * Batch-invariant (invariant 13): a row's bits depend neither on the rows computed with it, nor on how a sequence is
- * cut into calls, nor on the number of threads, nor on the CPU's features.
+ * cut into calls, nor on the number of threads, nor on the CPU's features. One caller at a time.
  */
 class CpuBackend final : public Backend
 {
@@ -57,14 +58,14 @@ class CpuBackend final : public Backend
     };
 
     /// The results of \p products for the same \p input, in one pass over all their weights.
-    void Multiply(const Tensor& input, std::initializer_list<Product> products) const;
-    Tensor Normalised(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden) const;
+    void Multiply(const Tensor& input, std::initializer_list<Product> products);
+    Tensor Normalised(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden);
 
     /// Appends keys and values to \p cache and returns the attended values, w x q.
-    Tensor Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache) const;
-    Tensor LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& input, std::size_t width) const;
+    Tensor Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache);
+    Tensor LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& input, std::size_t width);
 
-    std::size_t m_threads;
+    Team m_team;
     const Kernels& m_kernels;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "compute/cpu/cpu-resident.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
@@ -106,30 +107,59 @@ CpuKvCache::CpuKvCache(const ModelConfig& config, std::size_t first, std::size_t
     }
 }
 
-void
-CpuKvCache::Reserve(std::size_t layer, std::size_t positions)
+std::size_t
+CpuKvCache::IndexOf(std::size_t layer, std::size_t kvHead) const
 {
-    for (std::size_t kvHead = 0; kvHead < m_kvHeads; ++kvHead)
-    {
-        Keys(layer, kvHead).resize(positions * m_headDim);
-        Values(layer, kvHead).resize(positions * m_headDim);
-    }
+    return (layer - m_first) * m_kvHeads + kvHead;
+}
+
+void
+CpuKvCache::Append(std::size_t layer, const Tensor& key, const Tensor& value)
+{
+    const std::size_t before = Length(layer);
+    const std::size_t positions = before + key.Rows();
     if (m_rotary)
     {
         m_rotary->Extend(positions);
     }
+    for (std::size_t kvHead = 0; kvHead < m_kvHeads; ++kvHead)
+    {
+        std::vector<float>& keys = m_keys[IndexOf(layer, kvHead)];
+        std::vector<float>& values = m_values[IndexOf(layer, kvHead)];
+        keys.resize(positions * m_headDim);
+        values.resize(positions * m_headDim);
+        for (std::size_t i = 0; i < key.Rows(); ++i)
+        {
+            const std::size_t offset = (before + i) * m_headDim;
+            Place(key.Row(i).subspan(kvHead * m_headDim, m_headDim), before + i, keys.data() + offset);
+            std::ranges::copy(value.Row(i).subspan(kvHead * m_headDim, m_headDim), values.data() + offset);
+        }
+    }
 }
 
-std::vector<float>&
-CpuKvCache::Keys(std::size_t layer, std::size_t kvHead)
+void
+CpuKvCache::Place(std::span<const float> head, std::size_t position, float* to) const
 {
-    return m_keys[(layer - m_first) * m_kvHeads + kvHead];
+    if (m_rotary)
+    {
+        m_rotary->Rotate(head.data(), position, to);
+    }
+    else
+    {
+        std::ranges::copy(head, to);
+    }
 }
 
-std::vector<float>&
-CpuKvCache::Values(std::size_t layer, std::size_t kvHead)
+const float*
+CpuKvCache::Keys(std::size_t layer, std::size_t kvHead) const
 {
-    return m_values[(layer - m_first) * m_kvHeads + kvHead];
+    return m_keys[IndexOf(layer, kvHead)].data();
+}
+
+const float*
+CpuKvCache::Values(std::size_t layer, std::size_t kvHead) const
+{
+    return m_values[IndexOf(layer, kvHead)].data();
 }
 
 } // namespace splitllm

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 // What the CPU backend's handles hold. Matrices stay where the model has them; vectors are widened to fp32 once.
@@ -73,25 +74,24 @@ class CpuKvCache final : public KvCache
   public:
     CpuKvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity);
 
-    /// Makes room for positions [0, \p positions) of \p layer, and rotary tables for them.
-    void Reserve(std::size_t layer, std::size_t positions);
+    /// Writes \p key and \p value (w x kv) behind the positions that \p layer has.
+    void Append(std::size_t layer, const Tensor& key, const Tensor& value);
+
+    /// to = \p head (headDim elements), turned to \p position where the family has rotary positions.
+    void Place(std::span<const float> head, std::size_t position, float* to) const;
 
     /// positions x headDim of \p layer and \p kvHead.
-    std::vector<float>& Keys(std::size_t layer, std::size_t kvHead);
-    std::vector<float>& Values(std::size_t layer, std::size_t kvHead);
-
-    /// Nothing for a family without rotary positions.
-    const std::optional<RotaryTable>& Rotary() const
-    {
-        return m_rotary;
-    }
+    const float* Keys(std::size_t layer, std::size_t kvHead) const;
+    const float* Values(std::size_t layer, std::size_t kvHead) const;
 
   private:
+    std::size_t IndexOf(std::size_t layer, std::size_t kvHead) const;
+
     std::size_t m_kvHeads;
     std::size_t m_headDim;
-    std::optional<RotaryTable> m_rotary;
-    std::vector<std::vector<float>> m_keys;   //!< by (layer - first) * kvHeads + kvHead
-    std::vector<std::vector<float>> m_values; //!< as m_keys
+    std::optional<RotaryTable> m_rotary;         //!< none without rotary positions
+    std::vector<std::vector<float>> m_keys;   //!< by IndexOf
+    std::vector<std::vector<float>> m_values; //!< by IndexOf
 };
 
 } // namespace splitllm

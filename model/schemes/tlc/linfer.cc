@@ -34,10 +34,8 @@ class LInferDevice final : public UserRole
             const Deltas deltas = co_await s.Run(model, backend.Adapt(*m_parts.adapter, l, input), l + 1);
             s.Send(MessageKind::Deltas, position, l + 1, SideBySide(deltas));
         }
-        const Tensor hL = co_await s.ReceiveTensor(MessageKind::FinalState, config.layers, config.hidden);
-        const Tensor logits = co_await s.Run(model, backend.Head(model, hL));
-        const double uniform = m_parts.sampling.temperature > 0.0 ? s.uniform() : 0.0;
-        co_return co_await s.Run(model, backend.Sample(logits, m_parts.sampling, uniform));
+        Tensor hL = co_await s.ReceiveTensor(MessageKind::FinalState, config.layers, config.hidden);
+        co_return co_await NextToken(s, m_parts, std::move(hL));
     }
 
     void EndRequest() override

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The build as the module contrib/split-llm of an ns-3 tree.
+
+if(split_llm_missing)
+  list(JOIN split_llm_missing ", " missing)
+  message(${HIGHLIGHTED_STATUS} "Skipping contrib/split-llm: not found: ${missing}")
+  return()
+endif()
+
+list(APPEND split_llm_definitions SPLITLLM_NS3_VERSION="${NS3_VER}")
+set(private_libraries Eigen3::Eigen nlohmann_json::nlohmann_json Threads::Threads)
+
+# ns-3's default profile optimises for size and its optimized one for speed; the kernels want the same in each.
+set(optimise "$<$<NOT:$<CONFIG:DEBUG>>:-O2>")
+
+# The module's own sources, its tests and its program see the rooms; what includes ns3/*.h does not.
+function(split_llm_configure target)
+  target_include_directories(${target} PRIVATE model helper)
+  target_compile_options(${target} PRIVATE ${split_llm_compile_options} ${optimise})
+  target_compile_definitions(${target} PRIVATE ${split_llm_definitions})
+endfunction()
+
+set(test_sources)
+if(ENABLE_TESTS)
+  find_package(Catch2 QUIET)
+  if(Catch2_FOUND)
+    set(test_sources test/split-llm-test-suite.cc ${split_llm_test_sources})
+  else()
+    message(${HIGHLIGHTED_STATUS} "contrib/split-llm has no tests: Catch2 (Debian: catch2) was not found")
+  endif()
+endif()
+
+build_lib(
+  LIBNAME split-llm
+  SOURCE_FILES ${split_llm_core_sources} ${split_llm_ns3_sources} ${split_llm_study_sources}
+  HEADER_FILES ${split_llm_public_headers}
+  LIBRARIES_TO_LINK ${split_llm_ns3_libraries}
+  TEST_SOURCES ${test_sources}
+  IGNORE_PCH
+)
+split_llm_configure(split-llm)
+# Not through build_lib, which hands what it links to targets that do not know imported ones of this folder.
+target_link_libraries(split-llm PRIVATE ${private_libraries})
+
+build_exec(
+  EXECNAME split-llm-run
+  SOURCE_FILES helper/split-llm-run.cc
+  LIBRARIES_TO_LINK ${libsplit-llm} ${split_llm_ns3_libraries} ${private_libraries}
+  EXECUTABLE_DIRECTORY_PATH ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/contrib/split-llm/
+  IGNORE_PCH
+)
+split_llm_configure(split-llm-run)
+
+if(TARGET split-llm-test)
+  include(cmake/test-support.cmake)
+  split_llm_configure(split-llm-test)
+  target_include_directories(split-llm-test PRIVATE test)
+  target_link_libraries(split-llm-test ${private_libraries} Catch2::Catch2)
+  target_compile_definitions(split-llm-test PRIVATE ${split_llm_test_definitions})
+  add_dependencies(split-llm-test split-llm-run split-llm-test-models)
+
+  # Each file of tests is a test case of the suite.
+  list(TRANSFORM split_llm_test_sources REPLACE "^.*/(.*)\\.cc$" "\\1" OUTPUT_VARIABLE groups)
+  list(JOIN groups "," groups)
+  set_source_files_properties(
+    test/split-llm-test-suite.cc PROPERTIES COMPILE_DEFINITIONS "SPLITLLM_TEST_GROUPS=\"${groups}\"")
+endif()

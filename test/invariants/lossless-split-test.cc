@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Invariants 1 and 2: only bytes cross nodes, and a split without loss gives the bits of the whole model.
+
+#include "support/catch.h"
+#include "support/split-run.h"
+#include "support/test-models.h"
+
+#include "schemes/scheme.h"
+
+#include "ns3/simulator.h"
+
+#include <cstring>
+#include <numeric>
+
+using namespace splitllm;
+using splitllm::test::Answer;
+using splitllm::test::Monolithic;
+using splitllm::test::SplitRun;
+using splitllm::test::TestModel;
+
+namespace
+{
+
+constexpr std::uint32_t kNewTokens = 12;
+
+std::vector<TokenId>
+Prompt()
+{
+    std::vector<TokenId> prompt(19);
+    std::iota(prompt.begin(), prompt.end(), 40);
+    return prompt;
+}
+
+SplitLlmHelper
+Deployment(const std::string& model, const std::string& scheme, const std::string& wire)
+{
+    SplitLlmHelper llm;
+    llm.SetModel(TestModel(model));
+    llm.SetAdapter(TestModel(model + "-lora"));
+    llm.SetScheme(scheme);
+    llm.SetWireType(wire);
+    return llm;
+}
+
+bool
+SameBits(const Answer& a, const Answer& b)
+{
+    if (a.tokens != b.tokens || a.logits.size() != b.logits.size())
+    {
+        return false;
+    }
+    for (std::size_t i = 0; i < a.logits.size(); i++)
+    {
+        if (a.logits[i].size() != b.logits[i].size() ||
+            std::memcmp(a.logits[i].data(), b.logits[i].data(), a.logits[i].size() * sizeof(float)) != 0)
+        {
+            return false;
+        }
+    }
+    return a.tokens.size() == kNewTokens && a.logits.size() == kNewTokens;
+}
+
+/// A wire without a network: one microsecond, and a chance to tamper with a payload before it is framed.
+class TamperingPort final : public MessagePort
+{
+  public:
+    using Tamper = std::function<void(Message&)>;
+
+    TamperingPort(Direction sends, Tamper tamper)
+        : MessagePort(sends),
+          m_tamper(std::move(tamper))
+    {
+        Open();
+    }
+
+    void Connect(TamperingPort& peer)
+    {
+        m_peer = &peer;
+        peer.m_peer = this;
+    }
+
+    ~TamperingPort() override
+    {
+        if (m_peer != nullptr)
+        {
+            m_peer->m_peer = nullptr;
+        }
+    }
+
+    void Close() override
+    {
+        ns3::Simulator::Schedule(ns3::MicroSeconds(1), [this] {
+            if (m_peer != nullptr)
+            {
+                m_peer->EndReceiving();
+            }
+        });
+    }
+
+  protected:
+    void Transmit(const Message& message) override
+    {
+        Message copy = message;
+        m_tamper(copy);
+        ns3::Simulator::Schedule(ns3::MicroSeconds(1), [this, copy] { m_peer->Deliver(copy); });
+    }
+
+  private:
+    Tamper m_tamper;
+    TamperingPort* m_peer = nullptr;
+};
+
+SplitRun::Ports
+TamperingPair(const TamperingPort::Tamper& tamper)
+{
+    auto user = std::make_unique<TamperingPort>(Direction::Up, tamper);
+    auto edge = std::make_unique<TamperingPort>(Direction::Down, tamper);
+    user->Connect(*edge);
+    return {std::move(user), std::move(edge)};
+}
+
+} // namespace
+
+TEST_CASE("LInfer over an fp32 wire gives the bits of the whole model with the same adapter", "[invariant-2]")
+{
+    for (const std::string model : {"tiny-llama", "tiny-opt"})
+    {
+        CAPTURE(model);
+        Monolithic whole(TestModel(model), TestModel(model + "-lora"));
+        const Answer split = SplitRun(Deployment(model, "linfer", "fp32")).Ask(Prompt(), kNewTokens);
+        CHECK(SameBits(split, whole.Ask(Prompt(), kNewTokens)));
+
+        // The adapter matters here: without it the bits differ.
+        Monolithic base(TestModel(model), "");
+        CHECK_FALSE(SameBits(split, base.Ask(Prompt(), kNewTokens)));
+    }
+}
+
+TEST_CASE("LInfer over a 16-bit wire gives the bits of a model that rounds where tensors cross", "[invariant-2]")
+{
+    for (const std::string model : {"tiny-llama", "tiny-opt"})
+    {
+        for (const auto& [wire, dtype] : {std::pair{"fp16", DType::F16}, std::pair{"bf16", DType::BF16}})
+        {
+            CAPTURE(model, wire);
+            Monolithic rounding(TestModel(model), TestModel(model + "-lora"), dtype);
+            const Answer split = SplitRun(Deployment(model, "linfer", wire)).Ask(Prompt(), kNewTokens);
+            CHECK(SameBits(split, rounding.Ask(Prompt(), kNewTokens)));
+
+            Monolithic plain(TestModel(model), TestModel(model + "-lora"));
+            CHECK_FALSE(SameBits(split, plain.Ask(Prompt(), kNewTokens)));
+        }
+    }
+}
+
+TEST_CASE("Server and Local give the bits of the whole model", "[invariant-2]")
+{
+    Monolithic whole(TestModel("tiny-llama"), TestModel("tiny-llama-lora"));
+    const Answer expected = whole.Ask(Prompt(), kNewTokens);
+    CHECK(SameBits(SplitRun(Deployment("tiny-llama", "server", "fp32")).Ask(Prompt(), kNewTokens), expected));
+    CHECK(SameBits(SplitRun(Deployment("tiny-llama", "local", "fp32")).Ask(Prompt(), kNewTokens), expected));
+}
+
+TEST_CASE("one flipped bit in one payload changes the bits of the answer", "[invariant-1][invariant-2]")
+{
+    Monolithic whole(TestModel("tiny-llama"), TestModel("tiny-llama-lora"));
+    const Answer expected = whole.Ask(Prompt(), kNewTokens);
+
+    const auto untouched = [](Message&) {};
+    CHECK(SameBits(
+        SplitRun(Deployment("tiny-llama", "linfer", "fp32"), TamperingPair(untouched)).Ask(Prompt(), kNewTokens),
+        expected));
+
+    // The mantissa's middle bit of one element, in each kind of message in turn: if any tensor came by another way
+    // than its payload, the flip would go unnoticed.
+    for (const MessageKind kind :
+         {MessageKind::Embedding, MessageKind::LayerInput, MessageKind::Deltas, MessageKind::FinalState})
+    {
+        CAPTURE(std::string(NameOf(kind)));
+        bool flipped = false;
+        const auto flip = [&flipped, kind](Message& message) {
+            if (message.kind == kind && !std::exchange(flipped, true))
+            {
+                message.payload.bytes.at(message.payload.size / 2 - 2) ^= std::byte{0x10};
+            }
+        };
+        const Answer tampered =
+            SplitRun(Deployment("tiny-llama", "linfer", "fp32"), TamperingPair(flip)).Ask(Prompt(), kNewTokens);
+        CHECK(flipped);
+        CHECK(tampered.tokens.size() == kNewTokens);
+        CHECK_FALSE(SameBits(tampered, expected));
+    }
+}
+
+TEST_CASE("a payload of the wrong size, type or place ends the session with a reason", "[protocol]")
+{
+    const auto reasonOf = [](const TamperingPort::Tamper& tamper) {
+        SplitRun run(Deployment("tiny-llama", "linfer", "fp32"), TamperingPair(tamper));
+        const Answer answer = run.Ask(Prompt(), kNewTokens);
+        CHECK(answer.tokens.empty());
+        REQUIRE_FALSE(run.lost.empty());
+        return run.lost.front();
+    };
+    CHECK(reasonOf([](Message& message) {
+              if (message.kind == MessageKind::Deltas)
+              {
+                  message.payload.bytes.pop_back();
+                  message.payload.size--;
+              }
+          }) == "deltas: payload of 9727 bytes is no whole number of rows of 512 bytes");
+    CHECK(reasonOf([](Message& message) {
+              if (message.kind == MessageKind::LayerInput)
+              {
+                  message.layer = 2;
+              }
+          }) == "expected layer-input of layer 1, request 0, got layer-input of layer 2, request 0");
+    CHECK(reasonOf([](Message& message) {
+              if (message.kind == MessageKind::Embedding)
+              {
+                  message.dtype = DType::F16;
+              }
+          }) == "expected elements of fp32, got fp16");
+}

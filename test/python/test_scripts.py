@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""check-rooms, the counting of tests, and the steps of the set-up."""
+
+import os
+import shutil
+import subprocess
+import unittest
+
+from support import ROOT, FolderTest
+
+from splitllm.counting import read_catch
+
+
+class CheckRooms(FolderTest):
+    def check(self):
+        result = self.run_script("check-rooms", self.folder)
+        return result.returncode, result.stdout
+
+    def test_a_room_may_use_itself_and_those_before_it(self):
+        self.write("model/base/a.h", '#include <vector>\n#include "base/b.h"\n')
+        self.write("model/base/b.h", "")
+        self.write("model/llm/c.cc", '#include "c.h"\n#include "base/a.h"\n#include "nlohmann/json.hpp"\n')
+        self.write("model/llm/c.h", "")
+        self.write("model/sim/d.h", '#include "ns3/nstime.h"\n#include "llm/c.h"\n')
+        self.write("helper/e.cc", '#include "sim/d.h"\n#include "e.h"\n')
+        self.write("helper/e.h", "")
+        self.write("test/unit/f-test.cc", '#include "sim/d.h"\n')
+        self.assertEqual(self.check(), (0, "check-rooms: 8 files, 0 faults\n"))
+
+    def test_every_way_up_is_a_fault(self):
+        self.write("model/llm/c.h", "")
+        self.write("helper/e.h", "")
+        for name, include, fault in (
+            ("model/base/a.h", '"llm/c.h"', "base may use only base"),
+            ("model/base/a.h", '"../llm/c.h"', "base may use only base"),
+            ("model/base/a.h", '"c.h"', "base may use only base"),
+            ("model/apps/a.cc", '"e.h"', "apps may use only"),
+            ("model/compute/cpu/a.cc", '"ns3/nstime.h"', "compute builds without ns-3"),
+            ("model/codec/a.cc", "<ns3/nstime.h>", "codec builds without ns-3"),
+        ):
+            path = self.write(name, f"\n#  include {include}\n")
+            status, output = self.check()
+            path.unlink()
+            self.assertEqual(status, 1, include)
+            self.assertIn(f"{name}:2: includes", output)
+            self.assertIn(fault, output)
+
+    def test_a_file_outside_every_room_and_a_personal_path_are_faults(self):
+        self.write("model/attic/a.h", "")
+        self.write("doc/b.md", "cd /" + "home/someone/split-llm\n")
+        status, output = self.check()
+        self.assertEqual(status, 1)
+        self.assertIn("model/attic/a.h: lies in no room", output)
+        self.assertIn("doc/b.md:1: names", output)
+
+
+class Counting(FolderTest):
+    def count(self, cases):
+        file = self.write("report.xml", f'<?xml version="1.0"?><testsuites><testsuite>{cases}</testsuite></testsuites>')
+        return read_catch(file)
+
+    def setUp(self):
+        super().setUp()
+        silence = open(os.devnull, "w", encoding="utf-8")
+        self.addCleanup(silence.close)
+        stderr = __import__("contextlib").redirect_stderr(silence)
+        stderr.__enter__()
+        self.addCleanup(stderr.__exit__, None, None, None)
+
+    def test_a_case_counts_once_whatever_its_sections(self):
+        cases = (
+            '<testcase classname="t.global" name="one/two"/><testcase classname="t.global" name="one/three"/>'
+            '<testcase classname="t." name="sections/a"/><testcase classname="t." name="sections/b"/>'
+            '<testcase classname="t." name="bad/a"/><testcase classname="t." name="bad/b"><failure>x</failure></testcase>'
+            '<testcase classname="t." name="bad/c"/><testcase classname="t.global" name="s"><skipped/></testcase>'
+        )
+        self.assertEqual(self.count(cases), (3, 1, 1))
+
+    def test_a_crash_is_a_failure(self):
+        self.assertEqual(self.count(""), (0, 1, 0))
+        self.assertEqual(read_catch(self.folder / "none.xml"), (0, 1, 0))
+        self.assertEqual(read_catch(self.write("half.xml", "<testsuites><testsuite><testcase")), (0, 1, 0))
+
+
+class Setup(FolderTest):
+    """The steps of setup.sh in a checkout of its own, with stand-ins for the programs that it calls."""
+
+    def setUp(self):
+        super().setUp()
+        shutil.copytree(ROOT / "scripts", self.folder / "scripts")
+
+    def program(self, name, text):
+        path = self.write(f"bin/{name}", f"#!/bin/bash\n{text}\n")
+        path.chmod(0o755)
+        return path
+
+    def bash(self, text, **environment):
+        return subprocess.run(
+            ["bash", "-c", f". {self.folder}/scripts/setup.sh\n{text}"],
+            capture_output=True, text=True, check=False, cwd=self.folder,
+            env=os.environ | {"PATH": f"{self.folder}/bin:{os.environ['PATH']}"} | environment,
+        )  # fmt: skip
+
+    def calls(self):
+        file = self.folder / "calls"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    def test_the_model_is_imported_once_until_its_script_or_pins_change(self):
+        python = self.program("fake-python", f"""
+            echo "$1" >>{self.folder}/calls
+            while [ "$1" != --out ]; do shift; done
+            mkdir -p "$2"; touch "$2"/model.safetensors "$2"/adapter_model.safetensors""")  # fmt: skip
+        step = f"PYTHON={python}; need_model"
+        for expected in (2, 2):
+            self.assertEqual(self.bash(step).returncode, 0)
+            self.assertEqual(self.calls(), expected)
+        with open(self.folder / "scripts/requirements.txt", "a", encoding="utf-8") as file:
+            file.write("gguf==99\n")
+        self.bash(step)
+        self.assertEqual(self.calls(), 4)
+        shutil.rmtree(self.folder / "models/smollm2-135m-lora-seed1")
+        self.bash(step)
+        self.assertEqual(self.calls(), 6)
+
+    def test_a_build_is_configured_again_only_where_its_options_change(self):
+        self.program("cmake", f'echo cmake >>{self.folder}/calls; mkdir -p "$4"; touch "$4/build.ninja"')
+        self.program("ninja", "true")
+        for options, expected in (("-DA=1", 1), ("-DA=1", 1), ("-DA=2", 2)):
+            self.assertEqual(self.bash(f"need_build release /ns3 target {options}").returncode, 0)
+            self.assertEqual(self.calls(), expected)
+        self.program("cmake", "echo no compiler; false")
+        result = self.bash("need_build release /ns3 target -DA=3 || exit")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("    no compiler", result.stderr)
+        self.assertIn("build/logs/configure-release.log", result.stderr)
+
+    def test_packages_that_are_there_are_not_installed_again(self):
+        self.program("dpkg-query", 'echo -n "installed=g++ installed=cmake "')
+        self.program("apt-get", f'echo "$*" >>{self.folder}/calls')
+        self.assertEqual(self.bash("need_packages g++ cmake", ).returncode, 0)
+        self.assertEqual(self.calls(), 0)
+
+    def test_missing_packages_are_installed_by_root_and_listed_to_others(self):
+        self.program("dpkg-query", 'echo -n "installed=g++ half-installed=cmake "; false')
+        self.program("apt-get", f'echo "$*" >>{self.folder}/calls')
+        self.program("id", "echo 0")
+        self.assertEqual(self.bash("need_packages g++ cmake catch2").returncode, 0)
+        self.assertEqual([line.split()[-2:] for line in (self.folder / "calls").read_text().splitlines()],
+                         [["update"], ["cmake", "catch2"]])  # fmt: skip
+        self.program("id", "echo 1000")
+        self.program("sudo", "false")
+        result = self.bash("need_packages g++ cmake catch2 </dev/null || exit")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("apt-get install -y --no-install-recommends cmake catch2\n", result.stderr)
+        self.assertEqual(self.calls(), 2)
+
+    def test_run_refuses_what_it_cannot_use_before_setting_anything_up(self):
+        for arguments, reason in (
+            (["none.json"], "none.json: no such file"),
+            (["a.json", "b.json"], "two studies"),
+            (["--set"], "needs a value"),
+        ):
+            result = subprocess.run(["bash", self.folder / "scripts/run", *arguments], capture_output=True, text=True, check=False)
+            self.assertEqual(result.returncode, 2)
+            self.assertIn(reason, result.stderr)
+            self.assertFalse((self.folder / "build").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

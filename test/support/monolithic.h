@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_TEST_MONOLITHIC_H
+#define SPLITLLM_TEST_MONOLITHIC_H
+
+#include "codec/dense-codec.h"
+#include "compute/cpu/cpu-backend.h"
+#include "llm/adapter.h"
+#include "llm/model.h"
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace splitllm::test
+{
+
+/// What a model answered to one prompt.
+struct Answer
+{
+    std::vector<TokenId> tokens;
+    std::vector<std::vector<float>> logits; //!< those that each token was chosen from
+};
+
+/**
+ * The whole model in one loop without any node, message or simulated time: what every split of it must reproduce.
+ * With a wire type it rounds where LInfer's tensors cross: h0, each layer's Q/K/V input as LoRA sees it, LoRA's updates
+ * and hL.
+ */
+class Monolithic
+{
+  public:
+    Monolithic(const std::filesystem::path& modelFolder,
+               const std::filesystem::path& adapterFolder,
+               std::optional<DType> wire = std::nullopt,
+               std::size_t threads = 0)
+        : m_backend(threads),
+          m_wire(wire)
+    {
+        const auto model = Model::Load(modelFolder);
+        m_model = m_backend.Resident(model);
+        if (!adapterFolder.empty())
+        {
+            m_adapter = m_backend.Resident(Adapter::Load(adapterFolder, model->config), model->config);
+        }
+    }
+
+    /// The final states of \p tokens, appended to \p cache.
+    Tensor Forward(std::span<const TokenId> tokens, KvCache& cache)
+    {
+        const std::size_t layers = m_model->Config().layers;
+        Tensor h = Wire(m_backend.Embed(*m_model, tokens, cache.Length(0)).value);
+        for (std::size_t l = 0; l < layers; l++)
+        {
+            Projections qkv = m_backend.Project(*m_model, l, h).value;
+            if (m_adapter)
+            {
+                Deltas deltas = m_backend.Adapt(*m_adapter, l, Wire(qkv.input)).value;
+                qkv.query += Wire(deltas.query);
+                qkv.key += Wire(deltas.key);
+                qkv.value += Wire(deltas.value);
+            }
+            h = m_backend.FinishLayer(*m_model, l, h, qkv, cache).value;
+        }
+        return Wire(h);
+    }
+
+    Tensor Logits(const Tensor& hidden)
+    {
+        return m_backend.Head(*m_model, hidden).value;
+    }
+
+    std::unique_ptr<KvCache> NewCache()
+    {
+        return m_backend.NewCache(*m_model, 0, m_model->Config().layers, m_model->Config().maxPositions);
+    }
+
+    /// Greedy continuation.
+    Answer Ask(std::vector<TokenId> tokens, std::size_t newTokens)
+    {
+        Answer answer;
+        const auto cache = NewCache();
+        while (answer.tokens.size() < newTokens)
+        {
+            const Tensor h = Forward(tokens, *cache);
+            const Tensor logits = Logits(h.Slice(h.Rows() - 1, 1));
+            answer.logits.emplace_back(logits.Values().begin(), logits.Values().end());
+            answer.tokens.push_back(Greedy(logits.Values()));
+            tokens.assign(1, answer.tokens.back());
+        }
+        return answer;
+    }
+
+  private:
+    Tensor Wire(const Tensor& tensor) const
+    {
+        return m_wire ? RoundTo(tensor, *m_wire) : tensor;
+    }
+
+    CpuBackend m_backend;
+    std::optional<DType> m_wire;
+    std::shared_ptr<const ResidentModel> m_model;
+    std::shared_ptr<const ResidentAdapter> m_adapter;
+};
+
+} // namespace splitllm::test
+
+#endif // SPLITLLM_TEST_MONOLITHIC_H
