@@ -38,9 +38,13 @@ build_lib(
   TEST_SOURCES ${test_sources}
   IGNORE_PCH
 )
-split_llm_configure(split-llm)
-# Not through build_lib, which hands what it links to targets that do not know imported ones of this folder.
-target_link_libraries(split-llm PRIVATE ${private_libraries})
+foreach(target ${libsplit-llm} ${libsplit-llm-obj}) # objects and library are two targets in ns-3 3.42
+  if(TARGET ${target})
+    split_llm_configure(${target})
+    # Not through build_lib, which hands what it links to targets that do not know imported ones of this folder.
+    target_link_libraries(${target} PRIVATE ${private_libraries})
+  endif()
+endforeach()
 
 build_exec(
   EXECNAME split-llm-run
@@ -51,13 +55,14 @@ build_exec(
 )
 split_llm_configure(split-llm-run)
 
-if(TARGET split-llm-test)
+set(test_target "${testsplit-llm}")
+if(test_sources AND TARGET "${test_target}")
   include(cmake/test-support.cmake)
-  split_llm_configure(split-llm-test)
-  target_include_directories(split-llm-test PRIVATE test)
-  target_link_libraries(split-llm-test ${private_libraries} Catch2::Catch2)
-  target_compile_definitions(split-llm-test PRIVATE ${split_llm_test_definitions})
-  add_dependencies(split-llm-test split-llm-run split-llm-test-models)
+  split_llm_configure(${test_target})
+  target_include_directories(${test_target} PRIVATE test)
+  target_link_libraries(${test_target} ${private_libraries} Catch2::Catch2)
+  target_compile_definitions(${test_target} PRIVATE ${split_llm_test_definitions})
+  add_dependencies(${test_target} split-llm-run split-llm-test-models)
 
   # Each file of tests is a test case of the suite.
   list(TRANSFORM split_llm_test_sources REPLACE "^.*/(.*)\\.cc$" "\\1" OUTPUT_VARIABLE groups)

@@ -11,7 +11,6 @@
 #include "ns3/data-rate.h"
 #include "ns3/double.h"
 #include "ns3/error-model.h"
-#include "ns3/global-value.h"
 #include "ns3/inet-socket-address.h"
 #include "ns3/internet-stack-helper.h"
 #include "ns3/ipv4-address-generator.h"
@@ -69,6 +68,7 @@ class Run
     void CollectMemory(const std::string& group, Ptr<SplitLlmApplication> application);
 
     const Study& m_study;
+    std::uint64_t m_firstRun = RngSeedManager::GetRun(); //!< the user's --RngRun
     Recorder m_recorder;
     SplitLlmHelper m_llm;
     InternetStackHelper m_internet;
@@ -87,16 +87,21 @@ Run::Run(const Study& study,
     : m_study(study),
       m_recorder(repetition == 0 ? study.timelineTokens : 0, onToken)
 {
-    UintegerValue firstRun;
-    GlobalValue::GetValueByName("RngRun", firstRun);
     RngSeedManager::SetSeed(study.seed);
-    RngSeedManager::SetRun(firstRun.Get() + repetition);
+    RngSeedManager::SetRun(m_firstRun + repetition);
     RngSeedManager::ResetNextStreamIndex();
 
     const ModelSpec& model = study.model;
     if (study.shapeMode)
     {
-        m_llm.SetShape(model.shape, model.dtype);
+        if (model.shape.empty())
+        {
+            m_llm.SetShapeOf(model.folder, model.dtype);
+        }
+        else
+        {
+            m_llm.SetShape(model.shape, model.dtype);
+        }
         if (model.adapterRank > 0)
         {
             m_llm.SetAdapterShape(model.adapterRank, model.adapterDtype);
@@ -126,6 +131,7 @@ Run::~Run()
     // What ns-3 keeps beyond Destroy would make a point depend on the points before it.
     Ipv4AddressGenerator::Reset();
     Mac48Address::ResetAllocationIndex();
+    RngSeedManager::SetRun(m_firstRun);
 }
 
 void
@@ -280,7 +286,7 @@ Run::Execute()
     }
     catch (const NodeOutOfMemory& cause)
     {
-        records.outOfMemory = cause.node;
+        records.outOfMemory = cause.node == m_serverName ? m_serverName : m_study.Node(NodeRole::UserDevice).name;
         records.outOfMemoryReason = cause.what();
     }
     records.events = Simulator::GetEventCount();

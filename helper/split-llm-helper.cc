@@ -38,8 +38,7 @@ struct SplitLlmHelper::Parts
 {
     std::filesystem::path modelFolder;
     std::filesystem::path adapterFolder;
-    std::string shape;
-    DType dtype = DType::F16;
+    std::optional<ModelConfig> shape; //!< of phantoms
     std::uint32_t adapterRank = 0;
     DType adapterDtype = DType::F16;
     std::string schemeName = "linfer";
@@ -58,11 +57,11 @@ void
 SplitLlmHelper::Parts::Load()
 {
     SchemeParts parts{.model = nullptr, .adapter = nullptr, .sampling = sampling, .wire = wire};
-    if (!shape.empty())
+    if (shape)
     {
         const auto model = std::make_shared<Model>();
-        model->config = NamedShape(shape, dtype);
-        backend = std::make_shared<ShapeBackend>(dtype);
+        model->config = *shape;
+        backend = std::make_shared<ShapeBackend>(shape->dtype);
         parts.model = backend->Resident(model);
         if (adapterRank > 0)
         {
@@ -110,8 +109,14 @@ SplitLlmHelper::SetModel(const std::filesystem::path& folder)
 void
 SplitLlmHelper::SetShape(const std::string& name, const std::string& dtype)
 {
-    m_parts->shape = name;
-    m_parts->dtype = ActivationType(dtype);
+    m_parts->shape = NamedShape(name, ActivationType(dtype));
+}
+
+void
+SplitLlmHelper::SetShapeOf(const std::filesystem::path& folder, const std::string& dtype)
+{
+    m_parts->shape = LoadConfig(folder);
+    m_parts->shape->dtype = ActivationType(dtype);
 }
 
 void

@@ -45,6 +45,9 @@ class SplitLlmHelper
     /// Computes with phantoms of a published shape (shape mode). \param dtype of weights and activations
     void SetShape(const std::string& name, const std::string& dtype);
 
+    /// Computes with phantoms of the shape that a folder's config.json describes (shape mode); weights are not read.
+    void SetShapeOf(const std::filesystem::path& folder, const std::string& dtype);
+
     /// The LoRA adapter in a PEFT folder (numeric mode).
     void SetAdapter(const std::filesystem::path& folder);
 

@@ -202,6 +202,10 @@ ParseOptions(int argc, char* argv[])
                  }));
     for (const auto& [path, value] : knobs)
     {
+        if (std::find(known.begin(), known.end(), path) != known.end())
+        {
+            continue; // "study", the study's own name
+        }
         known.push_back(path);
         cmd.AddValue(path,
                      "of the study",

@@ -3,7 +3,9 @@
 
 #include "base/input-error.h"
 #include "base/units.h"
+#include "llm/adapter.h"
 #include "llm/config.h"
+#include "llm/model.h"
 #include "schemes/scheme.h"
 
 #include <algorithm>
@@ -59,14 +61,17 @@ ReadModel(StrictObject study, bool shapeMode, const StudyFolders& folders)
 {
     ModelSpec model;
     StrictObject object = study.Object("model");
-    if (shapeMode)
+    if (shapeMode && !object.Has("path"))
     {
         model.shape = object.Choice("shape", ShapeNames());
-        model.dtype = object.Choice("dtype", kFloatTypes, "fp16");
     }
     else
     {
         model.folder = Resolve(object.String("path"), folders.models);
+    }
+    if (shapeMode)
+    {
+        model.dtype = object.Choice("dtype", kFloatTypes, "fp16");
     }
     if (object.Has("adapter"))
     {
@@ -326,13 +331,30 @@ CheckTopology(const StrictObject& object, const Study& study)
     }
 }
 
+/// The model's shape. Its weights and adapter are checked here as well, before anything runs.
+ModelConfig
+CheckModel(const ModelSpec& model, bool shapeMode)
+{
+    if (!model.shape.empty())
+    {
+        return NamedShape(model.shape, *DTypeFromName(model.dtype));
+    }
+    const ModelConfig config = LoadConfig(model.folder);
+    if (!shapeMode)
+    {
+        Model::Load(model.folder);
+        if (!model.adapterFolder.empty())
+        {
+            Adapter::Load(model.adapterFolder, config);
+        }
+    }
+    return config;
+}
+
 /// The longest prompt and its answer must fit the model's context, and its ids the vocabulary.
 void
-CheckPrompts(const StrictObject& object, const Study& study)
+CheckPrompts(const StrictObject& object, const Study& study, const ModelConfig& config)
 {
-    const ModelConfig config = study.shapeMode
-                                   ? NamedShape(study.model.shape, *DTypeFromName(study.model.dtype))
-                                   : LoadConfig(study.model.folder);
     for (const RequestSpec& request : study.requests)
     {
         const std::size_t positions = request.prompt.size() + study.newTokens - 1;
@@ -382,8 +404,9 @@ ReadSweep(Json& json, const std::string& origin)
     return points;
 }
 
+/// \param overridden what an override took out of the sweep need not be there any more
 std::vector<Expectation>
-ReadExpectations(StrictObject& object, const std::vector<PointSet>& points)
+ReadExpectations(StrictObject& object, const std::vector<PointSet>& points, bool overridden)
 {
     std::vector<Expectation> expectations;
     for (StrictObject& entry : object.Objects("expect"))
@@ -414,11 +437,14 @@ ReadExpectations(StrictObject& object, const std::vector<PointSet>& points)
                 });
             });
         });
-        if (!selects)
+        if (!selects && !overridden)
         {
             entry.Fail("where", "selects no point of the sweep: " + expectation.where.dump());
         }
-        expectations.push_back(std::move(expectation));
+        if (selects)
+        {
+            expectations.push_back(std::move(expectation));
+        }
     }
     return expectations;
 }
@@ -503,7 +529,7 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     }
     object.Finish();
     CheckTopology(object, study);
-    CheckPrompts(object, study);
+    CheckPrompts(object, study, CheckModel(study.model, study.shapeMode));
     return study;
 }
 
@@ -517,13 +543,21 @@ LoadStudyFile(const std::filesystem::path& path, const std::vector<std::pair<std
     {
         // What parses as JSON is taken as such (numbers, lists, true), anything else is a string.
         Json value = Json::parse(text, nullptr, /* allow_exceptions */ false);
-        SetPath(file.study, key, value.is_discarded() ? Json(text) : std::move(value), "--set");
+        if (value.is_discarded())
+        {
+            value = text;
+        }
+        if (file.study.contains("sweep") && file.study["sweep"].contains(key))
+        {
+            file.study["sweep"][key] = Json::array({value}); // the override is the only value left to sweep
+        }
+        SetPath(file.study, key, std::move(value), "--set");
     }
     StrictObject object(file.study, file.origin);
     file.points = object.Has("sweep") ? ReadSweep(object.Raw("sweep"), file.origin) : std::vector<PointSet>{{}};
     if (object.Has("expect"))
     {
-        file.expectations = ReadExpectations(object, file.points);
+        file.expectations = ReadExpectations(object, file.points, !overrides.empty());
     }
     file.study.erase("sweep");
     file.study.erase("expect");

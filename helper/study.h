@@ -32,8 +32,8 @@ struct StudyFolders
 /// The model of a study and its adapter.
 struct ModelSpec
 {
-    std::filesystem::path folder;        //!< numeric mode
-    std::string shape;                   //!< shape mode
+    std::filesystem::path folder;        //!< numeric mode; in shape mode its config.json alone is read
+    std::string shape;                   //!< shape mode, where no folder is given
     std::string dtype;                   //!< of weights and activations, shape mode
     std::filesystem::path adapterFolder; //!< numeric mode; empty without an adapter
     std::uint32_t adapterRank = 0;       //!< shape mode; 0 without an adapter
@@ -138,7 +138,7 @@ struct StudyFile
 
 /**
  * Loads a study file and applies overrides to it.
- * \param overrides path = value; a path may also be "sweep.KEY"
+ * \param overrides path = value; a swept path is then swept over that value alone, and "sweep.KEY" sets what is swept
  * \throws InputError
  */
 StudyFile LoadStudyFile(const std::filesystem::path& file,

@@ -8,6 +8,7 @@
 #include <exception>
 #include <functional>
 #include <optional>
+#include <stdexcept>
 #include <utility>
 
 namespace splitllm
@@ -63,7 +64,8 @@ class TaskPromiseBase
 
     static void* operator new(std::size_t bytes)
     {
-        return FramePool::Allocate(bytes);
+        s_newest = FramePool::Allocate(bytes);
+        return s_newest;
     }
 
     static void operator delete(void* frame, std::size_t bytes) noexcept
@@ -73,13 +75,34 @@ class TaskPromiseBase
 
     std::coroutine_handle<> m_waiter; //!< who awaits this task, once it has suspended
     std::exception_ptr m_error;
+
+  protected:
+    /**
+     * gcc 12 lays out the frame wrongly where a coroutine without variables of its own awaits in the condition of an
+     * if, a loop or a switch: its handle points beside the frame, and resuming it does nothing or worse.
+     */
+    static void CheckFrame(void* frame)
+    {
+#if defined(__GNUC__) && !defined(__clang__)
+        if (frame != s_newest)
+        {
+            throw std::logic_error("a coroutine that the compiler gets wrong: assign what co_await returns to a "
+                                   "variable, and let the condition test that");
+        }
+#else
+        static_cast<void>(frame); // here a frame may lie in its caller's
+#endif
+    }
+
+  private:
+    static inline void* s_newest = nullptr; //!< the frame allocated last
 };
 
 template <typename T>
 class TaskPromise : public TaskPromiseBase
 {
   public:
-    Task<T> get_return_object() noexcept;
+    Task<T> get_return_object();
 
     template <typename U>
     void return_value(U&& value)
@@ -104,7 +127,7 @@ template <>
 class TaskPromise<void> : public TaskPromiseBase
 {
   public:
-    Task<void> get_return_object() noexcept;
+    Task<void> get_return_object();
 
     void return_void() noexcept
     {
@@ -128,6 +151,9 @@ class TaskPromise<void> : public TaskPromiseBase
  * Awaiting runs the task at once, up to its first suspension. One that finishes without suspending does not suspend its
  * waiter either, so a loop may await any number of them on a flat stack. (await_suspend returns bool for this: with
  * gcc 12 symmetric transfer grows the stack in builds without optimisation.)
+ *
+ * Await in statements of their own, `const int n = co_await Count();`, and test the variable. gcc 12 compiles
+ * `co_await (a ? F() : G())` into a double destruction, and some conditions that await into tasks that throw when made.
  */
 template <typename T>
 class [[nodiscard]] Task
@@ -188,15 +214,19 @@ class [[nodiscard]] Task
 
 template <typename T>
 Task<T>
-detail::TaskPromise<T>::get_return_object() noexcept
+detail::TaskPromise<T>::get_return_object()
 {
-    return Task<T>(std::coroutine_handle<TaskPromise<T>>::from_promise(*this));
+    const auto handle = std::coroutine_handle<TaskPromise<T>>::from_promise(*this);
+    CheckFrame(handle.address());
+    return Task<T>(handle);
 }
 
 inline Task<void>
-detail::TaskPromise<void>::get_return_object() noexcept
+detail::TaskPromise<void>::get_return_object()
 {
-    return Task<void>(std::coroutine_handle<TaskPromise<void>>::from_promise(*this));
+    const auto handle = std::coroutine_handle<TaskPromise<void>>::from_promise(*this);
+    CheckFrame(handle.address());
+    return Task<void>(handle);
 }
 
 /**

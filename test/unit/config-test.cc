@@ -86,7 +86,7 @@ TEST_CASE("What a LLaMA config leaves out has the value that transformers gives 
     // null is "not set" also where it is written out
     CHECK(ErrorIn(R"({"model_type":"llama","num_hidden_layers":1,"hidden_size":8,"num_attention_heads":2,
         "head_dim":null,"num_key_value_heads":null,"intermediate_size":9,"vocab_size":5,
-        "rope_scaling":null,"rope_parameters":null})")
+        "rope_scaling":null,"rope_parameters":{"rope_theta":null}})")
               .empty());
 }
 

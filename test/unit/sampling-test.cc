@@ -97,6 +97,8 @@ TEST_CASE("Equal logits are ordered by index")
         CHECK(Sample(logits, {0.7, 1.0}, 0.2 * token + 0.1) == token);
     }
     CHECK(Sample(logits, {0.7, 0.3}, 0.999) == 1); // a nucleus of the first two
+    const std::vector<float> four(4, 1.5F);
+    CHECK(Sample(four, {0.7, 0.5}, 0.999) == 1); // which reach one half exactly
 }
 
 TEST_CASE("Logits that are no numbers are never drawn")

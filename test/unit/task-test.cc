@@ -430,6 +430,32 @@ TEST_CASE("A chain of thousands of tasks suspends, resumes and can be destroyed"
     CHECK(outcome.ends == 1);
 }
 
+TEST_CASE("A condition that awaits works, or its task throws where the compiler gets it wrong", "[task]")
+{
+    const NothingLeft check;
+    int result = 0;
+    std::string refusal;
+    const auto body = [](int& into) -> Task<void> {
+        if (co_await Number(1) > 0) // in a coroutine without a variable
+        {
+            into = 1;
+        }
+    };
+    Outcome outcome;
+    try
+    {
+        Process process(body(result), outcome.Callback());
+        process.Start();
+    }
+    catch (const std::logic_error& error)
+    {
+        refusal = error.what();
+    }
+    const bool works = result == 1 && outcome.ends == 1;
+    const bool isRefused = refusal.find("the compiler gets wrong") != std::string::npos;
+    CHECK(works != isRefused);
+}
+
 TEST_CASE("A delay takes exactly its time, and one of zero or less does not suspend", "[task]")
 {
     const NothingLeft check;

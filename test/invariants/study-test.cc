@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Invariants 3, 4, 6, 7, 8, 11 and 12 on whole studies.
+
+#include "support/catch.h"
+#include "support/study-fixture.h"
+#include "support/temporary-folder.h"
+
+#include "results.h"
+#include "simulation.h"
+
+#include <fstream>
+#include <map>
+#include <numeric>
+#include <sstream>
+
+using namespace splitllm;
+using splitllm::test::Folders;
+using splitllm::test::TemporaryFolder;
+using splitllm::test::TinyStudy;
+
+namespace
+{
+
+constexpr auto kNoProgress = [] {};
+
+RunRecords
+Run(Json json, std::uint32_t threads = 1)
+{
+    return Simulate(ReadStudy(json, "test", Folders()), 0, threads, kNoProgress);
+}
+
+/// The same study in shape mode, with the adapter's rank in place of its weights.
+Json
+InShapeMode(Json json)
+{
+    json["mode"] = "shape";
+    json["model"]["dtype"] = "bf16";
+    if (json["model"].contains("adapter"))
+    {
+        json["model"]["adapter"] = {{"rank", 4}};
+    }
+    json["workload"].erase("prompts");
+    json["workload"].erase("requests");
+    json["workload"]["prompt_tokens"] = Json::parse(
+        R"([{"tokens": 7, "requests": 1}, {"tokens": 12, "requests": 1},
+            {"tokens": 7, "requests": 1}, {"tokens": 12, "requests": 1}])");
+    return json;
+}
+
+std::string
+Summary(Json json, std::uint32_t threads)
+{
+    const TemporaryFolder folder;
+    const Study study = ReadStudy(json, "test", Folders());
+    PointResult result{.set = {}, .study = study, .runs = {}, .metrics = {}};
+    for (std::uint32_t repetition = 0; repetition < study.repeat; repetition++)
+    {
+        result.runs.push_back(Simulate(study, repetition, threads, kNoProgress));
+    }
+    result.metrics = ComputeMetrics(study, result.runs);
+    ResultsFolder(folder.Path()).Write(study.name, {result}, Json::object());
+    std::ostringstream text;
+    text << std::ifstream(folder.Path() / "summary.json").rdbuf() << std::ifstream(folder.Path() / "tokens.csv").rdbuf();
+    return text.str();
+}
+
+ns3::Time
+Sum(const TokenRecord& token)
+{
+    return std::accumulate(token.components.begin(), token.components.end(), ns3::Time());
+}
+
+} // namespace
+
+TEST_CASE("components sum to the latency of every token, queueing included", "[invariant-3]")
+{
+    for (const char* scheme : {"linfer", "server", "local"})
+    {
+        CAPTURE(scheme);
+        Json json = TinyStudy();
+        json["scheme"]["name"] = scheme;
+        // A slow server, so that the two users wait for each other.
+        json["nodes"]["edge"]["hardware"] = Json::parse(
+            R"({"profile": "a800-80gb", "timing": {"table": {"layer": {"ms": 1.5}}, "otherwise": "roofline"}})");
+        const RunRecords records = Run(json);
+        REQUIRE(records.tokens.size() == 16);
+        ns3::Time queued;
+        std::map<std::uint32_t, ns3::Time> sessionEnd;
+        for (const TokenRow& row : records.tokens)
+        {
+            CHECK(Sum(row.token) == row.token.latency);
+            // Tokens of a session follow each other without a gap, so the latencies add up to its whole time.
+            if (sessionEnd.contains(row.token.session))
+            {
+                CHECK(row.token.start == sessionEnd[row.token.session]);
+            }
+            sessionEnd[row.token.session] = row.token.start + row.token.latency;
+            queued += row.token.components[static_cast<std::size_t>(Component::Queue)];
+        }
+        CHECK(queued.IsStrictlyPositive() == (std::string(scheme) != "local"));
+    }
+}
+
+TEST_CASE("the components of a token alone on a service link are those of a closed form", "[invariant-3]")
+{
+    Json json = TinyStudy();
+    json["nodes"]["device"]["count"] = 1;
+    const char* table = R"({"profile": "a800-80gb", "timing": {"table": {"layer": {"ms": 2}, "adapt": {"ms": 0.25}},
+                            "otherwise": "free"}})";
+    json["nodes"]["edge"]["hardware"] = Json::parse(table);
+    json["nodes"]["device"]["hardware"] = Json::parse(table);
+    json["links"]["device-edge"] =
+        Json::parse(R"({"type": "service", "rate": "8Mbps", "delay": "3ms", "startup": "1ms"})");
+    for (const TokenRow& row : Run(json).tokens)
+    {
+        const auto of = [&row](Component component) {
+            return row.token.components[static_cast<std::size_t>(component)].GetMicroSeconds();
+        };
+        // 4 layers; h0, 4 x (input, updates) and hL at 1 us a byte; rows of 64 and of 128 = 64 + 2 x 32 fp16 elements.
+        const std::int64_t rows = row.token.position > 1 ? 1 : (row.token.request % 2 == 0 ? 7 : 12);
+        CHECK(of(Component::Base) == 4 * 2000);
+        CHECK(of(Component::Adapter) == 4 * 250);
+        // The notice that ends a request occupies the link before the next one's first message.
+        const std::int64_t notice = row.token.position == 1 && row.token.request > 0 ? 1000 : 0;
+        CHECK(of(Component::Network) == notice + 10 * 4000 + rows * (128 + 4 * (128 + 256)) + 128);
+        CHECK(of(Component::Queue) == 0);
+    }
+}
+
+TEST_CASE("the same study and seed give byte-identical results", "[invariant-4]")
+{
+    Json json = TinyStudy();
+    json["workload"]["temperature"] = 1.0;
+    json["links"]["device-edge"]["loss"] = 0.02;
+    json["repeat"] = 2;
+    const std::string first = Summary(json, 1);
+    CHECK(Summary(json, 1) == first);
+    CHECK(Summary(json, 3) == first);
+
+    // Another study in between leaves no trace, and another seed makes a difference.
+    Run(InShapeMode(TinyStudy()));
+    CHECK(Summary(json, 1) == first);
+    json["seed"] = 2;
+    CHECK(Summary(json, 1) != first);
+}
+
+TEST_CASE("a session draws the same tokens in every scheme", "[invariant-4]")
+{
+    const auto tokens = [](const char* scheme) {
+        Json json = TinyStudy();
+        json["scheme"] = {{"name", scheme}, {"codec", "fp32"}};
+        json["workload"]["temperature"] = 1.5;
+        json["workload"]["top_p"] = 0.9;
+        std::map<std::tuple<std::uint32_t, std::uint32_t>, std::uint32_t> drawn;
+        for (const TokenRow& row : Run(json).tokens)
+        {
+            drawn[{row.token.request, row.token.position}] = row.token.token;
+        }
+        return drawn;
+    };
+    const auto local = tokens("local");
+    CHECK(local.size() == 16);
+    CHECK(tokens("server") == local);
+    CHECK(tokens("linfer") == local);
+}
+
+TEST_CASE("nothing is computed from a message before it arrived", "[invariant-6]")
+{
+    Json json = TinyStudy();
+    json["timeline"] = {{"tokens", 1000}};
+    const RunRecords records = Run(json);
+    // What each operation needs, on which node: an operation of a layer starts when that message is there.
+    struct Need
+    {
+        const char* operation;
+        const char* message;
+        bool onEdge;
+    };
+    const Need needs[] = {{"adapt", "layer-input", false}, {"merge", "deltas", true}};
+    std::size_t checked = 0;
+    for (const Need& need : needs)
+    {
+        for (const std::string session : {"0", "1"})
+        {
+            const auto isEdge = [](const TimelineSpan& span) { return span.node == "edge"; };
+            for (int layer = 1; layer <= 4; layer++)
+            {
+                std::vector<const TimelineSpan*> operations;
+                std::vector<const TimelineSpan*> messages;
+                for (const TimelineSpan& span : records.timeline)
+                {
+                    if (isEdge(span) != need.onEdge || span.details.find("\"session\":" + session + ",") != 0)
+                    {
+                        continue;
+                    }
+                    if (span.lane == Lane::Compute && span.name == need.operation + (" " + std::to_string(layer)))
+                    {
+                        operations.push_back(&span);
+                    }
+                    if (span.lane == Lane::Messages && span.name == need.message + (" " + std::to_string(layer)))
+                    {
+                        messages.push_back(&span);
+                    }
+                }
+                REQUIRE(operations.size() == 8); // 2 requests of 4 tokens
+                REQUIRE(messages.size() == 8);
+                for (std::size_t i = 0; i < operations.size(); i++)
+                {
+                    CHECK(operations[i]->start >= messages[i]->end);
+                    // One way takes at least the propagation delay and the payload's own bits.
+                    CHECK(messages[i]->end - messages[i]->start > ns3::MicroSeconds(100));
+                    checked++;
+                }
+            }
+        }
+    }
+    CHECK(checked == 2 * 2 * 4 * 8);
+}
+
+TEST_CASE("memory peaks are those of a closed form, and nothing is left", "[invariant-7]")
+{
+    Json json = TinyStudy();
+    json["nodes"]["device"]["count"] = 1;
+    json["scheme"]["name"] = "linfer";
+    const RunRecords records = Run(json); // the application aborts if its ledger is not empty at the end
+    // K and V of 4 layers, 2 heads of 16, fp32, for the longer prompt and all but the last new token.
+    const auto kv = static_cast<std::size_t>(MemoryUse::Kv);
+    CHECK(records.memory.at("edge").uses[kv] == 4 * 2 * 32 * 4 * (12 + 3));
+    CHECK(records.memory.at("device").uses[kv] == 0);
+    // LoRA of rank 4, fp32: 4 layers of A (3 x 4 x 64) and B (4 x (64 + 32 + 32)).
+    const auto adapters = static_cast<std::size_t>(MemoryUse::Adapters);
+    CHECK(records.memory.at("device").uses[adapters] == 4 * 4 * (4 * 3 * 64 + 4 * 128));
+    // Embedding, head (untied) and final norm in bf16.
+    const auto weights = static_cast<std::size_t>(MemoryUse::Weights);
+    CHECK(records.memory.at("device").uses[weights] == 2 * (2 * 256 * 64 + 64));
+}
+
+TEST_CASE("running out of memory is a result that names the node", "[invariant-7]")
+{
+    Json json = TinyStudy();
+    json["nodes"]["edge"]["hardware"] = {{"profile", "a800-80gb"}, {"memory", "420kB"}};
+    json["workload"]["new_tokens"] = 8;
+    const RunRecords records = Run(json);
+    CHECK(records.outOfMemory == "edge");
+    CHECK(records.outOfMemoryReason.find("edge at ") == 0);
+
+    json["nodes"]["edge"]["hardware"]["memory"] = "1kB";
+    const RunRecords atOnce = Run(json);
+    CHECK(atOnce.outOfMemory == "edge");
+    CHECK(atOnce.tokens.empty());
+}
+
+TEST_CASE("shape mode and numeric mode send the same bytes and charge the same time", "[invariant-8]")
+{
+    for (const char* scheme : {"linfer", "server", "local"})
+    {
+        for (const char* type : {"wired", "service"})
+        {
+            CAPTURE(scheme, type);
+            Json json = TinyStudy();
+            json["scheme"]["name"] = scheme;
+            json["links"]["device-edge"] = {{"type", type}, {"rate", "100Mbps"}, {"delay", "1ms"}};
+            // Activations are fp32 in numeric mode and bf16 here, which the roofline would see: charge a table.
+            for (const char* node : {"device", "edge"})
+            {
+                json["nodes"][node]["hardware"] = Json::parse(
+                    R"({"profile": "a800-80gb", "timing": {"table": {"layer": {"ms": 0.1}, "adapt": {"ms": 0.02}},
+                        "otherwise": "free"}})");
+            }
+            const RunRecords numeric = Run(json);
+            const RunRecords shape = Run(InShapeMode(json));
+            CHECK(numeric.payloadBytes == shape.payloadBytes);
+            CHECK(numeric.headerBytes == shape.headerBytes);
+            CHECK(numeric.wireBytes == shape.wireBytes);
+            CHECK(numeric.messagesSent == shape.messagesSent);
+            REQUIRE(numeric.tokens.size() == shape.tokens.size());
+            for (std::size_t i = 0; i < numeric.tokens.size(); i++)
+            {
+                CHECK(numeric.tokens[i].token.latency == shape.tokens[i].token.latency);
+                CHECK(numeric.tokens[i].token.components == shape.tokens[i].token.components);
+                CHECK(numeric.tokens[i].token.payloadBytes == shape.tokens[i].token.payloadBytes);
+            }
+            const bool sends = std::string(scheme) != "local";
+            CHECK((numeric.payloadBytes[0] > 0) == sends);
+        }
+    }
+}
+
+TEST_CASE("LInfer's payload bytes are those that the shapes say", "[invariant-8]")
+{
+    const RunRecords records = Run(TinyStudy());
+    for (const TokenRow& row : records.tokens)
+    {
+        // 4 layers, d = 64, q + 2 kv = 128, fp16.
+        const std::uint64_t rows = row.token.position > 1 ? 1 : (row.token.request % 2 == 0 ? 7 : 12);
+        CHECK(row.token.payloadBytes[0] == rows * (64 + 4 * 128) * 2);
+        CHECK(row.token.payloadBytes[1] == rows * 4 * 64 * 2 + 64 * 2);
+        CHECK(row.token.messages[0] == 5);
+        CHECK(row.token.messages[1] == 5);
+        CHECK(row.offloaded == rows * 4);
+        CHECK(row.returned == rows * 4);
+    }
+}
+
+TEST_CASE("every message sent is received, and the run ends", "[invariant-11][invariant-12]")
+{
+    for (const double loss : {0.0, 0.05})
+    {
+        for (const char* scheme : {"linfer", "server"})
+        {
+            CAPTURE(loss, scheme);
+            Json json = TinyStudy();
+            json["scheme"]["name"] = scheme;
+            json["links"]["device-edge"]["loss"] = loss;
+            const RunRecords records = Run(json); // returns: the simulator ran out of events
+            CHECK(records.messagesSent[0] > 0);
+            CHECK(records.messagesSent == records.messagesReceived);
+            CHECK(records.messagesUnderWay == 0);
+            CHECK(records.tokens.size() == 16);
+            CHECK(records.sessionsLost.empty());
+        }
+    }
+}
