@@ -516,6 +516,12 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     study.scheme = scheme.Choice("name", SchemeNames());
     study.wire = scheme.Choice("codec", kFloatTypes, "fp16");
     scheme.Finish();
+    if (study.scheme == "linfer" && !study.model.HasAdapter())
+    {
+        object.Fail("model.adapter",
+                    "scheme \"linfer\" needs a LoRA adapter; give its " +
+                        std::string(study.shapeMode ? "rank" : "path"));
+    }
     ReadWorkload(object, study, folders);
     if (object.Has("timeline"))
     {

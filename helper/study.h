@@ -38,6 +38,11 @@ struct ModelSpec
     std::filesystem::path adapterFolder; //!< numeric mode; empty without an adapter
     std::uint32_t adapterRank = 0;       //!< shape mode; 0 without an adapter
     std::string adapterDtype;            //!< shape mode
+
+    bool HasAdapter() const
+    {
+        return adapterRank > 0 || !adapterFolder.empty();
+    }
 };
 
 enum class NodeRole

@@ -26,7 +26,7 @@ started=$SECONDS
 say() { printf '[%3d s] %s\n' $((SECONDS - started)) "$*"; }
 
 # step NAME HINT COMMAND...: runs a command with its output in build/logs/NAME.log; says so once it takes longer than
-# a second, and every ten seconds how far it is.
+# a second, and every 15 seconds how far it is.
 step()
 {
     local name=$1 hint=$2 log begin=$SECONDS child status polls=0 due=1
@@ -42,7 +42,7 @@ step()
         sleep "$([ $polls -lt 20 ] && echo 0.05 || echo 0.3)"
         if [ $((SECONDS - begin)) -gt $due ]; then
             say "$name$(tail -n 1 "$log" | sed -n 's/^\[\([0-9]*\)\/\([0-9]*\)\].*/: \1 of \2/p') ..." # ninja's count
-            due=$((SECONDS - begin + 10))
+            due=$((SECONDS - begin + 15))
         fi
     done
     wait $child

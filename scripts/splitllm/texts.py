@@ -3,6 +3,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 from splitllm.cli import InputError
@@ -35,6 +36,7 @@ def generated(file):
 
 
 def one_line(text):
+    text = re.sub(r"<\|im_start\|>\w+|<\|im_end\|>", " ", text)  # ChatML's marks
     text = " ".join(text.split())
     return text if len(text) <= SAMPLE else text[: SAMPLE - 3] + "..."
 

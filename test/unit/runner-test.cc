@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// split-llm-run as its users meet it: exit status, one line of error, and what is left in the output folder.
+
+#include "support/catch.h"
+#include "support/study-fixture.h"
+#include "support/temporary-folder.h"
+
+#include "base/strict-json.h"
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace splitllm;
+using splitllm::test::TemporaryFolder;
+using splitllm::test::TestModel;
+using splitllm::test::TinyStudy;
+
+namespace
+{
+
+std::string
+Content(const std::filesystem::path& file)
+{
+    std::ifstream stream(file, std::ios::binary);
+    return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+/// A scratch folder with copies of the tiny models, a study and an output folder.
+struct Workplace
+{
+    TemporaryFolder folder;
+    std::filesystem::path models = folder.Path() / "models";
+    std::filesystem::path out = folder.Path() / "out";
+    Json study = TinyStudy();
+    int status = -1;
+    std::string output;
+    std::string error;
+
+    Workplace()
+    {
+        std::filesystem::create_directory(models);
+        for (const char* name : {"tiny-llama", "tiny-llama-lora", "tiny-opt", "tiny-opt-lora"})
+        {
+            std::filesystem::copy(TestModel(name), models / name);
+        }
+    }
+
+    /// Replaces the first \p from in a file of the tiny model.
+    void Edit(const std::string& file, const std::string& from, const std::string& to) const
+    {
+        std::string content = Content(models / file);
+        const std::size_t at = content.find(from);
+        REQUIRE(at != std::string::npos);
+        content.replace(at, from.size(), to);
+        std::ofstream(models / file, std::ios::binary) << content;
+    }
+
+    void Run(const std::string& options = "", const std::string& text = "")
+    {
+        std::ofstream(folder.Path() / "study.json") << (text.empty() ? study.dump() : text);
+        const std::string at = folder.Path().string();
+        const std::string command = "cd " + at + " && '" SPLITLLM_TEST_RUNNER "' --study=study.json --out=out --models=" +
+                                    models.string() + " --prompts='" SPLITLLM_SOURCE_DIR "/test/data' --threads=1 " +
+                                    options + " >stdout 2>stderr";
+        const int result = std::system(command.c_str());
+        status = WIFEXITED(result) ? WEXITSTATUS(result) : -1;
+        output = Content(folder.Path() / "stdout");
+        error = Content(folder.Path() / "stderr");
+    }
+
+    /// Runs what is wrong, and checks what every mistake has in common. \return the message
+    std::string Mistake(const std::string& options = "", const std::string& text = "")
+    {
+        Run(options, text);
+        CHECK(status == 2);
+        CHECK(output.empty());
+        CHECK(std::count(error.begin(), error.end(), '\n') == 1);
+        CHECK((!std::filesystem::exists(out) || std::filesystem::is_empty(out)));
+        const std::string prefix = "split-llm-run: ";
+        REQUIRE(error.starts_with(prefix));
+        std::string message = error.substr(prefix.size(), error.size() - prefix.size() - 1);
+        // The scratch folder has a new name each time.
+        for (std::size_t p; (p = message.find(folder.Path().string() + "/")) != std::string::npos;)
+        {
+            message.erase(p, folder.Path().string().size() + 1);
+        }
+        return message;
+    }
+};
+
+} // namespace
+
+TEST_CASE("a run writes every result file and ends with status 0", "[runner]")
+{
+    Workplace place;
+    place.Run();
+    CHECK(place.error.empty());
+    CHECK(place.status == 0);
+    for (const char* file : {"summary.json", "tokens.csv", "decisions.csv", "timeline.json", "run.json"})
+    {
+        CHECK(std::filesystem::file_size(place.out / file) > 0);
+    }
+    const Json summary = LoadStrictJson(place.out / "summary.json");
+    CHECK(summary["study"] == "tiny");
+    CHECK(summary["points"].size() == 1);
+    CHECK(summary["points"][0]["metrics"]["tokens"] == 16.0);
+    CHECK_FALSE(LoadStrictJson(place.out / "timeline.json")["traceEvents"].empty());
+
+    // Again, over the results that are there: the same bytes.
+    const std::string first = Content(place.out / "summary.json");
+    place.Run();
+    CHECK(Content(place.out / "summary.json") == first);
+}
+
+TEST_CASE("an expectation that fails gives status 1 and keeps the results", "[runner]")
+{
+    Workplace place;
+    place.study["expect"] = Json::parse(R"([{"metric": "messages_per_token.up", "value": 5, "abs": 0},
+                                            {"metric": "messages_per_token.up", "value": 6, "abs": 0.5}])");
+    place.Run();
+    CHECK(place.status == 1);
+    CHECK(place.output.find("ok      messages_per_token.up: 5, expected 5 +- 0") != std::string::npos);
+    CHECK(place.output.find("FAILED  messages_per_token.up: 5, expected 6 +- 0.5") != std::string::npos);
+    CHECK(std::filesystem::exists(place.out / "summary.json"));
+
+    place.study["expect"] = Json::parse(R"([{"metric": "no_such_metric", "value": 5, "rel": 10}])");
+    place.Run();
+    CHECK(place.status == 1);
+    CHECK(place.output.find("FAILED  no_such_metric: not measured") != std::string::npos);
+}
+
+TEST_CASE("every key of the study is an option, and --set reaches any key", "[runner]")
+{
+    Workplace place;
+    place.Run("--links.device-edge.rate=100Mbps --set=workload.new_tokens=2");
+    CHECK(place.status == 0);
+    const Json metrics = LoadStrictJson(place.out / "summary.json")["points"][0]["metrics"];
+    CHECK(metrics["tokens"] == 8.0);
+    const double slow = metrics["token_latency_ms.mean"];
+    place.Run("--set=workload.new_tokens=2");
+    CHECK(LoadStrictJson(place.out / "summary.json")["points"][0]["metrics"]["token_latency_ms.mean"] < slow);
+
+    place.study["sweep"] = {{"links.device-edge.rate", {"100Mbps", "1Gbps"}}};
+    place.Run("--set=workload.new_tokens=2");
+    const Json points = LoadStrictJson(place.out / "summary.json")["points"];
+    REQUIRE(points.size() == 2);
+    CHECK(points[0]["metrics"]["token_latency_ms.mean"] == slow);
+    CHECK(points[0]["set"]["links.device-edge.rate"] == "100Mbps");
+    // An override of what is swept is the only value left.
+    place.Run("--set=workload.new_tokens=2 --links.device-edge.rate=100Mbps");
+    CHECK(LoadStrictJson(place.out / "summary.json")["points"] == Json::array({points[0]}));
+}
+
+TEST_CASE("a mistake in the study is one line with the path and what is accepted", "[runner][bad-input]")
+{
+    Workplace place;
+    CHECK(place.Mistake("", "{ \"study\": ").find("study.json:1:") == 0);
+    CHECK(place.Mistake("", R"({"study": "a", "study": "b"})") == "study.json: study: repeated key; accepted: each key once");
+    CHECK(place.Mistake("--set=links.device-edge.rate=1Gps") ==
+          "study.json: links.device-edge.rate: \"1Gps\" is not a data rate; write a number and one of bps, kbps, Mbps, "
+          "Gbps, such as \"1Gbps\"");
+    CHECK(place.Mistake("--set=links.device-edge.speed=1Gbps") ==
+          "study.json: links.device-edge.speed: unknown key; accepted: delay, loss, mtu, queue, rate, type");
+    CHECK(place.Mistake("--set=nodes.device.count=-1").find("study.json: nodes.device.count: ") == 0);
+    CHECK(place.Mistake("--set=workload.requests=1.5").find("study.json: workload.requests: ") == 0);
+    CHECK(place.Mistake("--set=nodes.edge.hardware=a900").find("study.json: nodes.edge.hardware: ") == 0);
+    CHECK(place.Mistake("--set=mode=dream") ==
+          "study.json: mode: is \"dream\"; accepted: numeric, shape");
+    CHECK(place.Mistake("--set=scheme.name=tcl") ==
+          "study.json: scheme.name: is \"tcl\"; accepted: server, local, linfer");
+    CHECK(place.Mistake("--set=workload.new_tokens=600") ==
+          "study.json: workload: prompt \"seven\" of 7 tokens and 600 new ones exceed the context of tiny-llama, 512 "
+          "positions");
+    CHECK(place.Mistake("--set=workload.prompts=nothing").find("study.json: workload.prompts: no prompt file ") == 0);
+    CHECK(place.Mistake("--speed=1").find("\"--speed=1\": unknown option; accepted: --study, ") == 0);
+
+    place.study["model"].erase("adapter");
+    CHECK(place.Mistake() == "study.json: model.adapter: scheme \"linfer\" needs a LoRA adapter; give its path");
+    place.study["scheme"]["name"] = "server";
+    place.study.erase("links");
+    CHECK(place.Mistake() == "study.json: links: no link \"device-edge\", which scheme \"server\" needs");
+}
+
+TEST_CASE("a model that cannot be used is one line with the file and what is wrong", "[runner][bad-input]")
+{
+    const std::string weights = "tiny-llama/model.safetensors";
+    SECTION("truncated weights")
+    {
+        Workplace place;
+        std::filesystem::resize_file(place.models / weights, 100'000);
+        CHECK(place.Mistake().find("models/" + weights + ": ") == 0);
+    }
+    SECTION("truncated header")
+    {
+        Workplace place;
+        std::filesystem::resize_file(place.models / weights, 7);
+        CHECK(place.Mistake().find("models/" + weights + ": ") == 0);
+    }
+    SECTION("a header that lies about its length")
+    {
+        Workplace place;
+        const std::string header = Content(place.models / weights).substr(0, 8);
+        place.Edit(weights, header, std::string(8, '\xff'));
+        CHECK(place.Mistake().find("models/" + weights + ": ") == 0);
+    }
+    SECTION("a missing tensor")
+    {
+        Workplace place;
+        place.Edit(weights, "model.layers.2.mlp.up_proj.weight", "model.layers.2.mlp.xx_proj.weight");
+        CHECK(place.Mistake().find("model.layers.2.mlp.up_proj.weight") != std::string::npos);
+    }
+    SECTION("a wrong shape")
+    {
+        Workplace place;
+        place.Edit("tiny-llama/config.json", "176", "177");
+        const std::string message = place.Mistake();
+        CHECK(message.find("177") != std::string::npos);
+        CHECK(message.find("176") != std::string::npos);
+    }
+    SECTION("an unknown model type")
+    {
+        Workplace place;
+        place.Edit("tiny-llama/config.json", "\"model_type\": \"llama\"", "\"model_type\": \"mamba\"");
+        CHECK(place.Mistake().find("accepted: llama, opt") != std::string::npos);
+    }
+    SECTION("no model there")
+    {
+        Workplace place;
+        CHECK(place.Mistake("--set=model.path=big-llama").find("models/big-llama") == 0);
+    }
+    SECTION("an adapter for another model")
+    {
+        Workplace place;
+        CHECK(place.Mistake("--set=model.adapter.path=tiny-opt-lora").find("models/tiny-opt-lora/") == 0);
+    }
+}
+
+TEST_CASE("an output folder that cannot be written is one line, and nothing runs", "[runner][bad-input]")
+{
+    Workplace place;
+    std::ofstream(place.folder.Path() / "file") << "not a folder";
+    CHECK(place.Mistake("--out=file/results") ==
+          "--out=file/results: this folder cannot be created or written; give one that can");
+}
