@@ -95,7 +95,7 @@ struct Options
     std::string study;
     std::string out;
     std::uint32_t threads = 0;
-    StudyFolders folders{SPLITLLM_MODEL_DIR, SPLITLLM_PROFILE_DIR, SPLITLLM_PROMPT_DIR};
+    StudyFolders folders;
     std::vector<std::pair<std::string, std::string>> overrides; //!< study keys, in the order given
 };
 
@@ -127,6 +127,31 @@ Peek(const std::vector<std::string>& args, const std::string& name)
         }
     }
     return value;
+}
+
+/// The keys of a study and their values, with defaults where it says nothing: what the command line can change.
+std::vector<std::pair<std::string, std::string>>
+Knobs(const std::string& file, const StudyFolders& folders)
+{
+    Json json = LoadStrictJson(file);
+    if (json.is_object())
+    {
+        json.erase("sweep");
+        json.erase("expect");
+    }
+    try
+    {
+        Json complete = json;
+        ReadStudy(complete, file, folders);
+        json = std::move(complete);
+    }
+    catch (const InputError&)
+    {
+        // What is wrong may be what the command line puts right; if not, it is reported when the study is read.
+    }
+    std::vector<std::pair<std::string, std::string>> knobs;
+    Flatten(json, "", knobs);
+    return knobs;
 }
 
 /// ns-3's CommandLine ends the program with status 1 on an option that it does not know; here that is bad input.
@@ -163,22 +188,18 @@ ParseOptions(int argc, char* argv[])
 {
     Options options;
     const std::vector<std::string> args(argv + 1, argv + argc);
-    std::vector<std::pair<std::string, std::string>> knobs;
+    // Which options there are depends on the study, so where it lies is needed before the others are parsed.
+    const char* environment = std::getenv("SPLITLLM_MODELS");
     options.study = Peek(args, "study").value_or("");
-    if (!options.study.empty())
-    {
-        Flatten(LoadStrictJson(options.study), "", knobs);
-    }
-    if (const char* models = std::getenv("SPLITLLM_MODELS"))
-    {
-        options.folders.models = models;
-    }
+    std::string models = Peek(args, "models").value_or(environment != nullptr ? environment : SPLITLLM_MODEL_DIR);
+    std::string profiles = Peek(args, "profiles").value_or(SPLITLLM_PROFILE_DIR);
+    std::string prompts = Peek(args, "prompts").value_or(SPLITLLM_PROMPT_DIR);
+    options.folders = {models, profiles, prompts};
+    const auto knobs = options.study.empty() ? std::vector<std::pair<std::string, std::string>>{}
+                                             : Knobs(options.study, options.folders);
 
     ns3::CommandLine cmd;
     cmd.Usage("Runs a split-LLM study: --study=FILE, results into --out=DIR.");
-    std::string models = options.folders.models;
-    std::string profiles = options.folders.profiles;
-    std::string prompts = options.folders.prompts;
     std::vector<std::string> known{"study", "out", "models", "profiles", "prompts", "threads", "set"};
     cmd.AddValue("study", "the study, a JSON file", options.study);
     cmd.AddValue("out", "folder for the results; without it only the table is printed", options.out);
@@ -215,9 +236,6 @@ ParseOptions(int argc, char* argv[])
     }
     RejectUnknown(args, known);
     cmd.Parse(argc, argv);
-    options.folders.models = models;
-    options.folders.profiles = profiles;
-    options.folders.prompts = prompts;
     if (options.study.empty())
     {
         throw InputError("no study: give --study=FILE, for instance --study=scenarios/default.json");

@@ -523,16 +523,13 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
                         std::string(study.shapeMode ? "rank" : "path"));
     }
     ReadWorkload(object, study, folders);
-    if (object.Has("timeline"))
+    if (!object.Has("timeline"))
     {
-        StrictObject timeline = object.Object("timeline");
-        study.timelineTokens = static_cast<std::uint32_t>(timeline.Integer("tokens", 0, 1 << 20, 3));
-        timeline.Finish();
+        json["timeline"] = Json::object();
     }
-    else
-    {
-        study.timelineTokens = 3;
-    }
+    StrictObject timeline = object.Object("timeline");
+    study.timelineTokens = static_cast<std::uint32_t>(timeline.Integer("tokens", 0, 1 << 20, 3));
+    timeline.Finish();
     object.Finish();
     CheckTopology(object, study);
     CheckPrompts(object, study, CheckModel(study.model, study.shapeMode));

@@ -3,6 +3,8 @@
 
 #include "support/catch.h"
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <random>
 #include <set>
