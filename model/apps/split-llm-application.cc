@@ -172,8 +172,9 @@ SplitLlmApplication::HandleEnd(const Session& session, std::exception_ptr error)
     {
         std::rethrow_exception(error);
     }
-    catch (const ConnectionClosed&)
+    catch (const ConnectionClosed& closed)
     {
+        m_sessionEndTrace(session.id, closed.what());
     }
     catch (const ConnectionLost& lost)
     {

@@ -102,8 +102,8 @@ class SplitLlmApplication : public ns3::Application
     void TraceMessages(MessagePort& port);
 
     /**
-     * What the end of a session's process means: nothing after an orderly end, a reported session end after a lost
-     * connection or a protocol violation, the end of the simulation for anything else.
+     * What the end of a session's process means: nothing after an orderly end, a reported session end after a closed or
+     * lost connection or a protocol violation, the end of the simulation for anything else.
      */
     void HandleEnd(const Session& session, std::exception_ptr error);
 

@@ -119,7 +119,14 @@ ServerApplication::Serve(std::unique_ptr<MessagePort> port)
     auto serve = [](ServerApplication& server, Conversation& its) -> Task<void> {
         const std::uint64_t adapters = server.GetScheme().ServerFootprint().adapters;
         its.adapters = Reservation(server.Machine().memory, MemoryUse::Adapters, adapters);
-        co_await its.role->Serve();
+        try
+        {
+            co_await its.role->Serve();
+        }
+        catch (const ConnectionClosed&)
+        {
+            // The user is done.
+        }
     };
     conversation.process =
         std::make_unique<Process>(serve(*this, conversation), [this, &conversation](std::exception_ptr error) {
@@ -150,6 +157,11 @@ void
 ServerApplication::StopApplication()
 {
     NS_LOG_FUNCTION(this);
+    for (const std::unique_ptr<Conversation>& conversation : m_conversations)
+    {
+        conversation->process.reset();
+        conversation->port->Abandon();
+    }
     Release();
 }
 

@@ -193,7 +193,11 @@ UserDevice::StopApplication()
 {
     NS_LOG_FUNCTION(this);
     m_conversation.reset();
-    m_port.reset();
+    if (m_port)
+    {
+        m_port->Abandon();
+        m_port.reset();
+    }
 }
 
 void

@@ -63,7 +63,7 @@ MessagePort::MessagePort(Direction sends)
 void
 MessagePort::Send(Message message, const CriticalPath& path)
 {
-    if (!m_failure.empty())
+    if (HasFailed())
     {
         throw ConnectionLost(m_failure);
     }
@@ -123,7 +123,7 @@ MessagePort::EndReceiving()
 void
 MessagePort::Fail(const std::string& reason)
 {
-    if (m_failure.empty())
+    if (!HasFailed())
     {
         m_failure = reason;
     }

@@ -80,6 +80,9 @@ class MessagePort
     /// Ends the connection after what was sent so far.
     virtual void Close() = 0;
 
+    /// Ends the connection at once: what was not handed to the network yet is lost. Nothing may be called afterwards.
+    virtual void Abandon() = 0;
+
     /// The direction of what this end sends.
     Direction Sends() const
     {
@@ -104,6 +107,11 @@ class MessagePort
 
     /// The connection is unusable: sends and receives throw ConnectionLost(\p reason).
     void Fail(const std::string& reason);
+
+    bool HasFailed() const
+    {
+        return !m_failure.empty();
+    }
 
   private:
     Direction m_sends;

@@ -48,6 +48,17 @@ class ServiceLink::Port final : public MessagePort
         });
     }
 
+    void Abandon() override
+    {
+        // Not one of this port's departures, which end with it.
+        Simulator::Schedule(m_link.m_config.delay, [&link = m_link, peer = 1 - static_cast<std::size_t>(Sends())] {
+            if (link.m_ends[peer] != nullptr)
+            {
+                link.m_ends[peer]->EndReceiving();
+            }
+        });
+    }
+
   protected:
     void Transmit(const Message& message) override
     {

@@ -47,7 +47,7 @@ class ServiceLink
     ServiceLink(const ServiceLink&) = delete;
     ServiceLink& operator=(const ServiceLink&) = delete;
 
-    /// The end that sends in \p direction. Each end is handed out once; the link must outlive both.
+    /// The end that sends in \p direction. Each end is handed out once; the link must outlive the simulation.
     std::unique_ptr<MessagePort> End(Direction direction);
 
     /// How long \p message occupies the link, rounded up to a nanosecond.

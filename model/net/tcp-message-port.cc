@@ -19,6 +19,15 @@ namespace
 
 constexpr std::uint32_t kBufferBytes = 16 << 20; // more than any bandwidth-delay product studied here
 
+/// Reads what nobody wants. Unread, it would close the window, and the peer would probe that for ever.
+void
+Discard(Ptr<Socket> socket)
+{
+    while (socket->Recv())
+    {
+    }
+}
+
 } // namespace
 
 Ptr<Socket>
@@ -93,7 +102,7 @@ TcpMessagePort::~TcpMessagePort()
 {
     m_socket->SetConnectCallback(MakeNullCallback<void, Ptr<Socket>>(), MakeNullCallback<void, Ptr<Socket>>());
     m_socket->SetCloseCallbacks(MakeNullCallback<void, Ptr<Socket>>(), MakeNullCallback<void, Ptr<Socket>>());
-    m_socket->SetRecvCallback(MakeNullCallback<void, Ptr<Socket>>());
+    m_socket->SetRecvCallback(Callback<void, Ptr<Socket>>(Discard));
     m_socket->SetSendCallback(MakeNullCallback<void, Ptr<Socket>, std::uint32_t>());
 }
 
@@ -102,6 +111,13 @@ TcpMessagePort::Close()
 {
     m_closing = true;
     Flush();
+}
+
+void
+TcpMessagePort::Abandon()
+{
+    m_unsent.clear();
+    m_socket->Close();
 }
 
 void
@@ -146,6 +162,11 @@ TcpMessagePort::Flush()
 void
 TcpMessagePort::HandleRead()
 {
+    if (HasFailed())
+    {
+        Discard(m_socket);
+        return;
+    }
     try
     {
         // What is read belongs to one header or one payload, so every byte is copied once to where it stays.
@@ -175,10 +196,13 @@ TcpMessagePort::HandleRead()
 void
 TcpMessagePort::Break(const std::string& reason)
 {
+    if (HasFailed())
+    {
+        return; // closing a socket that cannot close in order reports another error
+    }
     m_unsent.clear();
-    m_socket->SetRecvCallback(MakeNullCallback<void, Ptr<Socket>>());
-    m_socket->Close();
     Fail(reason);
+    m_socket->Close();
 }
 
 } // namespace splitllm

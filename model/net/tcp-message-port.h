@@ -49,6 +49,7 @@ class TcpMessagePort final : public MessagePort
     ~TcpMessagePort() override;
 
     void Close() override;
+    void Abandon() override;
 
   protected:
     void Transmit(const Message& message) override;

@@ -2,7 +2,7 @@
 """
 Counts for scripts/test: runs the Python tests, or reads what Catch2 wrote, and prints "PASSED FAILED SKIPPED".
 
-    python -m splitllm.counting unittest DIR        python -m splitllm.counting catch JUNIT_XML
+    python -m splitllm.counting unittest DIR        python -m splitllm.counting catch REPORT_XML
 
 Failures are shown on standard error.
 """
@@ -21,28 +21,37 @@ def run_unittest(folder):
 
 
 def read_catch(file):
-    """A test case counts once, however many sections it has. A report that is not whole is a failure: a crash."""
+    """Counts test cases. A report that is not whole means a crash, in the case that it ends in."""
+    cases, faulty, running, whole = [], 0, None, False
     try:
-        root = xml.parse(file).getroot()
+        for event, element in xml.iterparse(file, ("start", "end")):
+            if element.tag == "TestCase" and event == "start":
+                running = element.get("name")
+            elif element.tag == "TestCase":
+                cases.append(state_of(element))
+                running = None
+            elif element.tag == "OverallResultsCases" and event == "end":
+                whole = True
     except (OSError, xml.ParseError) as error:
-        print(f"the tests did not finish: {error}", file=sys.stderr)
-        return 0, 1, 0
-    outcome = {}
-    for case in root.iter("testcase"):
-        name = case.get("name", "")
-        if not case.get("classname", "").endswith(".global"):
-            name = name.split("/")[0]  # a case with sections is listed as case/section
-        faults = case.findall("failure") + case.findall("error")
-        for fault in faults:
-            print(f"FAILED {case.get('name')}\n    " + "\n    ".join((fault.text or "").strip().splitlines()), file=sys.stderr)
-        state = "failed" if faults else "skipped" if case.find("skipped") is not None else "passed"
-        if outcome.get(name) != "failed":
-            outcome[name] = "passed" if outcome.get(name) == "passed" and state == "skipped" else state
-    states = list(outcome.values())
-    if not states:
-        print("no test ran", file=sys.stderr)
-        return 0, 1, 0
-    return tuple(states.count(state) for state in ("passed", "failed", "skipped"))
+        print(f"the report ends early: {error}", file=sys.stderr)
+    if not whole or not cases:
+        faulty = 1
+        print(f'FAILED "{running}" did not end' if running else "no test ran", file=sys.stderr)
+    return cases.count("passed"), cases.count("failed") + faulty, cases.count("skipped")
+
+
+def state_of(case):
+    result = case.find("OverallResult")
+    if result is None or result.get("success") != "true":
+        print(f'FAILED "{case.get("name")}"', file=sys.stderr)
+        for fault in case.iter():
+            if fault.tag in ("Exception", "Failure", "FatalErrorCondition") or fault.get("success") == "false":
+                place = fault.get("filename") and f"{fault.get('filename')}:{fault.get('line')}: "
+                text = " ".join(part.strip() for part in fault.itertext() if part.strip())
+                if place and fault.tag != "OverallResult":
+                    print(f"    {place}{text}", file=sys.stderr)
+        return "failed"
+    return "skipped" if int(result.get("skips", 0)) else "passed"
 
 
 if __name__ == "__main__":

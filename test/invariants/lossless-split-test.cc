@@ -98,6 +98,11 @@ class TamperingPort final : public MessagePort
         });
     }
 
+    void Abandon() override
+    {
+        Close();
+    }
+
   protected:
     void Transmit(const Message& message) override
     {

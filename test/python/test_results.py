@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """plot and decode-text, on results as a study writes them."""
 
+import io
 import json
 import unittest
+from contextlib import redirect_stdout
 
 from support import FolderTest
 
-from splitllm.plots import Points
+from splitllm.cli import InputError
+from splitllm.plots import Points, plot
 from splitllm.units import measure, written
 
 
@@ -34,9 +37,9 @@ class Units(unittest.TestCase):
 class Plot(FolderTest):
     def plot(self, *points):
         self.write("summary.json", json.dumps({"study": "x", "points": points}))
-        result = self.run_script("plot", self.folder)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return sorted(file.name for file in (self.folder / "plots").glob("*.png"))
+        with redirect_stdout(io.StringIO()):
+            files = plot(self.folder)
+        return sorted(file.name for file in files)
 
     def test_studies_of_every_number_of_swept_keys_are_plotted(self):
         rate, scheme = "links.device-edge.rate", "scheme.name"
@@ -60,11 +63,14 @@ class Plot(FolderTest):
         self.assertEqual({label: len(row) for label, row in plotted.lines().items()}, {"a": 2, "b": 2})
 
     def test_other_files_are_refused_in_one_line(self):
-        for text in ("{", "[]", '{"study": "x", "points": [1]}', '{"points": []}'):
+        for text in ("[]", '{"study": "x", "points": [1]}', '{"points": []}'):
             self.write("summary.json", text)
-            result = self.run_script("plot", self.folder)
-            self.assertEqual((result.returncode, len(result.stderr.splitlines())), (2, 1), result.stderr)
-            self.assertIn("summary.json", result.stderr)
+            with self.assertRaisesRegex(InputError, "summary.json: not a summary"):
+                plot(self.folder)
+        self.write("summary.json", "{")
+        result = self.run_script("plot", self.folder)
+        self.assertEqual((result.returncode, len(result.stderr.splitlines())), (2, 1), result.stderr)
+        self.assertIn("summary.json: cannot be read as JSON", result.stderr)
 
 
 class DecodeText(FolderTest):

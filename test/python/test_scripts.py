@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """check-rooms, the counting of tests, and the steps of the set-up."""
 
+import io
 import os
 import shutil
 import subprocess
 import unittest
+from contextlib import redirect_stderr
 
 from support import ROOT, FolderTest
 
@@ -55,31 +57,29 @@ class CheckRooms(FolderTest):
 
 
 class Counting(FolderTest):
-    def count(self, cases):
-        file = self.write("report.xml", f'<?xml version="1.0"?><testsuites><testsuite>{cases}</testsuite></testsuites>')
-        return read_catch(file)
+    def count(self, cases, end='<OverallResultsCases successes="1" failures="0"/></Catch>'):
+        self.said = io.StringIO()
+        with redirect_stderr(self.said):
+            return read_catch(self.write("report.xml", f'<?xml version="1.0"?><Catch name="tests">{cases}{end}'))
 
-    def setUp(self):
-        super().setUp()
-        silence = open(os.devnull, "w", encoding="utf-8")
-        self.addCleanup(silence.close)
-        stderr = __import__("contextlib").redirect_stderr(silence)
-        stderr.__enter__()
-        self.addCleanup(stderr.__exit__, None, None, None)
-
-    def test_a_case_counts_once_whatever_its_sections(self):
-        cases = (
-            '<testcase classname="t.global" name="one/two"/><testcase classname="t.global" name="one/three"/>'
-            '<testcase classname="t." name="sections/a"/><testcase classname="t." name="sections/b"/>'
-            '<testcase classname="t." name="bad/a"/><testcase classname="t." name="bad/b"><failure>x</failure></testcase>'
-            '<testcase classname="t." name="bad/c"/><testcase classname="t.global" name="s"><skipped/></testcase>'
+    def test_cases_are_counted_by_their_result(self):
+        good = '<TestCase name="a/b"><Section name="s"/><OverallResult success="true"/></TestCase>'
+        skip = '<TestCase name="c"><OverallResult success="true" skips="1"/></TestCase>'
+        bad = (
+            '<TestCase name="d"><Section name="s"><Expression success="false" filename="x.cc" line="7">'
+            '<Original>a == b</Original><Expanded>1 == 2</Expanded></Expression></Section>'
+            '<OverallResult success="false"/></TestCase>'
         )
-        self.assertEqual(self.count(cases), (3, 1, 1))
+        self.assertEqual(self.count(good + skip + good + bad), (2, 1, 1))
+        self.assertEqual(self.said.getvalue(), 'FAILED "d"\n    x.cc:7: a == b 1 == 2\n')
 
-    def test_a_crash_is_a_failure(self):
+    def test_a_crash_is_a_failure_of_the_case_that_ran(self):
+        good = '<TestCase name="a"><OverallResult success="true"/></TestCase>'
+        self.assertEqual(self.count(good + '<TestCase name="crashing"><Section name="s">', ""), (1, 1, 0))
+        self.assertIn('"crashing" did not end', self.said.getvalue())
         self.assertEqual(self.count(""), (0, 1, 0))
-        self.assertEqual(read_catch(self.folder / "none.xml"), (0, 1, 0))
-        self.assertEqual(read_catch(self.write("half.xml", "<testsuites><testsuite><testcase")), (0, 1, 0))
+        with redirect_stderr(io.StringIO()):
+            self.assertEqual(read_catch(self.folder / "none.xml"), (0, 1, 0))
 
 
 class Setup(FolderTest):
