@@ -10,14 +10,17 @@ endif()
 list(APPEND split_llm_definitions SPLITLLM_NS3_VERSION="${NS3_VER}")
 set(private_libraries Eigen3::Eigen nlohmann_json::nlohmann_json Threads::Threads)
 
-# ns-3's default profile optimises for size and its optimized one for speed; the kernels want the same in each.
-set(optimise "$<$<NOT:$<CONFIG:DEBUG>>:-O2>")
-
 # The module's own sources, its tests and its program see the rooms; what includes ns3/*.h does not.
 function(split_llm_configure target)
   target_include_directories(${target} PRIVATE model helper)
-  target_compile_options(${target} PRIVATE ${split_llm_compile_options} ${optimise})
   target_compile_definitions(${target} PRIVATE ${split_llm_definitions})
+  # The same code in every profile of ns-3, whether it optimises for size, for speed or for this machine; only debug
+  # stays debug. ns-3's own headers are not clean under -Wextra.
+  get_target_property(options ${target} COMPILE_OPTIONS)
+  list(REMOVE_ITEM options -march=native -mtune=native)
+  list(APPEND options ${split_llm_compile_options} "$<$<NOT:$<CONFIG:DEBUG>>:-O2>")
+  list(REMOVE_ITEM options -Wextra)
+  set_target_properties(${target} PROPERTIES COMPILE_OPTIONS "${options}")
 endfunction()
 
 set(test_sources)

@@ -12,43 +12,59 @@ namespace splitllm
 namespace
 {
 
-void
-Expect(bool condition, const std::string& message)
+[[noreturn]] void
+Fail(const std::string& message)
 {
-    if (!condition)
-    {
-        throw std::logic_error(message);
-    }
+    throw std::logic_error(message);
 }
 
 void
-ExpectShape(const Tensor& tensor, std::size_t rows, std::size_t cols, const std::string& name)
+ExpectShape(const Tensor& tensor, std::size_t rows, std::size_t cols, const char* name)
 {
-    Expect(tensor.Rows() == rows && tensor.Cols() == cols,
-           name + " is " + std::to_string(tensor.Rows()) + " x " + std::to_string(tensor.Cols()) + " instead of " +
-               std::to_string(rows) + " x " + std::to_string(cols));
+    if (tensor.Rows() != rows || tensor.Cols() != cols)
+    {
+        Fail(std::string(name) + " is " + std::to_string(tensor.Rows()) + " x " + std::to_string(tensor.Cols()) +
+             " instead of " + std::to_string(rows) + " x " + std::to_string(cols));
+    }
 }
 
 void
 ExpectHidden(const ModelConfig& config, const Tensor& hidden)
 {
-    Expect(hidden.Rows() > 0, "hidden state without rows");
+    if (hidden.Rows() == 0)
+    {
+        Fail("hidden state without rows");
+    }
     ExpectShape(hidden, hidden.Rows(), config.hidden, "hidden state");
 }
 
 void
 ExpectLayer(const ModelConfig& config, std::size_t layer)
 {
-    Expect(layer < config.layers,
-           "layer " + std::to_string(layer) + " of a model that has " + std::to_string(config.layers));
+    if (layer >= config.layers)
+    {
+        Fail("layer " + std::to_string(layer) + " of a model that has " + std::to_string(config.layers));
+    }
 }
 
 void
 ExpectPositions(const ModelConfig& config, std::size_t first, std::size_t rows)
 {
-    Expect(first <= config.maxPositions && rows <= config.maxPositions - first,
-           "positions " + std::to_string(first) + " to " + std::to_string(first + rows) + " of a model that has " +
-               std::to_string(config.maxPositions));
+    if (first > config.maxPositions || rows > config.maxPositions - first)
+    {
+        Fail(std::to_string(rows) + " rows from position " + std::to_string(first) + " of a model that has " +
+             std::to_string(config.maxPositions) + " positions");
+    }
+}
+
+void
+ExpectRoom(std::size_t length, std::size_t rows, std::size_t capacity)
+{
+    if (rows > capacity - length)
+    {
+        Fail(std::to_string(rows) + " rows after " + std::to_string(length) + " in a KV cache of " +
+             std::to_string(capacity) + " positions");
+    }
 }
 
 DType
@@ -207,7 +223,7 @@ NameOf(Operation operation)
     case Operation::Sample:
         return "sample";
     }
-    throw std::logic_error("no such operation");
+    Fail("no such operation");
 }
 
 ResidentModel::ResidentModel(ModelConfig config, DType activations)
@@ -234,24 +250,28 @@ KvCache::KvCache(const ModelConfig& config, std::size_t first, std::size_t last,
       m_last(last),
       m_capacity(capacity)
 {
-    Expect(first < last && last <= config.layers && capacity > 0,
-           "KV cache of layers [" + std::to_string(first) + ", " + std::to_string(last) + ") and " +
-               std::to_string(capacity) + " positions for a model of " + std::to_string(config.layers) + " layers");
+    if (first >= last || last > config.layers || capacity == 0)
+    {
+        Fail("KV cache of layers [" + std::to_string(first) + ", " + std::to_string(last) + ") and " +
+             std::to_string(capacity) + " positions for a model of " + std::to_string(config.layers) + " layers");
+    }
     m_lengths.resize(last - first);
 }
 
 std::size_t
 KvCache::Length(std::size_t layer) const
 {
-    Expect(layer >= m_first && layer < m_last, "KV cache does not hold layer " + std::to_string(layer));
+    if (layer < m_first || layer >= m_last)
+    {
+        Fail("KV cache does not hold layer " + std::to_string(layer));
+    }
     return m_lengths[layer - m_first];
 }
 
 void
 KvCache::Grow(std::size_t layer, std::size_t rows)
 {
-    Expect(rows <= m_capacity - Length(layer),
-           std::to_string(rows) + " rows more than the KV cache's " + std::to_string(m_capacity) + " positions");
+    ExpectRoom(Length(layer), rows, m_capacity);
     m_lengths[layer - m_first] += rows;
 }
 
@@ -264,12 +284,17 @@ Computed<Tensor>
 Backend::Embed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position)
 {
     const ModelConfig& config = model.Config();
-    Expect(!tokens.empty(), "no tokens to embed");
+    if (tokens.empty())
+    {
+        Fail("no tokens to embed");
+    }
     ExpectPositions(config, position, tokens.size());
     for (const TokenId token : tokens)
     {
-        Expect(token < config.vocab,
-               "token " + std::to_string(token) + " of a vocabulary of " + std::to_string(config.vocab));
+        if (token >= config.vocab)
+        {
+            Fail("token " + std::to_string(token) + " of a vocabulary of " + std::to_string(config.vocab));
+        }
     }
     const Work work = EmbedWork(config, tokens.size(), SizeOf(m_activations));
     return Timed(Operation::Embed, tokens.size(), work, [&] { return DoEmbed(model, tokens, position); });
@@ -328,9 +353,7 @@ Backend::FinishLayer(const ResidentModel& model,
     ExpectShape(projections.value, rows, config.KvWidth(), "value");
     const std::size_t before = cache.Length(layer);
     ExpectPositions(config, before, rows);
-    Expect(rows <= cache.Capacity() - before,
-           std::to_string(rows) + " rows more than the KV cache's " + std::to_string(cache.Capacity()) +
-               " positions");
+    ExpectRoom(before, rows, cache.Capacity());
     const Work work = FinishLayerWork(config, rows, before, SizeOf(m_activations));
     return Timed(Operation::FinishLayer, rows, work, [&] {
         Tensor next = DoFinishLayer(model, layer, hidden, projections, cache);
@@ -350,7 +373,10 @@ Backend::Head(const ResidentModel& model, const Tensor& hidden)
 Computed<TokenId>
 Backend::Sample(const Tensor& logits, const Sampling& sampling, double uniform)
 {
-    Expect(logits.Rows() == 1 && logits.Cols() > 0, "sampling needs one row of logits");
+    if (logits.Rows() != 1 || logits.Cols() == 0)
+    {
+        Fail("sampling needs one row of logits");
+    }
     const std::uint64_t vocab = logits.Cols();
     const Work work{.flops = (sampling.temperature == 0.0 ? 1 : 5) * vocab,
                     .bytesRead = vocab * SizeOf(m_activations),

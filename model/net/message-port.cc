@@ -78,6 +78,10 @@ MessagePort::Send(Message message, const CriticalPath& path)
         onMessage(RecordOf(message, m_sends));
     }
     Transmit(message);
+    if (HasFailed())
+    {
+        throw ConnectionLost(m_failure);
+    }
 }
 
 void

@@ -158,8 +158,9 @@ ServiceLink::ServiceTime(const Message& message) const
         bytes = cost->second.payloadBytes.value_or(bytes);
     }
     // Integers throughout: 8e9 bytes ns/s overflows 64 bits from 2.3 GB on, hence 128.
-    const auto rate = static_cast<unsigned __int128>(m_config.rate.GetBitRate());
-    const unsigned __int128 nanoseconds = (static_cast<unsigned __int128>(bytes) * 8'000'000'000U + rate - 1) / rate;
+    __extension__ typedef unsigned __int128 Wide;
+    const Wide rate = m_config.rate.GetBitRate();
+    const Wide nanoseconds = (static_cast<Wide>(bytes) * 8'000'000'000U + rate - 1) / rate;
     return startup + NanoSeconds(static_cast<std::int64_t>(nanoseconds));
 }
 

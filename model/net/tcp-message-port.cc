@@ -92,7 +92,7 @@ TcpMessagePort::TcpMessagePort(Ptr<Socket> socket, Direction sends)
                                     }
                                 }),
                                 Callback<void, Ptr<Socket>>(
-                                    [this](Ptr<Socket>) { Break("the connection was reset"); }));
+                                    [this](Ptr<Socket>) { Break("the peer does not answer"); }));
     m_socket->SetRecvCallback(Callback<void, Ptr<Socket>>([this](Ptr<Socket>) { HandleRead(); }));
     m_socket->SetSendCallback(
         Callback<void, Ptr<Socket>, std::uint32_t>([this](Ptr<Socket>, std::uint32_t) { Flush(); }));
@@ -141,6 +141,7 @@ TcpMessagePort::Flush()
         const bool whole = count == packet->GetSize();
         if (m_socket->Send(whole ? packet : packet->CreateFragment(0, count)) < 0)
         {
+            Break("the peer reset the connection"); // which ns-3 reports as an orderly close
             return;
         }
         if (whole)

@@ -31,7 +31,7 @@ Decode(benchmark::State& state, const Kernels& kernels, DType dtype)
     const Kernels::MatMul matMul = dtype == DType::F32   ? kernels.matMulF32
                                    : dtype == DType::F16 ? kernels.matMulF16
                                                          : kernels.matMulBf16;
-    const double limit = bench::ReadBandwidth(threads);
+    const double limit = bench::ReadBandwidth(threads, {weights});
     Team team(threads);
     double best = 0.0;
     for (auto _ : state)

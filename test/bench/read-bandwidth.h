@@ -5,8 +5,12 @@
 #include "compute/cpu/team.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
 #include <vector>
 
 namespace splitllm::bench
@@ -23,41 +27,46 @@ Seconds(const Body& body)
 }
 
 /**
- * Bytes a second that \p threads threads read from memory at best: each sums its part of a buffer that no cache holds,
- * front to back. The limit of what a memory-bound kernel can do, measured in the same run.
+ * Bytes a second that \p threads threads read \p parts from memory at best: each sums its share of every part, front
+ * to back. What a memory-bound kernel over the same bytes cannot exceed, if no cache holds them together.
  */
 inline double
-ReadBandwidth(std::size_t threads)
+ReadBandwidth(std::size_t threads, const std::vector<std::span<const std::byte>>& parts)
 {
-    using Four = float __attribute__((vector_size(16)));
-    constexpr std::size_t kFours = std::size_t{1} << 24; // 256 MiB
+    using Four = std::uint32_t __attribute__((vector_size(16)));
     constexpr std::size_t kSums = 8;
-    static const std::vector<Four> buffer(kFours, Four{1.0F, 1.0F, 1.0F, 1.0F});
     Team team(threads);
     double best = 0.0;
     for (int pass = 0; pass < 5; ++pass)
     {
+        std::atomic<std::size_t> bytes{0};
         const double seconds = Seconds([&] {
             team.Run(threads, true, [&](std::size_t thread, std::size_t) {
                 Four sums[kSums] = {};
-                const std::size_t part = kFours / threads / kSums * kSums;
-                const Four* from = buffer.data() + thread * part;
-                for (std::size_t i = 0; i < part; i += kSums)
+                for (const std::span<const std::byte> part : parts)
                 {
-                    for (std::size_t j = 0; j < kSums; ++j)
+                    const std::size_t share = part.size() / threads / sizeof(sums) * sizeof(sums);
+                    const std::byte* from = part.data() + thread * share;
+                    for (std::size_t i = 0; i < share; i += sizeof(sums))
                     {
-                        sums[j] += from[i + j];
+                        for (std::size_t j = 0; j < kSums; ++j)
+                        {
+                            Four four;
+                            std::memcpy(&four, from + i + j * sizeof(four), sizeof(four));
+                            sums[j] += four;
+                        }
                     }
+                    bytes += share;
                 }
                 for (std::size_t j = 1; j < kSums; ++j)
                 {
                     sums[0] += sums[j];
                 }
-                volatile float sink = sums[0][0];
+                volatile std::uint32_t sink = sums[0][0];
                 static_cast<void>(sink);
             });
         });
-        best = std::max(best, static_cast<double>(kFours * sizeof(Four)) / seconds);
+        best = std::max(best, static_cast<double>(bytes) / seconds);
     }
     return best;
 }
