@@ -125,12 +125,7 @@ ReadServiceKinds(StrictObject& link, LinkSpec& spec)
         const std::optional<MessageKind> kind = MessageKindFromName(name);
         if (!kind)
         {
-            std::string known;
-            for (const std::string& one : MessageKindNames())
-            {
-                known += (known.empty() ? "" : ", ") + one;
-            }
-            kinds.Fail(name, "unknown message kind; accepted: " + known);
+            kinds.Fail(name, "unknown message kind; accepted: " + Joined(MessageKindNames()));
         }
         StrictObject cost = kinds.Object(name);
         ServiceCost& entry = spec.kinds[*kind];

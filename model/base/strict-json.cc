@@ -91,17 +91,6 @@ NumberText(double value)
     return {text, end};
 }
 
-std::string
-Joined(const std::vector<std::string>& names)
-{
-    std::string text;
-    for (const std::string& name : names)
-    {
-        text += (text.empty() ? "" : ", ") + name;
-    }
-    return text.empty() ? "none" : text;
-}
-
 /// Builds the value while the library's parser walks the text, because only here a repeated key can still be seen.
 class Builder : public nlohmann::json_sax<Json>
 {
@@ -278,6 +267,17 @@ class Builder : public nlohmann::json_sax<Json>
 };
 
 } // namespace
+
+std::string
+Joined(const std::vector<std::string>& names)
+{
+    std::string text;
+    for (const std::string& name : names)
+    {
+        text += (text.empty() ? "" : ", ") + name;
+    }
+    return text.empty() ? "none" : text;
+}
 
 Json
 ParseStrictJson(std::string_view text, const std::string& origin)

@@ -18,6 +18,9 @@ namespace splitllm
 
 using Json = nlohmann::ordered_json;
 
+/// "a, b, c", as messages list what is accepted; "none" for nothing.
+std::string Joined(const std::vector<std::string>& names);
+
 /**
  * Parses JSON text. Unlike the library alone it rejects a repeated key, and nesting deeper than any file needs.
  * \throws InputError "ORIGIN:LINE:COLUMN: ..." for malformed text, "ORIGIN: PATH: ..." for a repeated key

@@ -31,17 +31,6 @@ constexpr std::array kRated{DType::F32, DType::F16, DType::BF16, DType::I8};
 constexpr double kMostRate = 1e6;  // TFLOPS and GB/s: a thousand times today's largest accelerator
 constexpr double kMostTime = 1e12; // of a table's milliseconds and a launch's microseconds: within 292 years
 
-std::string
-Joined(const std::vector<std::string>& names)
-{
-    std::string text;
-    for (const std::string& name : names)
-    {
-        text += (text.empty() ? "" : ", ") + name;
-    }
-    return text.empty() ? "none" : text;
-}
-
 void
 RejectUnknown(const StrictObject& object, const std::vector<std::string>& accepted)
 {

@@ -343,7 +343,6 @@ ParseConfig(std::string_view text, const std::string& origin)
 ModelConfig
 NamedShape(std::string_view name, DType dtype)
 {
-    std::string known;
     for (ModelConfig shape : NamedShapes())
     {
         if (shape.name == name)
@@ -351,9 +350,8 @@ NamedShape(std::string_view name, DType dtype)
             shape.dtype = dtype;
             return shape;
         }
-        known += (known.empty() ? "" : ", ") + shape.name;
     }
-    throw InputError("model shape \"" + std::string(name) + "\" is unknown; accepted: " + known);
+    throw InputError("model shape \"" + std::string(name) + "\" is unknown; accepted: " + Joined(ShapeNames()));
 }
 
 std::vector<std::string>

@@ -94,17 +94,18 @@ void
 MessagePort::Deliver(Message message)
 {
     const Direction direction = m_sends == Direction::Up ? Direction::Down : Direction::Up;
-    const std::string which =
-        "message " + std::to_string(message.sequence) + " of session " + std::to_string(message.session);
+    const auto which = [&message] {
+        return "message " + std::to_string(message.sequence) + " of session " + std::to_string(message.session);
+    };
     if (message.sequence != m_received)
     {
-        throw MalformedFrame(which + " came where message " + std::to_string(m_received) + " was due");
+        throw MalformedFrame(which() + " came where message " + std::to_string(m_received) + " was due");
     }
     m_received++;
     const auto journey = Journeys().Arrive(message.session, direction, message.sequence);
     if (!journey)
     {
-        throw MalformedFrame(which + " was never sent");
+        throw MalformedFrame(which() + " was never sent");
     }
     const ns3::Time now = ns3::Simulator::Now();
     if (onMessage)

@@ -20,8 +20,8 @@ namespace splitllm
 /**
  * Messages over an ns-3 TCP socket.
  *
- * Nagle's algorithm is off and every segment is acknowledged at once: with ns-3's defaults (a 200 ms delayed
- * acknowledgement for every second segment) a request and its answer of one segment each would wait for a timer.
+ * Nagle's algorithm is off and every segment is acknowledged at once: with both Nagle and delayed acknowledgements the
+ * last, partly filled segment of a request would wait for a timer of 200 ms. ns-3 delays acknowledgements by default.
  */
 class TcpMessagePort final : public MessagePort
 {

@@ -47,12 +47,7 @@ MakeScheme(const std::string& name, SchemeParts parts)
         }
         return std::make_shared<LInferScheme>(std::move(parts));
     }
-    std::string known;
-    for (const std::string& one : SchemeNames())
-    {
-        known += (known.empty() ? "" : ", ") + one;
-    }
-    throw InputError("unknown scheme \"" + name + "\"; accepted: " + known);
+    throw InputError("unknown scheme \"" + name + "\"; accepted: " + Joined(SchemeNames()));
 }
 
 } // namespace splitllm

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 #include "support/catch.h"
+#include "support/error-of.h"
 #include "support/split-run.h"
 #include "support/test-models.h"
 
-#include "base/input-error.h"
 #include "sim/frame-pool.h"
 
 #include "ns3/nstime.h"
 
 using namespace splitllm;
+using splitllm::test::ErrorOf;
 using splitllm::test::SplitRun;
 using splitllm::test::TestModel;
 
@@ -89,25 +90,14 @@ TEST_CASE("a session that loses its server reports the reason once", "[applicati
 
 TEST_CASE("an unknown scheme, shape, profile or element type says what is accepted", "[applications]")
 {
-    const auto errorOf = [](auto&& call) -> std::string {
-        try
-        {
-            call();
-        }
-        catch (const InputError& error)
-        {
-            return error.what();
-        }
-        return "";
-    };
     SplitLlmHelper llm;
-    CHECK(errorOf([&] { llm.SetShape("llama-8b", "fp16"); }).find("llama-7b") != std::string::npos);
-    CHECK(errorOf([&] { llm.SetShape("llama-7b", "int4"); }) ==
+    CHECK(ErrorOf([&] { llm.SetShape("llama-8b", "fp16"); }).find("llama-7b") != std::string::npos);
+    CHECK(ErrorOf([&] { llm.SetShape("llama-7b", "int4"); }) ==
           "\"int4\" is not an element type; accepted: fp32, fp16, bf16");
     llm.SetShape("llama-7b", "fp16");
     llm.SetScheme("tcl");
-    CHECK(errorOf([&] { llm.GetScheme(); }) == "unknown scheme \"tcl\"; accepted: server, local, linfer");
+    CHECK(ErrorOf([&] { llm.GetScheme(); }) == "unknown scheme \"tcl\"; accepted: server, local, linfer");
     llm.SetScheme("linfer");
-    CHECK(errorOf([&] { llm.GetScheme(); }) ==
+    CHECK(ErrorOf([&] { llm.GetScheme(); }) ==
           "scheme \"linfer\" splits a LoRA adapter off the model: give model.adapter");
 }

@@ -583,22 +583,22 @@ TEST_CASE("A receiver may put into the mailbox it has just received from", "[mai
 TEST_CASE("The frame pool counts frames of every size and gives their memory out again", "[task]")
 {
     const std::size_t before = FramePool::Live();
-    std::vector<std::pair<void*, std::size_t>> frames;
+    std::vector<std::pair<unsigned char*, std::size_t>> frames;
     for (std::size_t bytes = 1; bytes <= 5000; bytes += 61)
     {
-        void* frame = FramePool::Allocate(bytes);
-        std::memset(frame, 0xAB, bytes);
+        auto* frame = static_cast<unsigned char*>(FramePool::Allocate(bytes));
         CHECK(reinterpret_cast<std::uintptr_t>(frame) % alignof(std::max_align_t) == 0);
         frames.emplace_back(frame, bytes);
     }
     CHECK(FramePool::Live() == before + frames.size());
-    // No two overlap.
-    for (const auto& [frame, bytes] : frames)
+    for (std::size_t i = 0; i < frames.size(); i++)
     {
-        std::memset(frame, 0xCD, bytes);
+        std::memset(frames[i].first, static_cast<int>(i), frames[i].second);
     }
-    for (const auto& [frame, bytes] : frames)
+    for (std::size_t i = 0; i < frames.size(); i++)
     {
+        const auto [frame, bytes] = frames[i];
+        CHECK(std::count(frame, frame + bytes, static_cast<unsigned char>(i)) == static_cast<std::ptrdiff_t>(bytes));
         FramePool::Free(frame, bytes);
     }
     CHECK(FramePool::Live() == before);

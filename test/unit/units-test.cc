@@ -1,34 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "base/units.h"
 
-#include "base/input-error.h"
 #include "support/catch.h"
+#include "support/error-of.h"
 
 #include <string>
 
 using namespace splitllm;
+using splitllm::test::ErrorOf;
 using std::chrono::nanoseconds;
-
-namespace
-{
-
-/// The message of the InputError that \p call throws; empty if it throws none.
-template <typename Call>
-std::string
-ErrorOf(Call call)
-{
-    try
-    {
-        call();
-    }
-    catch (const InputError& error)
-    {
-        return error.what();
-    }
-    return "";
-}
-
-} // namespace
 
 TEST_CASE("Byte units are powers of 1000 without an i and of 1024 with it")
 {

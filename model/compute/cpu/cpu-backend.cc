@@ -17,8 +17,11 @@ namespace
 /// Multiply-adds, or elements of a norm, below which waking threads costs more than it saves.
 constexpr std::size_t kWorthSharing = std::size_t{1} << 16;
 
-/// Bytes of weights of one task: they stay in a core's cache while all tokens of a call pass over them.
-constexpr std::size_t kTaskBytes = std::size_t{1} << 17;
+/// Bytes of weights that stay in a core's cache while all tokens of a call pass over them.
+constexpr std::size_t kCachedBytes = std::size_t{1} << 17;
+
+/// Tokens below which the time is that of reading the weights once, for which long runs of memory are best.
+constexpr std::size_t kFewTokens = 4;
 
 /// Query rows whose scores are computed together.
 constexpr std::size_t kQueryRows = 16;
@@ -75,6 +78,17 @@ ShareBegin(std::size_t rows, std::size_t index, std::size_t shares)
     return std::min(rows, lines * index / shares * kLine);
 }
 
+/// The memory of \p buffer, grown to at least \p size elements of any content.
+float*
+AtLeast(std::vector<float>& buffer, std::size_t size)
+{
+    if (buffer.size() < size)
+    {
+        buffer.resize(size);
+    }
+    return buffer.data();
+}
+
 } // namespace
 
 CpuBackend::CpuBackend(std::size_t threads, const Kernels& kernels)
@@ -128,14 +142,17 @@ CpuBackend::DoProject(const ResidentModel& model, std::size_t layer, const Tenso
     ExpectNumbers(hidden);
     const ModelConfig& config = model.Config();
     const CpuLayer& weights = Own<const CpuModel>(model).layers[layer];
-    Projections projections{.input = Normalised(config, weights.attentionNorm, hidden),
+    Projections projections{.input = Tensor::Zeros(hidden.Rows(), config.hidden),
                             .query = Tensor::Zeros(hidden.Rows(), config.QueryWidth()),
                             .key = Tensor::Zeros(hidden.Rows(), config.KvWidth()),
                             .value = Tensor::Zeros(hidden.Rows(), config.KvWidth())};
-    Multiply(projections.input,
-             {{&weights.query, &projections.query},
-              {&weights.key, &projections.key},
-              {&weights.value, &projections.value}});
+    float* input = projections.input.Values().data();
+    Normalise(config, weights.attentionNorm, hidden, input);
+    Multiply(input,
+             hidden.Rows(),
+             {{&weights.query, projections.query.Values().data()},
+              {&weights.key, projections.key.Values().data()},
+              {&weights.value, projections.value.Values().data()}});
     return projections;
 }
 
@@ -161,9 +178,9 @@ CpuBackend::LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& 
     }
     const CpuLinear down{weights.a, {}};
     const CpuLinear up{weights.b, {}};
-    Tensor inner = Tensor::Zeros(input.Rows(), weights.a.shape[0]);
-    Multiply(input, {{&down, &inner}});
-    Multiply(inner, {{&up, &update}});
+    std::vector<float> inner(input.Rows() * weights.a.shape[0]);
+    Multiply(input.Values().data(), input.Rows(), {{&down, inner.data()}});
+    Multiply(inner.data(), input.Rows(), {{&up, update.Values().data()}});
     for (float& value : update.Values())
     {
         value *= scaling;
@@ -186,29 +203,31 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
     const CpuLayer& weights = Own<const CpuModel>(model).layers[layer];
     const std::size_t rows = hidden.Rows();
 
-    const Tensor attended = Attend(config, layer, projections, Own<CpuKvCache>(cache));
+    Attend(config, layer, projections, Own<CpuKvCache>(cache));
     Tensor next = Tensor::Zeros(rows, config.hidden);
-    Multiply(attended, {{&weights.output, &next}});
+    Multiply(m_scratch.attended.data(), rows, {{&weights.output, next.Values().data()}});
     next += hidden;
 
-    const Tensor normed = Normalised(config, weights.mlpNorm, next);
-    Tensor inner = Tensor::Zeros(rows, config.ffn);
+    float* normed = AtLeast(m_scratch.normed, next.Elements());
+    Normalise(config, weights.mlpNorm, next, normed);
+    const std::size_t width = config.ffn;
+    float* inner = AtLeast(m_scratch.inner, rows * width);
     if (config.family == Family::Llama)
     {
-        Tensor up = Tensor::Zeros(rows, config.ffn);
-        Multiply(normed, {{&weights.gate, &inner}, {&weights.up, &up}});
-        m_team.Run(rows, inner.Elements() >= kWorthSharing, [&](std::size_t i, std::size_t) {
-            m_kernels.siluTimes(inner.Row(i).data(), up.Row(i).data(), config.ffn);
+        float* up = AtLeast(m_scratch.up, rows * width);
+        Multiply(normed, rows, {{&weights.gate, inner}, {&weights.up, up}});
+        m_team.Run(rows, rows * width >= kWorthSharing, [&](std::size_t i, std::size_t) {
+            m_kernels.siluTimes(inner + i * width, up + i * width, width);
         });
     }
     else
     {
-        Multiply(normed, {{&weights.up, &inner}});
-        std::ranges::transform(inner.Values(), inner.Values().begin(), [](float x) { return x > 0.0F ? x : 0.0F; });
+        Multiply(normed, rows, {{&weights.up, inner}});
+        std::transform(inner, inner + rows * width, inner, [](float x) { return x > 0.0F ? x : 0.0F; });
     }
-    Tensor mlp = Tensor::Zeros(rows, config.hidden);
-    Multiply(inner, {{&weights.down, &mlp}});
-    next += mlp;
+    float* mlp = AtLeast(m_scratch.mlp, next.Elements());
+    Multiply(inner, rows, {{&weights.down, mlp}});
+    std::ranges::transform(next.Values(), std::span(mlp, next.Elements()), next.Values().begin(), std::plus<>());
     return next;
 }
 
@@ -217,14 +236,15 @@ CpuBackend::DoHead(const ResidentModel& model, const Tensor& hidden)
 {
     ExpectNumbers(hidden);
     const CpuModel& weights = Own<const CpuModel>(model);
-    const Tensor normed = Normalised(model.Config(), weights.finalNorm, hidden);
+    float* normed = AtLeast(m_scratch.normed, hidden.Elements());
+    Normalise(model.Config(), weights.finalNorm, hidden, normed);
     Tensor logits = Tensor::Zeros(hidden.Rows(), model.Config().vocab);
-    Multiply(normed, {{&weights.head, &logits}});
+    Multiply(normed, hidden.Rows(), {{&weights.head, logits.Values().data()}});
     return logits;
 }
 
 void
-CpuBackend::Multiply(const Tensor& input, std::initializer_list<Product> products)
+CpuBackend::Multiply(const float* input, std::size_t tokens, std::initializer_list<Product> products)
 {
     struct Part
     {
@@ -234,20 +254,20 @@ CpuBackend::Multiply(const Tensor& input, std::initializer_list<Product> product
         std::size_t end;
     };
 
-    const std::size_t n = input.Cols();
-    const std::size_t tokens = input.Rows();
     std::size_t multiplyAdds = 0;
     std::vector<Part> parts;
     for (const Product& product : products)
     {
-        const DType dtype = product.linear->weight.dtype;
-        const std::size_t out = product.result->Cols();
-        const std::size_t shares = RoundUp(out * n * SizeOf(dtype) / kTaskBytes + 1, m_team.Threads());
-        multiplyAdds += out * n * tokens;
+        const ArrayView& weight = product.linear->weight;
+        const std::size_t out = weight.shape[0];
+        const std::size_t bytes = weight.Elements() * SizeOf(weight.dtype);
+        const std::size_t least = tokens < kFewTokens ? 2 * m_team.Threads() : bytes / kCachedBytes + 1;
+        const std::size_t shares = RoundUp(least, m_team.Threads());
+        multiplyAdds += weight.Elements() * tokens;
         for (std::size_t i = 0; i < shares; ++i)
         {
             parts.push_back({&product,
-                             MatMulOf(m_kernels, dtype),
+                             MatMulOf(m_kernels, weight.dtype),
                              ShareBegin(out, i, shares),
                              ShareBegin(out, i + 1, shares)});
         }
@@ -256,41 +276,39 @@ CpuBackend::Multiply(const Tensor& input, std::initializer_list<Product> product
         const auto [product, matMul, begin, end] = parts[task];
         const ArrayView& weight = product->linear->weight;
         const std::vector<float>& bias = product->linear->bias;
-        const std::size_t out = product->result->Cols();
-        float* y = product->result->Values().data();
+        const std::size_t out = weight.shape[0];
+        const std::size_t n = weight.shape[1];
         const std::byte* rows = weight.data + begin * n * SizeOf(weight.dtype);
-        matMul(rows, end - begin, n, input.Values().data(), tokens, y + begin, out);
+        matMul(rows, end - begin, n, input, tokens, product->result + begin, out);
         for (std::size_t t = 0; t < tokens && !bias.empty(); ++t)
         {
             for (std::size_t r = begin; r < end; ++r)
             {
-                y[t * out + r] += bias[r];
+                product->result[t * out + r] += bias[r];
             }
         }
     });
 }
 
-Tensor
-CpuBackend::Normalised(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden)
+void
+CpuBackend::Normalise(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden, float* normed)
 {
     const auto eps = static_cast<float>(config.normEps);
-    Tensor normed = Tensor::Zeros(hidden.Rows(), hidden.Cols());
+    const std::size_t n = hidden.Cols();
     m_team.Run(hidden.Rows(), hidden.Elements() >= kWorthSharing, [&](std::size_t i, std::size_t) {
         const float* x = hidden.Row(i).data();
-        float* y = normed.Row(i).data();
         if (norm.shift.empty())
         {
-            m_kernels.rmsNorm(x, norm.scale.data(), eps, hidden.Cols(), y);
+            m_kernels.rmsNorm(x, norm.scale.data(), eps, n, normed + i * n);
         }
         else
         {
-            m_kernels.layerNorm(x, norm.scale.data(), norm.shift.data(), eps, hidden.Cols(), y);
+            m_kernels.layerNorm(x, norm.scale.data(), norm.shift.data(), eps, n, normed + i * n);
         }
     });
-    return normed;
 }
 
-Tensor
+void
 CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache)
 {
     const std::size_t rows = projections.query.Rows();
@@ -302,16 +320,16 @@ CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projectio
     const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(headDim)));
     cache.Append(layer, projections.key, projections.value);
 
-    Tensor attended = Tensor::Zeros(rows, config.QueryWidth());
     const std::size_t blockQueries = std::min(rows, kQueryRows) * group;
-    std::vector<float> queries(m_team.Threads() * blockQueries * headDim);
-    std::vector<float> scores(m_team.Threads() * blockQueries * positions);
+    float* attended = AtLeast(m_scratch.attended, rows * config.QueryWidth());
+    float* queries = AtLeast(m_scratch.queries, m_team.Threads() * blockQueries * headDim);
+    float* scores = AtLeast(m_scratch.scores, m_team.Threads() * blockQueries * positions);
     const auto attend = [&](std::size_t task, std::size_t worker) {
         const std::size_t kvHead = task % config.kvHeads;
         const std::size_t first = task / config.kvHeads * kQueryRows;
         const std::size_t last = std::min(rows, first + kQueryRows);
-        float* q = queries.data() + worker * blockQueries * headDim;
-        float* s = scores.data() + worker * blockQueries * positions;
+        float* q = queries + worker * blockQueries * headDim;
+        float* s = scores + worker * blockQueries * positions;
         for (std::size_t i = first; i < last; ++i)
         {
             for (std::size_t g = 0; g < group; ++g)
@@ -332,12 +350,11 @@ CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projectio
             {
                 m_kernels.softmax(rowScores + g * positions, context);
             }
-            float* to = attended.Row(i).data() + kvHead * group * headDim;
+            float* to = attended + i * config.QueryWidth() + kvHead * group * headDim;
             m_kernels.weightedSum(rowScores, positions, group, values, context, headDim, to);
         }
     };
     m_team.Run(config.kvHeads * blocks, config.QueryWidth() * rows * positions >= kWorthSharing, attend);
-    return attended;
 }
 
 } // namespace splitllm

@@ -11,6 +11,7 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
+#include <vector>
 
 namespace splitllm
 {
@@ -50,21 +51,34 @@ class CpuBackend final : public Backend
     Tensor DoHead(const ResidentModel& model, const Tensor& hidden) override;
 
   private:
-    /// A matrix and where its product goes.
+    /// A matrix and where its product goes: tokens x out.
     struct Product
     {
         const CpuLinear* linear;
-        Tensor* result; //!< rows x out
+        float* result;
     };
 
-    /// The results of \p products for the same \p input, in one pass over all their weights.
-    void Multiply(const Tensor& input, std::initializer_list<Product> products);
-    Tensor Normalised(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden);
+    /// Intermediate results, kept from call to call because fresh memory costs more than it seems.
+    struct Scratch
+    {
+        std::vector<float> queries;
+        std::vector<float> scores;
+        std::vector<float> attended;
+        std::vector<float> normed;
+        std::vector<float> inner;
+        std::vector<float> up;
+        std::vector<float> mlp;
+    };
 
-    /// Appends keys and values to \p cache and returns the attended values, w x q.
-    Tensor Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache);
+    /// The results of \p products for the same \p input (tokens x in), in one pass over all their weights.
+    void Multiply(const float* input, std::size_t tokens, std::initializer_list<Product> products);
+    void Normalise(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden, float* normed);
+
+    /// Appends keys and values to \p cache and leaves the attended values, w x q, in the scratch memory.
+    void Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache);
     Tensor LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& input, std::size_t width);
 
+    Scratch m_scratch;
     Team m_team;
     const Kernels& m_kernels;
 };

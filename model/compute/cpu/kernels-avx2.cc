@@ -46,7 +46,7 @@ First(std::size_t count, int offset)
 struct V
 {
     static constexpr int kRows = 2;
-    static constexpr int kTokens = 2;
+    static constexpr int kTokens = 3;
     static constexpr int kColumns = 2;
     static constexpr int kQueries = 3;
 
