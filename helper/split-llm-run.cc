@@ -198,7 +198,7 @@ ParseOptions(int argc, char* argv[])
     const auto knobs = options.study.empty() ? std::vector<std::pair<std::string, std::string>>{}
                                              : Knobs(options.study, options.folders);
 
-    ns3::CommandLine cmd;
+    ns3::CommandLine cmd(__FILE__);
     cmd.Usage("Runs a split-LLM study: --study=FILE, results into --out=DIR.");
     std::vector<std::string> known{"study", "out", "models", "profiles", "prompts", "threads", "set"};
     cmd.AddValue("study", "the study, a JSON file", options.study);

@@ -10,6 +10,19 @@ namespace splitllm
 namespace
 {
 
+// gcc tells of the address sanitizer by a macro, clang by a feature.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kReuses = false;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+constexpr bool kReuses = false;
+#else
+constexpr bool kReuses = true;
+#endif
+#else
+constexpr bool kReuses = true;
+#endif
+
 constexpr std::size_t kClassBytes = 64;
 constexpr std::size_t kClasses = 32; // frames up to 2 KiB
 
@@ -37,9 +50,7 @@ struct FreeLists
     }
 };
 
-#ifndef __SANITIZE_ADDRESS__
 FreeLists g_free;
-#endif
 std::size_t g_live = 0;
 
 std::size_t
@@ -54,9 +65,8 @@ void*
 FramePool::Allocate(std::size_t bytes)
 {
     g_live++;
-#ifndef __SANITIZE_ADDRESS__
     const std::size_t sizeClass = ClassOf(bytes);
-    if (sizeClass < kClasses)
+    if (kReuses && sizeClass < kClasses)
     {
         if (FreeFrame* frame = g_free.heads[sizeClass])
         {
@@ -65,7 +75,6 @@ FramePool::Allocate(std::size_t bytes)
         }
         return ::operator new((sizeClass + 1) * kClassBytes);
     }
-#endif
     return ::operator new(bytes);
 }
 
@@ -73,14 +82,12 @@ void
 FramePool::Free(void* frame, std::size_t bytes) noexcept
 {
     g_live--;
-#ifndef __SANITIZE_ADDRESS__
     const std::size_t sizeClass = ClassOf(bytes);
-    if (sizeClass < kClasses)
+    if (kReuses && sizeClass < kClasses)
     {
         g_free.heads[sizeClass] = new (frame) FreeFrame{g_free.heads[sizeClass]};
         return;
     }
-#endif
     ::operator delete(frame);
 }
 

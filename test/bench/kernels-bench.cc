@@ -93,21 +93,14 @@ Attention(benchmark::State& state, const Kernels& kernels)
     }
 }
 
-} // namespace
-
-int
-main(int argc, char** argv)
-{
+[[maybe_unused]] const bool kRegistered = [] {
     for (const Kernels* kernels : SupportedKernels())
     {
-        if (kernels == SupportedKernels().front() && SupportedKernels().size() > 1)
-        {
-            continue; // the reference is not meant to be fast
-        }
-        const std::string isa(kernels->name);
+        const std::string name = "kernels/" + std::string(kernels->name);
         for (const DType dtype : {DType::BF16, DType::F16, DType::F32})
         {
-            benchmark::RegisterBenchmark((isa + "/decode/" + std::string(NameOf(dtype))).c_str(), Decode, *kernels, dtype)
+            const std::string decode = name + "/decode/" + std::string(NameOf(dtype));
+            benchmark::RegisterBenchmark(decode.c_str(), Decode, *kernels, dtype)
                 ->ArgName("threads")
                 ->Arg(1)
                 ->Arg(static_cast<std::int64_t>(Cores()))
@@ -115,18 +108,18 @@ main(int argc, char** argv)
                 ->Unit(benchmark::kMillisecond)
                 ->UseRealTime();
         }
-        benchmark::RegisterBenchmark((isa + "/prefill/bf16").c_str(), Prefill, *kernels)
+        benchmark::RegisterBenchmark((name + "/prefill/bf16").c_str(), Prefill, *kernels)
             ->ArgName("columns")
             ->Arg(576)
             ->Arg(1536)
             ->Unit(benchmark::kMicrosecond);
-        benchmark::RegisterBenchmark((isa + "/attention").c_str(), Attention, *kernels)
+        benchmark::RegisterBenchmark((name + "/attention").c_str(), Attention, *kernels)
             ->ArgName("group")
             ->Arg(1)
             ->Arg(3)
             ->Unit(benchmark::kMicrosecond);
     }
-    benchmark::Initialize(&argc, argv);
-    benchmark::RunSpecifiedBenchmarks();
-    return 0;
-}
+    return true;
+}();
+
+} // namespace

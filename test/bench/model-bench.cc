@@ -147,29 +147,26 @@ Prefill(benchmark::State& state)
     state.counters["GFLOP_per_s"] = best * linear * 1e-9;
 }
 
-} // namespace
+const auto kCores = static_cast<std::int64_t>(Cores());
 
-int
-main(int argc, char** argv)
-{
-    const auto cores = static_cast<std::int64_t>(Cores());
-    benchmark::RegisterBenchmark("decode", Decode)
-        ->ArgName("threads")
-        ->Arg(1)
-        ->Arg(cores)
-        ->Iterations(8)
-        ->Unit(benchmark::kMillisecond)
-        ->UseRealTime();
-    benchmark::RegisterBenchmark("prefill", Prefill)
-        ->ArgNames({"threads", "tokens"})
-        ->Args({1, 400})
-        ->Args({cores, 400})
-        ->Args({cores, 4})
-        ->Args({cores, 16})
-        ->Iterations(6)
-        ->Unit(benchmark::kMillisecond)
-        ->UseRealTime();
-    benchmark::Initialize(&argc, argv);
-    benchmark::RunSpecifiedBenchmarks();
-    return 0;
-}
+BENCHMARK(Decode)
+    ->Name("model/decode")
+    ->ArgName("threads")
+    ->Arg(1)
+    ->Arg(kCores)
+    ->Iterations(8)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+BENCHMARK(Prefill)
+    ->Name("model/prefill")
+    ->ArgNames({"threads", "tokens"})
+    ->Args({1, 400})
+    ->Args({kCores, 400})
+    ->Args({kCores, 4})
+    ->Args({kCores, 16})
+    ->Iterations(6)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+} // namespace

@@ -179,7 +179,8 @@ class ReferenceTransformer
         for (std::size_t head = 0; head < m_config.heads; ++head)
         {
             const auto kvHead = static_cast<Eigen::Index>(head / (m_config.heads / m_config.kvHeads));
-            const auto q = query.middleCols(static_cast<Eigen::Index>(head) * dim, dim);
+            const auto first = static_cast<Eigen::Index>(head) * dim;
+            const auto q = query.middleCols(first, dim);
             Matrix scores = q * key.middleCols(kvHead * dim, dim).transpose() / std::sqrt(static_cast<double>(dim));
             for (Eigen::Index i = 0; i < scores.rows(); ++i)
             {
@@ -187,7 +188,7 @@ class ReferenceTransformer
                 scores.row(i) = (scores.row(i).array() - scores.row(i).maxCoeff()).exp();
                 scores.row(i) /= scores.row(i).sum();
             }
-            attended.middleCols(static_cast<Eigen::Index>(head) * dim, dim) = scores * value.middleCols(kvHead * dim, dim);
+            attended.middleCols(first, dim) = scores * value.middleCols(kvHead * dim, dim);
         }
         hidden += Apply(weights.output, attended);
 

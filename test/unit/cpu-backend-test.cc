@@ -43,7 +43,8 @@ ScaledLlama()
     config.name = "scaled-llama";
     config.heads = config.kvHeads = 3;
     config.headDim = 16;
-    config.ropeScaling = RopeScaling{.factor = 8.0, .lowFreqFactor = 1.0, .highFreqFactor = 4.0, .originalMaxPositions = 64.0};
+    config.ropeScaling =
+        RopeScaling{.factor = 8.0, .lowFreqFactor = 1.0, .highFreqFactor = 4.0, .originalMaxPositions = 64.0};
     config.tiedHead = true;
     config.dtype = DType::F32;
     return config;

@@ -27,8 +27,7 @@ class Padded
   public:
     Padded(std::size_t size, std::size_t shift, T nan)
         : m_all(size + 2 * kPadding + shift, nan),
-          m_begin(kPadding + shift),
-          m_size(size)
+          m_begin(kPadding + shift)
     {
     }
 
@@ -43,12 +42,10 @@ class Padded
         return {reinterpret_cast<const char*>(m_all.data()), m_all.size() * sizeof(T)};
     }
 
-
   private:
     static constexpr std::size_t kPadding = 32;
     std::vector<T> m_all;
     std::size_t m_begin;
-    std::size_t m_size;
 };
 
 using Floats = Padded<float>;
@@ -172,7 +169,8 @@ TEST_CASE("A dot product rounds once for each multiply-add")
 
 TEST_CASE("The tail of a dot product leaves the other lanes alone")
 {
-    // Every product underflows to -0, and so does every lane; fma(0, 0, lane) on a lane without a tail would make it +0.
+    // Every product underflows to -0, and so does every lane; fma(0, 0, lane) on a lane without a tail would make
+    // it +0.
     const std::vector<float> a(17, -0x1p-149F);
     const std::vector<float> b(17, 0x1p-149F);
     for (const Kernels* kernels : SupportedKernels())

@@ -200,7 +200,10 @@ TEST_CASE("LoRA's work counts A and B of all three projections")
     const auto deltas = backend.Adapt(*adapter, 1, Tensor::Phantom(3, 10));
     CHECK(deltas.work == Work{3 * (2 * 108 + 24), 2 * 108 + 4 * 30, 4 * 3 * 24, 6});
 
-    Projections projections{Tensor::Phantom(3, 10), Tensor::Phantom(3, 12), Tensor::Phantom(3, 6), Tensor::Phantom(3, 6)};
+    Projections projections{.input = Tensor::Phantom(3, 10),
+                            .query = Tensor::Phantom(3, 12),
+                            .key = Tensor::Phantom(3, 6),
+                            .value = Tensor::Phantom(3, 6)};
     const auto merged = backend.Merge(std::move(projections), deltas.value);
     CHECK(merged.value.input.Cols() == 10);
     CHECK(merged.work == Work{72, 2 * 4 * 72, 4 * 72, 3});

@@ -18,8 +18,8 @@ constexpr float kPolynomial[] = {1.9875691500e-4F,
                                  4.1665795894e-2F,
                                  1.6666665459e-1F,
                                  5.0000001201e-1F};
-constexpr float kLargest = 88.7228317F;   //!< exp is infinite above
-constexpr float kSmallest = -104.0F;      //!< exp is zero below (half the smallest subnormal is e^-103.97)
+constexpr float kLargest = 88.7228317F; //!< exp is infinite above
+constexpr float kSmallest = -104.0F;    //!< exp is zero below (half the smallest subnormal is e^-103.97)
 
 } // namespace splitllm::expf32
 

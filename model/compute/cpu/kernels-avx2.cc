@@ -182,31 +182,23 @@ InfinityAbove(V x, float limit, V y)
             _mm256_blendv_ps(y.high, infinity, _mm256_cmp_ps(x.high, bound, _CMP_GT_OQ))};
 }
 
-/// Four lanes: lane i is the sum of lanes i, i + 4, i + 8, i + 12, added as the tree says.
-inline __m128
-Fold(V v)
-{
-    const __m256 eight = _mm256_add_ps(v.low, v.high);
-    return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-}
-
-inline void
-Sum4(V a, V b, V c, V d, float* to)
-{
-    __m128 a4 = Fold(a);
-    __m128 b4 = Fold(b);
-    __m128 c4 = Fold(c);
-    __m128 d4 = Fold(d);
-    _MM_TRANSPOSE4_PS(a4, b4, c4, d4);
-    _mm_storeu_ps(to, _mm_add_ps(_mm_add_ps(a4, c4), _mm_add_ps(b4, d4)));
-}
-
 inline float
 Sum(V v)
 {
-    const __m128 four = Fold(v);
+    const __m256 eight = _mm256_add_ps(v.low, v.high);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+template <int R>
+inline void
+StoreSums(const V (&sums)[R], float* to)
+{
+    for (int r = 0; r < R; ++r)
+    {
+        to[r] = Sum(sums[r]);
+    }
 }
 
 inline float

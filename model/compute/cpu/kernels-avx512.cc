@@ -170,27 +170,6 @@ InfinityAbove(V x, float limit, V y)
     return {_mm512_mask_mov_ps(y.lanes, above, _mm512_set1_ps(__builtin_inff()))};
 }
 
-/// Lane i of the result's quarter q is the sum of vector q's lanes i, i + 4, i + 8, i + 12, added as the tree says.
-inline __m512
-Quarters(V a, V b, V c, V d)
-{
-    const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a.lanes, b.lanes, 0x44),
-                                    _mm512_shuffle_f32x4(a.lanes, b.lanes, 0xEE));
-    const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c.lanes, d.lanes, 0x44),
-                                    _mm512_shuffle_f32x4(c.lanes, d.lanes, 0xEE));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
-}
-
-inline void
-Sum4(V a, V b, V c, V d, float* to)
-{
-    __m512 v = Quarters(a, b, c, d);
-    v = _mm512_add_ps(v, _mm512_permute_ps(v, 0x4E));
-    v = _mm512_add_ps(v, _mm512_permute_ps(v, 0xB1));
-    const __m512i firsts = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
-    _mm_storeu_ps(to, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, v)));
-}
-
 inline float
 Sum(V v)
 {
@@ -198,6 +177,33 @@ Sum(V v)
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+template <int R>
+inline void
+StoreSums(const V (&sums)[R], float* to)
+{
+    for (int r = 0; r < R; ++r)
+    {
+        to[r] = Sum(sums[r]);
+    }
+}
+
+/// Four at once: a quarter of the register for each.
+inline void
+StoreSums(const V (&sums)[4], float* to)
+{
+    const auto pair = [](V a, V b) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(a.lanes, b.lanes, 0x44),
+                             _mm512_shuffle_f32x4(a.lanes, b.lanes, 0xEE));
+    };
+    const __m512 ab = pair(sums[0], sums[1]);
+    const __m512 cd = pair(sums[2], sums[3]);
+    __m512 v = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
+    v = _mm512_add_ps(v, _mm512_permute_ps(v, 0x4E));
+    v = _mm512_add_ps(v, _mm512_permute_ps(v, 0xB1));
+    const __m512i firsts = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
+    _mm_storeu_ps(to, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, v)));
 }
 
 inline float

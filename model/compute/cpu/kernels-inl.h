@@ -8,24 +8,24 @@
  * V has: Zero(), All(x), Load(p), LoadPart(p, count) (the other lanes are 0), Store(p), StorePart(p, count),
  * + - * /, Fma(a, b, c) = a * b + c, Max, Round (half to even), PowerOfTwo (of integers in [-126, 127]), KeepPart(a, b,
  * count) = a in the first count lanes and b in the others, ZeroBelow(x, limit, y) = x < limit ? 0 : y, InfinityAbove,
- * Sum(v), Largest(v) and Sum4(v, p), which stores four sums. kRows x kTokens accumulators fit its registers.
+ * Sum(v), Largest(v) and StoreSums(vectors, p). Its registers hold kRows x kTokens and kQueries x kColumns sums.
  */
 
 constexpr std::size_t kLanes = 16;
 
-/// One row x token tile of a product: R weight rows by T tokens, R a multiple of 4 or less than 4.
+/// One tile of a product: R weight rows by T tokens.
 template <int R, int T, typename W>
 inline void
 Tile(const W* w, std::size_t n, const float* x, float* y, std::size_t yStride)
 {
-    V sums[R][T];
+    V sums[T][R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t)
     {
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t)
+        for (int r = 0; r < R; ++r)
         {
-            sums[r][t] = V::Zero();
+            sums[t][r] = V::Zero();
         }
     }
     std::size_t i = 0;
@@ -44,7 +44,7 @@ Tile(const W* w, std::size_t n, const float* x, float* y, std::size_t yStride)
 #pragma GCC unroll 8
             for (int t = 0; t < T; ++t)
             {
-                sums[r][t] = Fma(row, columns[t], sums[r][t]);
+                sums[t][r] = Fma(row, columns[t], sums[t][r]);
             }
         }
     }
@@ -58,29 +58,14 @@ Tile(const W* w, std::size_t n, const float* x, float* y, std::size_t yStride)
             for (int t = 0; t < T; ++t)
             {
                 const V column = V::LoadPart(x + t * n + i, rest);
-                sums[r][t] = KeepPart(Fma(row, column, sums[r][t]), sums[r][t], rest);
+                sums[t][r] = KeepPart(Fma(row, column, sums[t][r]), sums[t][r], rest);
             }
         }
     }
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t)
     {
-        if constexpr (R % 4 == 0)
-        {
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r += 4)
-            {
-                Sum4(sums[r][t], sums[r + 1][t], sums[r + 2][t], sums[r + 3][t], y + t * yStride + r);
-            }
-        }
-        else
-        {
-#pragma GCC unroll 8
-            for (int r = 0; r < R; ++r)
-            {
-                y[t * yStride + r] = Sum(sums[r][t]);
-            }
-        }
+        StoreSums(sums[t], y + t * yStride);
     }
 }
 

@@ -13,7 +13,7 @@ namespace
 /// m_left's value that ends the helpers.
 constexpr std::uint32_t kStop = std::numeric_limits<std::uint32_t>::max();
 
-/// Waits until \p value is not \p old: awake for some ten microseconds, because a layer's jobs follow closely, then asleep.
+/// Waits until \p value is not \p old: awake for some ten microseconds, as a layer's jobs follow closely, then asleep.
 void
 WaitWhile(const std::atomic<std::uint32_t>& value, std::uint32_t old)
 {
