@@ -33,12 +33,17 @@ TokenId
 Greedy(std::span<const float> logits)
 {
     assert(!logits.empty());
-    std::size_t best = 0;
-    for (std::size_t i = 1; i < logits.size(); ++i)
+    const auto isNumber = [](float value) { return !std::isnan(value); };
+    const auto first = std::ranges::find_if(logits, isNumber);
+    std::size_t best = first == logits.end() ? 0 : static_cast<std::size_t>(first - logits.begin());
+    // The largest value stays in a register: this runs over the whole vocabulary for every token.
+    float largest = logits[best];
+    for (std::size_t i = best + 1; i < logits.size(); ++i)
     {
-        if (logits[i] > logits[best] || (std::isnan(logits[best]) && !std::isnan(logits[i])))
+        if (logits[i] > largest)
         {
             best = i;
+            largest = logits[i];
         }
     }
     return static_cast<TokenId>(best);
