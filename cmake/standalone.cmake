@@ -30,7 +30,7 @@ if(SPLIT_LLM_SANITIZE)
 endif()
 
 find_package(ns3 REQUIRED COMPONENTS ${split_llm_ns3_modules}) # its package accepts no version but its own
-if(ns3_VERSION VERSION_LESS 3.42)
+if(ns3_VERSION MATCHES "^[0-9.]+$" AND ns3_VERSION VERSION_LESS 3.42) # a development version is "3.dev"
   message(FATAL_ERROR "split-llm needs ns-3 3.42 or newer, found ${ns3_VERSION} in ${ns3_DIR}")
 endif()
 list(APPEND split_llm_definitions SPLITLLM_NS3_VERSION="${ns3_VERSION}")
@@ -73,7 +73,14 @@ function(split_llm_clean_closure)
   endwhile()
 endfunction()
 
-list(TRANSFORM split_llm_ns3_modules PREPEND ns3:: OUTPUT_VARIABLE ns3_targets)
+set(ns3_targets)
+foreach(module IN LISTS split_llm_ns3_modules)
+  if(TARGET ns3::${module})
+    list(APPEND ns3_targets ns3::${module})
+  else()
+    list(APPEND ns3_targets ns3::lib${module}) # its name up to ns-3 3.43
+  endif()
+endforeach()
 split_llm_clean_closure(${ns3_targets})
 
 # Public headers under the names that module users write and that they have in an ns-3 tree.
