@@ -139,6 +139,12 @@ TEST_CASE("A request and its answer of one segment each take one round trip", "[
     }
 }
 
+TEST_CASE("A full segment fits the link's packets", "[tcp]")
+{
+    CHECK(TcpMessagePort::SegmentBytes(1500) == 1448);
+    CHECK(TcpMessagePort::SegmentBytes(9000) == 8948);
+}
+
 TEST_CASE("A request and its answer of several segments take one round trip and their serialisation", "[tcp]")
 {
     const DataRate rate("100Mbps");
@@ -467,6 +473,21 @@ TEST_CASE("A peer that goes on sending after its session was lost does not keep 
         CHECK(pair.servers.at(0)->inbox.end == Inbox::End::Lost);
         CHECK(lastPacket < Seconds(10)); // nobody probes a window that stays closed
     }
+}
+
+TEST_CASE("A peer that goes on sending to a port that was destroyed does not keep the simulation running", "[tcp]")
+{
+    TcpPair pair{DataRate("10Gbps"), MilliSeconds(1)};
+    pair.Listen();
+    pair.Connect().Send(1, Payload::Phantom(40 << 20));
+    Simulator::Schedule(MilliSeconds(10), [&] { pair.servers.at(0)->Destroy(); });
+    Time lastPacket;
+    pair.devices.Get(0)->TraceConnectWithoutContext(
+        "PhyTxEnd", Callback<void, Ptr<const Packet>>([&](Ptr<const Packet>) { lastPacket = Simulator::Now(); }));
+    Simulator::Stop(Hours(1));
+    Simulator::Run();
+    CHECK(lastPacket < Seconds(10));
+    CHECK(UnderWay() == 1);
 }
 
 TEST_CASE("After a reset, sends are refused, and what was under way stays accounted for", "[tcp]")
