@@ -19,7 +19,7 @@ namespace
 
 constexpr std::uint32_t kBufferBytes = 16 << 20; // more than any bandwidth-delay product studied here
 
-/// Reads what nobody wants. Unread, it would close the window, and the peer would probe that for ever.
+/// Reads what nobody wants. Unread, it would close the window, and the peer would wait or probe for ever.
 void
 Discard(Ptr<Socket> socket)
 {
