@@ -3,6 +3,7 @@
 
 #include "net/tcp-message-port.h"
 #include "schemes/scheme.h"
+#include "sim/end-simulation.h"
 
 #include "ns3/abort.h"
 #include "ns3/log.h"
@@ -164,10 +165,6 @@ SplitLlmApplication::HandleEnd(const Session& session, std::exception_ptr error)
     std::ostringstream where;
     where << m_name << " at " << Simulator::Now().As(Time::S) << ", session " << session.id << ", request "
           << session.request << ": ";
-    const auto endSimulation = [](const auto& cause) {
-        // Thrown by an event of its own, so that it leaves Simulator::Run() and not a coroutine.
-        Simulator::ScheduleNow([cause] { throw cause; });
-    };
     try
     {
         std::rethrow_exception(error);
@@ -186,11 +183,11 @@ SplitLlmApplication::HandleEnd(const Session& session, std::exception_ptr error)
     }
     catch (const OutOfMemory& cause)
     {
-        endSimulation(NodeOutOfMemory(m_name, where.str() + cause.what()));
+        EndSimulation(NodeOutOfMemory(m_name, where.str() + cause.what()));
     }
     catch (const std::exception& cause)
     {
-        endSimulation(RoleError(where.str() + cause.what()));
+        EndSimulation(RoleError(where.str() + cause.what()));
     }
 }
 

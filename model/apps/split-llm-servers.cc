@@ -3,6 +3,7 @@
 
 #include "net/tcp-message-port.h"
 #include "schemes/scheme.h"
+#include "sim/end-simulation.h"
 
 #include "ns3/abort.h"
 #include "ns3/inet-socket-address.h"
@@ -91,7 +92,8 @@ ServerApplication::StartApplication()
     }
     catch (const OutOfMemory& cause)
     {
-        throw NodeOutOfMemory(Machine().name, Machine().name + " cannot hold the model: " + cause.what());
+        EndSimulation(NodeOutOfMemory(Machine().name, Machine().name + " cannot hold the model: " + cause.what()));
+        return;
     }
     for (std::unique_ptr<MessagePort>& port : std::exchange(m_attached, {}))
     {
