@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "metrics.h"
 
+#include "answers.h"
+#include "base/deterministic-math.h"
 #include "llm/config.h"
 
 #include <algorithm>
@@ -86,7 +88,7 @@ AddTokenMetrics(Metrics& metrics, const std::vector<const TokenRecord*>& tokens)
 
 /// Whole responses: all their tokens, the prompt's work included.
 void
-AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs, std::uint32_t newTokens)
+AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
 {
     std::vector<double> firstTokens;
     std::vector<double> responses;
@@ -102,7 +104,7 @@ AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs, std::u
             {
                 firstTokens.push_back(Milliseconds(row.token.latency));
             }
-            if (row.token.position == newTokens)
+            if (row.token.last)
             {
                 responses.push_back(seconds);
             }
@@ -159,6 +161,46 @@ AddMemoryMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
     }
 }
 
+/// Answers against the reference answers: those generated freely, and how likely the reference ones are.
+void
+AddQualityMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
+{
+    std::vector<double> divergences;
+    std::vector<double> agreements;
+    std::vector<double> likelihoods;
+    std::vector<double> matches;
+    std::vector<double> overlaps;
+    for (const RunRecords& run : runs)
+    {
+        for (const QualityRow& row : run.quality)
+        {
+            divergences.push_back(row.klNats);
+            agreements.push_back(row.agrees ? 1.0 : 0.0);
+            likelihoods.push_back(row.nll);
+        }
+        for (const RequestRow& row : run.requests)
+        {
+            const std::vector<TokenId>& answer = study.requests[row.prompt].answer;
+            if (!answer.empty() && !study.shapeMode && !row.generated.empty())
+            {
+                matches.push_back(ExactMatch(row.generated, answer, study.stop) ? 1.0 : 0.0);
+                overlaps.push_back(TokenF1(row.generated, answer, study.stop));
+            }
+        }
+    }
+    if (!divergences.empty())
+    {
+        metrics.emplace_back("quality.kl_nats", Mean(divergences));
+        metrics.emplace_back("quality.top1_agreement", Mean(agreements));
+        metrics.emplace_back("quality.perplexity", deterministic::Exp(Mean(likelihoods)));
+    }
+    if (!matches.empty())
+    {
+        metrics.emplace_back("quality.exact_match", Mean(matches));
+        metrics.emplace_back("quality.f1", Mean(overlaps));
+    }
+}
+
 } // namespace
 
 std::optional<double>
@@ -198,7 +240,7 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
                 later.push_back(&row.token);
             }
         }
-        for (const DecisionRecord& decision : run.decisions)
+        for (const DecisionRow& decision : run.decisions)
         {
             cells += 1.0;
             offloaded += decision.offloaded ? 1.0 : 0.0;
@@ -213,13 +255,14 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
         tokens += static_cast<double>(run.tokens.size());
     }
     AddTokenMetrics(metrics, later);
-    AddResponseMetrics(metrics, runs, study.newTokens);
+    AddResponseMetrics(metrics, runs);
     AddDirections(metrics, "wire_bytes", wire, 1.0);
     if (cells > 0.0)
     {
         metrics.emplace_back("offload_ratio", offloaded / cells);
         metrics.emplace_back("return_ratio", returned / cells);
     }
+    AddQualityMetrics(metrics, study, runs);
     AddMemoryMetrics(metrics, runs);
     metrics.emplace_back("server_busy_s", busy);
     metrics.emplace_back("tokens", tokens);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "recorder.h"
 
+#include <limits>
 #include <utility>
 
 namespace splitllm
@@ -41,16 +42,37 @@ Recorder::OnToken(const TokenRecord& record)
             m_timelineTokens--;
         }
     }
+    if (record.request >= m_records.requests.size())
+    {
+        m_records.requests.resize(record.request + 1);
+    }
+    m_records.requests[record.request].generated.push_back(record.token);
     m_onToken();
 }
 
 void
 Recorder::OnDecision(const DecisionRecord& record)
 {
-    m_records.decisions.push_back(record);
-    auto& [offloaded, returned] = m_decided[record.session];
-    offloaded += record.offloaded ? 1 : 0;
-    returned += record.returned ? 1 : 0;
+    const std::tuple cell(record.session, record.request, record.position, record.layer);
+    if (record.tier == 1)
+    {
+        m_cells[cell] = m_records.decisions.size();
+        const double none = std::numeric_limits<double>::quiet_NaN();
+        m_records.decisions.push_back({.session = record.session,
+                                       .request = record.request,
+                                       .position = record.position,
+                                       .layer = record.layer,
+                                       .offloaded = record.yes,
+                                       .returned = false,
+                                       .scores = {record.score, none}});
+    }
+    else
+    {
+        DecisionRow& row = m_records.decisions.at(m_cells.at(cell));
+        row.returned = record.yes;
+        row.scores[1] = record.score;
+    }
+    m_decided[record.session].at(record.tier - 1) += record.yes ? 1 : 0;
 }
 
 void

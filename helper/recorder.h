@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace splitllm
@@ -24,6 +25,34 @@ struct TokenRow
     std::uint32_t returned = 0;
 };
 
+/// What was decided about one layer and token.
+struct DecisionRow
+{
+    std::uint32_t session;
+    std::uint32_t request;
+    std::uint32_t position; //!< in the sequence, from 0
+    std::uint16_t layer;    //!< from 1
+    bool offloaded;         //!< the layer's input went to the device
+    bool returned;          //!< the device's result came back
+    std::array<double, 2> scores; //!< of tier 1 and 2; NaN without one
+};
+
+/// One request of a run.
+struct RequestRow
+{
+    std::size_t prompt = 0; //!< index in Study::requests
+    std::vector<std::uint32_t> generated;
+};
+
+/// How a scheme does along a reference answer, for one token of it.
+struct QualityRow
+{
+    std::uint32_t request;
+    double klNats; //!< KL divergence of the scheme's distribution from the full model's
+    bool agrees;   //!< both think the same token most likely
+    double nll;    //!< negative log-likelihood of the reference's token under the scheme, nats
+};
+
 /// Peak bytes by use, and the peak of their sum.
 struct MemoryPeaks
 {
@@ -35,7 +64,9 @@ struct MemoryPeaks
 struct RunRecords
 {
     std::vector<TokenRow> tokens;
-    std::vector<DecisionRecord> decisions;
+    std::vector<DecisionRow> decisions;
+    std::vector<RequestRow> requests;      //!< by index
+    std::vector<QualityRow> quality;       //!< empty unless the study asks for it
     std::array<std::uint64_t, kDirections> wireBytes{};    //!< at the network devices
     std::array<std::uint64_t, kDirections> headerBytes{};  //!< of messages sent
     std::array<std::uint64_t, kDirections> payloadBytes{}; //!< of messages sent
@@ -73,11 +104,19 @@ class Recorder
         return m_records;
     }
 
+    const RunRecords& Records() const
+    {
+        return m_records;
+    }
+
   private:
     RunRecords m_records;
     std::uint32_t m_timelineTokens;
     std::function<void()> m_onToken;
     std::map<std::uint32_t, std::array<std::uint32_t, 2>> m_decided; //!< offloaded and returned, by session
+
+    /// Where in the records a cell's row is, by session, request, position and layer.
+    std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t, std::uint16_t>, std::size_t> m_cells;
 };
 
 } // namespace splitllm

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "results.h"
 
+#include "answers.h"
 #include "base/input-error.h"
 
 #include <algorithm>
@@ -20,10 +21,26 @@ namespace splitllm
 namespace
 {
 
+/// A swept value as people read it: of an object its label, or its name.
 std::string
 Text(const Json& value)
 {
+    for (const char* key : {"label", "name"})
+    {
+        if (value.is_object() && value.contains(key) && value[key].is_string())
+        {
+            return value[key].get<std::string>();
+        }
+    }
     return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+std::string
+Number(double value)
+{
+    char text[64];
+    std::snprintf(text, sizeof(text), "%.6g", value);
+    return text;
 }
 
 Json
@@ -90,13 +107,53 @@ WriteTokens(std::ostream& stream, const std::vector<PointResult>& points)
 void
 WriteDecisions(std::ostream& stream, const std::vector<PointResult>& points)
 {
-    stream << "point,repetition,session,request,position,layer,offloaded,returned\n";
+    stream << "point,repetition,session,request,position,layer,offloaded,returned,score_1,score_2\n";
     ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
-        for (const DecisionRecord& decision : run.decisions)
+        for (const DecisionRow& decision : run.decisions)
         {
             stream << point << ',' << repetition << ',' << decision.session << ',' << decision.request << ','
                    << decision.position << ',' << decision.layer << ',' << decision.offloaded << ','
-                   << decision.returned << '\n';
+                   << decision.returned;
+            for (const double score : decision.scores)
+            {
+                stream << ',' << (std::isnan(score) ? "" : Number(score));
+            }
+            stream << '\n';
+        }
+    });
+}
+
+void
+WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    stream << "point,repetition,request,prompt,group,tokens,exact_match,f1,kl_nats,nll,top1_agreement,answer_tokens\n";
+    ForEachRun(points, [&](std::size_t point, std::size_t repetition, const RunRecords& run) {
+        const Study& study = points[point].study;
+        for (std::size_t r = 0; r < run.requests.size(); r++)
+        {
+            const RequestRow& row = run.requests[r];
+            const RequestSpec& spec = study.requests[row.prompt];
+            stream << point << ',' << repetition << ',' << r << ',' << spec.id << ',' << spec.group << ','
+                   << row.generated.size();
+            if (spec.answer.empty())
+            {
+                stream << ",,";
+            }
+            else
+            {
+                stream << ',' << ExactMatch(row.generated, spec.answer, study.stop) << ','
+                       << Number(TokenF1(row.generated, spec.answer, study.stop));
+            }
+            const std::optional<AnswerQuality> quality = QualityOf(run.quality, r);
+            if (quality)
+            {
+                stream << ',' << Number(quality->klNats) << ',' << Number(quality->nll) << ','
+                       << Number(quality->agreement) << ',' << quality->tokens << '\n';
+            }
+            else
+            {
+                stream << ",,,,\n";
+            }
         }
     });
 }
@@ -116,7 +173,7 @@ WriteTimelines(std::ostream& stream, const std::vector<PointResult>& points)
 
 /// A cell of the terminal's table: \p format applied to a metric, or a dash.
 std::string
-Cell(const PointResult& point, const std::string& metric, double scale, const char* format)
+CellOf(const PointResult& point, const std::string& metric, double scale, const char* format)
 {
     const std::optional<double> value = Find(point.metrics, metric);
     if (!value)
@@ -125,14 +182,6 @@ Cell(const PointResult& point, const std::string& metric, double scale, const ch
     }
     char text[64];
     std::snprintf(text, sizeof(text), format, *value * scale);
-    return text;
-}
-
-std::string
-Number(double value)
-{
-    char text[64];
-    std::snprintf(text, sizeof(text), "%.6g", value);
     return text;
 }
 
@@ -171,6 +220,7 @@ ResultsFolder::Write(const std::string& study, const std::vector<PointResult>& p
         {"summary.json", [&](std::ostream& stream) { stream << SummaryOf(study, points).dump(2) << '\n'; }},
         {"tokens.csv", [&](std::ostream& stream) { WriteTokens(stream, points); }},
         {"decisions.csv", [&](std::ostream& stream) { WriteDecisions(stream, points); }},
+        {"requests.csv", [&](std::ostream& stream) { WriteRequests(stream, points); }},
         {"timeline.json", [&](std::ostream& stream) { WriteTimelines(stream, points); }},
         {"run.json", [&](std::ostream& stream) { stream << run.dump(2) << '\n'; }},
     };
@@ -231,6 +281,29 @@ PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
     {
         header.emplace_back(column);
     }
+    // What is compared with reference answers, where there are some.
+    struct QualityColumn
+    {
+        const char* metric;
+        const char* title;
+        double scale;
+        const char* format;
+    };
+    std::vector<QualityColumn> qualities;
+    for (const QualityColumn& column : {QualityColumn{"quality.kl_nats", "KL nats", 1.0, "%.4f"},
+                                        QualityColumn{"quality.top1_agreement", "top-1 %", 100.0, "%.1f"},
+                                        QualityColumn{"quality.perplexity", "perplexity", 1.0, "%.3f"},
+                                        QualityColumn{"quality.exact_match", "EM %", 100.0, "%.1f"},
+                                        QualityColumn{"quality.f1", "F1 %", 100.0, "%.1f"}})
+    {
+        if (std::ranges::any_of(points, [&](const PointResult& point) {
+                return Find(point.metrics, column.metric).has_value();
+            }))
+        {
+            qualities.push_back(column);
+            header.emplace_back(column.title);
+        }
+    }
     rows.push_back(header);
     for (const PointResult& point : points)
     {
@@ -239,18 +312,22 @@ PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
         {
             row.push_back(Text(swept.second));
         }
-        row.push_back(Cell(point, "ttft_ms.mean", 1.0, "%.2f"));
-        row.push_back(Cell(point, "token_latency_ms.mean", 1.0, "%.3f"));
-        row.push_back(Cell(point, "token_latency_ms.p95", 1.0, "%.3f"));
+        row.push_back(CellOf(point, "ttft_ms.mean", 1.0, "%.2f"));
+        row.push_back(CellOf(point, "token_latency_ms.mean", 1.0, "%.3f"));
+        row.push_back(CellOf(point, "token_latency_ms.p95", 1.0, "%.3f"));
         for (const std::string& component : components)
         {
-            row.push_back(Cell(point, "component_ms." + component + ".mean", 1.0, "%.3f"));
+            row.push_back(CellOf(point, "component_ms." + component + ".mean", 1.0, "%.3f"));
         }
-        row.push_back(Cell(point, "payload_bytes_per_token.up", 1.0, "%.0f"));
-        row.push_back(Cell(point, "payload_bytes_per_token.down", 1.0, "%.0f"));
+        row.push_back(CellOf(point, "payload_bytes_per_token.up", 1.0, "%.0f"));
+        row.push_back(CellOf(point, "payload_bytes_per_token.down", 1.0, "%.0f"));
         const double messages = Find(point.metrics, "messages_per_token.up").value_or(0.0) +
                                 Find(point.metrics, "messages_per_token.down").value_or(0.0);
         row.push_back(Number(messages));
+        for (const QualityColumn& column : qualities)
+        {
+            row.push_back(CellOf(point, column.metric, column.scale, column.format));
+        }
         rows.push_back(std::move(row));
     }
     std::vector<std::size_t> widths(header.size(), 0);

@@ -23,6 +23,7 @@
 #include "ns3/point-to-point-net-device.h"
 #include "ns3/pointer.h"
 #include "ns3/queue-size.h"
+#include "ns3/random-variable-stream.h"
 #include "ns3/rng-seed-manager.h"
 #include "ns3/simulation-singleton.h"
 #include "ns3/simulator.h"
@@ -32,7 +33,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace splitllm
@@ -46,6 +49,7 @@ namespace
 // Streams below this are left to ns-3's own models.
 constexpr int64_t kSessionStreams = 1 << 24;
 constexpr int64_t kLossStreams = 1 << 23;
+constexpr int64_t kOrderStream = 1 << 22;
 
 /// Makes ns-3 number the streams that it chooses itself from the start again. ns-3 3.42 has no call for that; links and
 /// applications here are given their streams.
@@ -67,6 +71,17 @@ class Run
     ~Run();
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
+
+    /// The requests of the workload, in the order in which they are asked.
+    std::vector<UserRequest> Requests();
+
+    /// The reference answer to a request.
+    const std::vector<TokenId>& AnswerTo(const UserRequest& request) const;
+
+    /// Deals \p requests to the users in turn.
+    void Ask(std::vector<UserRequest> requests);
+
+    void OnLogits(std::function<void(const LogitsRecord&)> callback);
 
     RunRecords Execute();
 
@@ -90,6 +105,7 @@ class Run
     std::string m_serverName;
     Ptr<EdgeServer> m_server;
     std::vector<Ptr<UserDevice>> m_users;
+    std::function<void(const LogitsRecord&)> m_onLogits;
 };
 
 Run::Run(const Study& study,
@@ -124,8 +140,9 @@ Run::Run(const Study& study,
         m_llm.SetModel(model.folder);
         m_llm.SetAdapter(model.adapterFolder);
     }
-    m_llm.SetScheme(study.scheme);
-    m_llm.SetWireType(study.wire);
+    m_llm.SetScheme(study.scheme.name);
+    m_llm.SetPolicy(study.scheme.policy, study.scheme.firstLayer);
+    m_llm.SetWireType(study.scheme.wire);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
     m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
@@ -194,10 +211,64 @@ Run::InstallUsers(const NodeSpec& spec)
         user->TraceConnectWithoutContext("Token", MakeCallback(&Recorder::OnToken, &m_recorder));
         m_users.push_back(user);
     }
-    for (std::uint32_t r = 0; r < m_study.requests.size(); r++)
+}
+
+std::vector<UserRequest>
+Run::Requests()
+{
+    std::vector<std::size_t> order(m_study.requests.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    if (m_study.shuffled)
     {
-        m_users[r % m_users.size()]->AddRequest(
-            {.index = r, .prompt = m_study.requests[r].prompt, .newTokens = m_study.newTokens});
+        auto uniform = CreateObject<UniformRandomVariable>();
+        uniform->SetStream(kOrderStream);
+        for (std::size_t i = order.size() - 1; i > 0; i--)
+        {
+            std::swap(order[i], order[uniform->GetInteger(0, static_cast<std::uint32_t>(i))]);
+        }
+    }
+    std::vector<UserRequest> requests;
+    std::vector<RequestRow>& rows = m_recorder.Records().requests;
+    rows.clear();
+    for (std::uint32_t r = 0; r < m_study.requestCount; r++)
+    {
+        rows.push_back({.prompt = order[r], .generated = {}});
+        requests.push_back({.index = r,
+                            .prompt = m_study.requests[order[r]].prompt,
+                            .newTokens = m_study.newTokens,
+                            .stop = m_study.stop,
+                            .forced = {}});
+    }
+    return requests;
+}
+
+const std::vector<TokenId>&
+Run::AnswerTo(const UserRequest& request) const
+{
+    return m_study.requests[m_recorder.Records().requests.at(request.index).prompt].answer;
+}
+
+void
+Run::Ask(std::vector<UserRequest> requests)
+{
+    for (UserRequest& request : requests)
+    {
+        m_users[request.index % m_users.size()]->AddRequest(std::move(request));
+    }
+}
+
+void
+Run::OnLogits(std::function<void(const LogitsRecord&)> callback)
+{
+    m_onLogits = std::move(callback);
+    const Callback<void, const LogitsRecord&> call([this](const LogitsRecord& record) { m_onLogits(record); });
+    for (const Ptr<UserDevice>& user : m_users)
+    {
+        user->TraceConnectWithoutContext("Logits", call);
+    }
+    if (m_server)
+    {
+        m_server->TraceConnectWithoutContext("Logits", call);
     }
 }
 
@@ -328,7 +399,28 @@ Run::Execute()
 RunRecords
 Simulate(const Study& study, std::uint32_t repetition, std::uint32_t threads, const std::function<void()>& onToken)
 {
-    return Run(study, repetition, threads, onToken).Execute();
+    Run run(study, repetition, threads, onToken);
+    run.Ask(run.Requests());
+    return run.Execute();
+}
+
+void
+SimulateAlongAnswers(const Study& study,
+                     std::uint32_t repetition,
+                     std::uint32_t threads,
+                     const std::function<void(const LogitsRecord&)>& onLogits)
+{
+    Run run(study, repetition, threads, [] {});
+    std::vector<UserRequest> requests = run.Requests();
+    for (UserRequest& request : requests)
+    {
+        request.forced = run.AnswerTo(request);
+        request.newTokens = static_cast<std::uint32_t>(request.forced.size());
+        request.stop.clear();
+    }
+    run.Ask(std::move(requests));
+    run.OnLogits(onLogits);
+    run.Execute();
 }
 
 } // namespace splitllm

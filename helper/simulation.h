@@ -24,6 +24,16 @@ RunRecords Simulate(const Study& study,
                     std::uint32_t threads,
                     const std::function<void()>& onToken);
 
+/**
+ * The same run along the reference answers, whatever is generated (teacher forcing): what the scheme makes of the
+ * prefixes that the full model is compared on.
+ * \param onLogits called with every distribution that the scheme chooses from, in the order of the answer's tokens
+ */
+void SimulateAlongAnswers(const Study& study,
+                          std::uint32_t repetition,
+                          std::uint32_t threads,
+                          const std::function<void(const LogitsRecord&)>& onLogits);
+
 } // namespace splitllm
 
 #endif // SPLITLLM_SIMULATION_H

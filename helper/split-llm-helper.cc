@@ -42,6 +42,7 @@ struct SplitLlmHelper::Parts
     std::uint32_t adapterRank = 0;
     DType adapterDtype = DType::F16;
     std::string schemeName = "linfer";
+    SchemeOptions schemeOptions;
     DType wire = DType::F16;
     Sampling sampling;
     std::filesystem::path profiles = SPLITLLM_PROFILE_DIR;
@@ -86,7 +87,7 @@ SplitLlmHelper::Parts::Load()
             parts.adapter = backend->Resident(Adapter::Load(adapterFolder, model->config), model->config);
         }
     }
-    scheme = MakeScheme(schemeName, std::move(parts));
+    scheme = MakeScheme(schemeName, std::move(parts), schemeOptions);
 }
 
 SplitLlmHelper::SplitLlmHelper()
@@ -136,6 +137,13 @@ void
 SplitLlmHelper::SetScheme(const std::string& name)
 {
     m_parts->schemeName = name;
+}
+
+void
+SplitLlmHelper::SetPolicy(std::shared_ptr<const OffloadPolicy> policy, bool firstLayer)
+{
+    m_parts->schemeOptions.policy = std::move(policy);
+    m_parts->schemeOptions.firstLayer = firstLayer;
 }
 
 void

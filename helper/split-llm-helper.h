@@ -17,6 +17,7 @@ namespace splitllm
 {
 
 class DeviceProfile;
+class OffloadPolicy;
 
 /**
  * Installs the applications of one split model on nodes of a topology that you built.
@@ -54,8 +55,11 @@ class SplitLlmHelper
     /// A phantom adapter of that rank (shape mode).
     void SetAdapterShape(std::uint32_t rank, const std::string& dtype);
 
-    /// "server", "local" or "linfer".
+    /// "server", "local", "linfer", "dlora" or "tlc".
     void SetScheme(const std::string& name);
+
+    /// What decides about the cells of "tlc" and "dlora". \param firstLayer whether about those of layer 1 as well
+    void SetPolicy(std::shared_ptr<const OffloadPolicy> policy, bool firstLayer = false);
 
     /// Element type of tensors between nodes: "fp32", "fp16" (default) or "bf16".
     void SetWireType(const std::string& dtype);

@@ -10,6 +10,7 @@
  * files, the table to standard output, progress and errors to standard error.
  */
 
+#include "answers.h"
 #include "base/input-error.h"
 #include "results.h"
 #include "simulation.h"
@@ -178,7 +179,7 @@ RejectUnknown(const std::vector<std::string>& args, const std::vector<std::strin
         {
             throw InputError("\"" + arg +
                              "\": unknown option; accepted: --study, --out, --set=PATH=VALUE, --models, --profiles, "
-                             "--prompts, --threads, --KEY=VALUE for a key of the study, and ns-3's own (--help)");
+                             "--prompts, --calibrators, --threads, --KEY=VALUE for a key of the study, and ns-3's own (--help)");
         }
     }
 }
@@ -194,18 +195,20 @@ ParseOptions(int argc, char* argv[])
     std::string models = Peek(args, "models").value_or(environment != nullptr ? environment : SPLITLLM_MODEL_DIR);
     std::string profiles = Peek(args, "profiles").value_or(SPLITLLM_PROFILE_DIR);
     std::string prompts = Peek(args, "prompts").value_or(SPLITLLM_PROMPT_DIR);
-    options.folders = {models, profiles, prompts};
+    std::string calibrators = Peek(args, "calibrators").value_or(SPLITLLM_CALIBRATOR_DIR);
+    options.folders = {models, profiles, prompts, calibrators};
     const auto knobs = options.study.empty() ? std::vector<std::pair<std::string, std::string>>{}
                                              : Knobs(options.study, options.folders);
 
     ns3::CommandLine cmd(__FILE__);
     cmd.Usage("Runs a split-LLM study: --study=FILE, results into --out=DIR.");
-    std::vector<std::string> known{"study", "out", "models", "profiles", "prompts", "threads", "set"};
+    std::vector<std::string> known{"study", "out", "models", "profiles", "prompts", "calibrators", "threads", "set"};
     cmd.AddValue("study", "the study, a JSON file", options.study);
     cmd.AddValue("out", "folder for the results; without it only the table is printed", options.out);
     cmd.AddValue("models", "folder with model and adapter folders", models);
     cmd.AddValue("profiles", "folder with hardware profiles", profiles);
     cmd.AddValue("prompts", "folder with prompt sets", prompts);
+    cmd.AddValue("calibrators", "folder with calibrators", calibrators);
     cmd.AddValue("threads", "threads of the CPU backend, 0 for all cores; never changes a result", options.threads);
     const auto override = [&options](const std::string& path, const std::string& value) {
         options.overrides.emplace_back(path, value);
@@ -278,6 +281,18 @@ RunInformation(const Options& options, const std::vector<PointResult>& points, d
             {"host", host}};
 }
 
+/// Tokens that one run of \p study takes at most: those generated, and those that quality is judged by.
+std::size_t
+TokensOf(const Study& study)
+{
+    std::size_t tokens = std::size_t{study.requestCount} * study.newTokens;
+    for (std::size_t r = 0; r < study.requestCount && study.quality; r++)
+    {
+        tokens += study.requests[r].answer.size();
+    }
+    return tokens;
+}
+
 int
 RunStudy(const Options& options)
 {
@@ -289,7 +304,7 @@ RunStudy(const Options& options)
     {
         Json json = PointOf(file, set);
         PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}};
-        tokens += result.study.requests.size() * result.study.newTokens * result.study.repeat;
+        tokens += TokensOf(result.study) * result.study.repeat;
         results.push_back(std::move(result));
     }
     std::optional<ResultsFolder> folder;
@@ -305,8 +320,13 @@ RunStudy(const Options& options)
         {
             for (std::uint32_t repetition = 0; repetition < result.study.repeat; repetition++)
             {
-                result.runs.push_back(
-                    Simulate(result.study, repetition, options.threads, [&progress] { progress.Token(); }));
+                const auto onToken = [&progress] { progress.Token(); };
+                RunRecords& run =
+                    result.runs.emplace_back(Simulate(result.study, repetition, options.threads, onToken));
+                if (result.study.quality && run.outOfMemory.empty())
+                {
+                    run.quality = JudgeQuality(result.study, repetition, options.threads, run.requests, onToken);
+                }
             }
             result.metrics = ComputeMetrics(result.study, result.runs);
         }

@@ -6,11 +6,14 @@
 #include "llm/adapter.h"
 #include "llm/config.h"
 #include "llm/model.h"
+#include "policy/calibrator.h"
+#include "policy/offload-policies.h"
 #include "schemes/scheme.h"
 
 #include <algorithm>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <set>
 #include <sstream>
@@ -190,8 +193,25 @@ ReadLink(StrictObject& links, const std::string& name, const std::vector<NodeSpe
     return link;
 }
 
+/// A list of token ids, at least one.
+std::vector<TokenId>
+ReadTokens(StrictObject& object, const std::string& key)
+{
+    std::vector<TokenId> tokens;
+    const Json& list = object.Raw(key);
+    const auto isToken = [](const Json& token) {
+        return token.is_number_unsigned() && token.get<std::uint64_t>() <= std::numeric_limits<TokenId>::max();
+    };
+    if (!list.is_array() || list.empty() || !std::ranges::all_of(list, isToken))
+    {
+        object.Fail(key, "must be a list of at least one token id");
+    }
+    std::ranges::transform(list, std::back_inserter(tokens), [](const Json& token) { return token.get<TokenId>(); });
+    return tokens;
+}
+
 std::vector<RequestSpec>
-ReadPromptFile(StrictObject& workload, std::uint64_t requests, const StudyFolders& folders)
+ReadPromptFile(StrictObject& workload, std::uint64_t requests, bool shuffled, const StudyFolders& folders)
 {
     const std::string name = workload.String("prompts");
     const std::filesystem::path file = Resolve(name + (name.ends_with(".jsonl") ? "" : ".jsonl"), folders.prompts);
@@ -207,29 +227,29 @@ ReadPromptFile(StrictObject& workload, std::uint64_t requests, const StudyFolder
         const std::string origin = file.string() + ":" + std::to_string(number);
         Json json = ParseStrictJson(line, origin);
         StrictObject object(json, origin);
-        RequestSpec prompt{.id = object.String("id"), .prompt = {}};
+        RequestSpec prompt{.id = object.String("id"), .group = {}, .prompt = {}, .answer = {}};
         object.String("text");
-        for (const Json& token : object.Raw("tokens"))
+        prompt.prompt = ReadTokens(object, "tokens");
+        if (object.Has("group"))
         {
-            if (!token.is_number_unsigned() || token.get<std::uint64_t>() > std::numeric_limits<TokenId>::max())
-            {
-                object.Fail("tokens", "must be a list of token ids");
-            }
-            prompt.prompt.push_back(token.get<TokenId>());
+            prompt.group = object.String("group");
+        }
+        if (object.Has("answer"))
+        {
+            object.String("answer_text");
+            prompt.answer = ReadTokens(object, "answer");
         }
         object.Finish();
-        if (prompt.prompt.empty())
-        {
-            object.Fail("tokens", "must hold at least one token id");
-        }
         prompts.push_back(std::move(prompt));
     }
     if (prompts.empty())
     {
         workload.Fail("prompts", file.string() + " holds no prompts");
     }
+    // A drawn order draws from the whole file.
+    const std::size_t count = shuffled ? prompts.size() : static_cast<std::size_t>(requests);
     std::vector<RequestSpec> all;
-    for (std::uint64_t i = 0; i < requests; i++)
+    for (std::size_t i = 0; i < std::max<std::size_t>(count, requests); i++)
     {
         all.push_back(prompts[i % prompts.size()]);
     }
@@ -248,7 +268,10 @@ ReadPromptLengths(StrictObject& workload)
         entry.Finish();
         for (std::uint64_t i = 0; i < requests; i++)
         {
-            all.push_back({.id = std::to_string(tokens) + "-tokens", .prompt = std::vector<TokenId>(tokens, 0)});
+            all.push_back({.id = std::to_string(tokens) + "-tokens",
+                           .group = {},
+                           .prompt = std::vector<TokenId>(tokens, 0),
+                           .answer = {}});
         }
     }
     if (all.empty())
@@ -259,7 +282,7 @@ ReadPromptLengths(StrictObject& workload)
 }
 
 void
-ReadWorkload(StrictObject& object, Study& study, const StudyFolders& folders)
+ReadWorkload(StrictObject& object, Study& study, const ModelConfig& config, const StudyFolders& folders)
 {
     StrictObject workload = object.Object("workload");
     if (workload.Has("prompt_tokens"))
@@ -269,11 +292,30 @@ ReadWorkload(StrictObject& object, Study& study, const StudyFolders& folders)
             workload.Fail("prompt_tokens", "prompts without text need mode \"shape\"; numeric mode takes \"prompts\"");
         }
         study.requests = ReadPromptLengths(workload);
+        study.requestCount = static_cast<std::uint32_t>(study.requests.size());
     }
     else
     {
-        const std::uint64_t requests = workload.Integer("requests", 1, 1'000'000);
-        study.requests = ReadPromptFile(workload, requests, folders);
+        study.requestCount = static_cast<std::uint32_t>(workload.Integer("requests", 1, 1'000'000));
+        study.shuffled = workload.Choice("order", {"file", "random"}, "file") == "random";
+        study.requests = ReadPromptFile(workload, study.requestCount, study.shuffled, folders);
+        study.quality = workload.Bool("quality", false);
+        const bool answered = std::ranges::none_of(study.requests, [](const RequestSpec& request) {
+            return request.answer.empty();
+        });
+        if (study.quality && (study.shapeMode || !answered))
+        {
+            workload.Fail("quality", study.shapeMode ? "shape mode has no text to judge; numeric mode has"
+                                                     : "every prompt must have an answer to compare with");
+        }
+    }
+    if (workload.Choice("stop", {"length", "eos"}, "length") == "eos")
+    {
+        study.stop = config.eosTokens;
+        if (study.shapeMode || study.stop.empty())
+        {
+            workload.Fail("stop", "needs numeric mode and a model whose config.json names eos_token_id");
+        }
     }
     study.newTokens = static_cast<std::uint32_t>(workload.Integer("new_tokens", 1, 1 << 20));
     study.sampling.temperature = workload.Number("temperature", 0.0, 100.0, 0.0);
@@ -295,6 +337,7 @@ ReadWorkload(StrictObject& object, Study& study, const StudyFolders& folders)
 void
 CheckTopology(const StrictObject& object, const Study& study)
 {
+    const std::string& scheme = study.scheme.name;
     std::set<NodeRole> roles;
     for (const NodeSpec& node : study.nodes)
     {
@@ -307,13 +350,13 @@ CheckTopology(const StrictObject& object, const Study& study)
     {
         object.Fail("nodes", "no group has the role \"user-device\"");
     }
-    if (study.scheme == "local")
+    if (scheme == "local")
     {
         return;
     }
     if (!roles.contains(NodeRole::EdgeServer))
     {
-        object.Fail("nodes", "scheme \"" + study.scheme + "\" needs a group with the role \"edge-server\"");
+        object.Fail("nodes", "scheme \"" + scheme + "\" needs a group with the role \"edge-server\"");
     }
     const std::string& user = study.Node(NodeRole::UserDevice).name;
     const std::string& edge = study.Node(NodeRole::EdgeServer).name;
@@ -322,7 +365,7 @@ CheckTopology(const StrictObject& object, const Study& study)
     });
     if (!linked)
     {
-        object.Fail("links", "no link \"" + user + "-" + edge + "\", which scheme \"" + study.scheme + "\" needs");
+        object.Fail("links", "no link \"" + user + "-" + edge + "\", which scheme \"" + scheme + "\" needs");
     }
 }
 
@@ -352,25 +395,114 @@ CheckPrompts(const StrictObject& object, const Study& study, const ModelConfig& 
 {
     for (const RequestSpec& request : study.requests)
     {
-        const std::size_t positions = request.prompt.size() + study.newTokens - 1;
+        const std::size_t longest = std::max<std::size_t>(study.newTokens, study.quality ? request.answer.size() : 0);
+        const std::size_t positions = request.prompt.size() + longest - 1;
         if (positions > config.maxPositions)
         {
             object.Fail("workload",
                         "prompt \"" + request.id + "\" of " + std::to_string(request.prompt.size()) + " tokens and " +
-                            std::to_string(study.newTokens) + " new ones exceed the context of " + config.name + ", " +
+                            std::to_string(longest) + " new ones exceed the context of " + config.name + ", " +
                             std::to_string(config.maxPositions) + " positions");
         }
-        for (const TokenId token : request.prompt)
+        for (const std::vector<TokenId>* tokens : {&request.prompt, &request.answer})
         {
-            if (token >= config.vocab)
+            for (const TokenId token : *tokens)
             {
-                object.Fail("workload",
-                            "prompt \"" + request.id + "\": token " + std::to_string(token) +
-                                " is outside the vocabulary of " + config.name + ", " + std::to_string(config.vocab) +
-                                " tokens");
+                if (token >= config.vocab)
+                {
+                    object.Fail("workload",
+                                "prompt \"" + request.id + "\": token " + std::to_string(token) +
+                                    " is outside the vocabulary of " + config.name + ", " +
+                                    std::to_string(config.vocab) + " tokens");
+                }
             }
         }
     }
+}
+
+/// "skip_notice": "free" is the accounting of TLC-Calibrator's paper, where saying that nothing comes back costs nothing.
+void
+ReadSkipNotice(StrictObject& scheme, Study& study)
+{
+    if (scheme.Choice("skip_notice", {"message", "free"}, "message") == "message")
+    {
+        return;
+    }
+    for (LinkSpec& link : study.links)
+    {
+        if (link.type != LinkType::Service)
+        {
+            scheme.Fail("skip_notice", "\"free\" needs service links; on link \"" + link.name + "\" every message costs");
+        }
+        link.kinds[MessageKind::Skip] = {.startup = Time(0), .payloadBytes = 0};
+    }
+}
+
+/// What a policy decides about: the positions of every request, along the reference answer as well.
+PolicyContext
+ContextOf(const Study& study, const ModelConfig& config, const std::string& origin, const StudyFolders& folders)
+{
+    PolicyContext context{.config = config,
+                          .shapeMode = study.shapeMode,
+                          .positions = {},
+                          .calibrators = folders.calibrators,
+                          .study = std::filesystem::path(origin).parent_path()};
+    for (const RequestSpec& request : study.requests)
+    {
+        const std::size_t longest = std::max<std::size_t>(study.newTokens, study.quality ? request.answer.size() : 0);
+        context.positions.push_back(request.prompt.size() + longest - 1);
+    }
+    return context;
+}
+
+void
+ReadScheme(StrictObject& object,
+           Study& study,
+           const ModelConfig& config,
+           const std::string& origin,
+           const StudyFolders& folders)
+{
+    StrictObject scheme = object.Object("scheme");
+    const std::string name = scheme.Choice("name", SchemeNames());
+    study.scheme.name = name;
+    study.scheme.wire = scheme.Choice("codec", kFloatTypes, "fp16");
+    if (scheme.Has("label"))
+    {
+        scheme.String("label"); // for tables and plots
+    }
+    const bool splits = name == "linfer" || name == "dlora" || name == "tlc";
+    if (splits && !study.model.HasAdapter())
+    {
+        object.Fail("model.adapter",
+                    "scheme \"" + name + "\" needs a LoRA adapter; give its " +
+                        std::string(study.shapeMode ? "rank" : "path"));
+    }
+    if (name == "dlora")
+    {
+        const double keep = scheme.Number("keep", 0.0, 1.0);
+        if (scheme.Choice("importance", {"norm", "random"}, "norm") == "random")
+        {
+            study.scheme.policy = KeepRandomTokens(keep);
+        }
+        else if (study.shapeMode)
+        {
+            scheme.Fail("importance", "shape mode has no numbers to look at; \"random\" is accepted there");
+        }
+        else
+        {
+            study.scheme.policy =
+                KeepLargeTokens(keep, LoadTokenNormQuantiles(folders.calibrators / scheme.String("statistics")));
+        }
+        study.scheme.firstLayer = true;
+    }
+    if (name == "tlc")
+    {
+        StrictObject policy = scheme.Object("policy");
+        study.scheme.policy = MakeOffloadPolicy(policy, ContextOf(study, config, origin, folders));
+        study.scheme.firstLayer = scheme.Bool("first_layer", false);
+        ReadSkipNotice(scheme, study);
+    }
+    scheme.Finish();
 }
 
 std::vector<PointSet>
@@ -507,17 +639,9 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
             study.links.push_back(ReadLink(links, name, study.nodes));
         }
     }
-    StrictObject scheme = object.Object("scheme");
-    study.scheme = scheme.Choice("name", SchemeNames());
-    study.wire = scheme.Choice("codec", kFloatTypes, "fp16");
-    scheme.Finish();
-    if (study.scheme == "linfer" && !study.model.HasAdapter())
-    {
-        object.Fail("model.adapter",
-                    "scheme \"linfer\" needs a LoRA adapter; give its " +
-                        std::string(study.shapeMode ? "rank" : "path"));
-    }
-    ReadWorkload(object, study, folders);
+    const ModelConfig config = CheckModel(study.model, study.shapeMode);
+    ReadWorkload(object, study, config, folders);
+    ReadScheme(object, study, config, origin, folders);
     if (!object.Has("timeline"))
     {
         json["timeline"] = Json::object();
@@ -527,7 +651,7 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     timeline.Finish();
     object.Finish();
     CheckTopology(object, study);
-    CheckPrompts(object, study, CheckModel(study.model, study.shapeMode));
+    CheckPrompts(object, study, config);
     return study;
 }
 

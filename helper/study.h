@@ -6,6 +6,7 @@
 #include "compute/device-profile.h"
 #include "llm/sampling.h"
 #include "net/service-link.h"
+#include "policy/offload-policy.h"
 #include "tensor/dtype.h"
 
 #include "ns3/data-rate.h"
@@ -14,6 +15,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,6 +29,7 @@ struct StudyFolders
     std::filesystem::path models;   //!< model and adapter folders
     std::filesystem::path profiles; //!< NAME.json hardware profiles
     std::filesystem::path prompts;  //!< NAME.jsonl prompt sets
+    std::filesystem::path calibrators; //!< calibrator folders
 };
 
 /// The model of a study and its adapter.
@@ -83,11 +86,22 @@ struct LinkSpec
     std::map<MessageKind, ServiceCost> kinds; //!< service
 };
 
+/// How the model is split, and what decides on the way.
+struct SchemeSpec
+{
+    std::string name;
+    std::string wire; //!< element type of tensors between nodes
+    std::shared_ptr<const OffloadPolicy> policy; //!< "tlc" and "dlora"
+    bool firstLayer = false; //!< whether the policy decides about layer 1
+};
+
 /// One request of the workload.
 struct RequestSpec
 {
-    std::string id; //!< of the prompt
+    std::string id;    //!< of the prompt
+    std::string group; //!< of the prompt; may be empty
     std::vector<TokenId> prompt;
+    std::vector<TokenId> answer; //!< what a correct model says, with the token that ends it; may be empty
 };
 
 /// One point of a study: everything that a run needs.
@@ -100,11 +114,14 @@ struct Study
     ModelSpec model;
     std::vector<NodeSpec> nodes;
     std::vector<LinkSpec> links;
-    std::string scheme;
-    std::string wire; //!< element type of tensors between nodes
+    SchemeSpec scheme;
     Sampling sampling;
     std::vector<RequestSpec> requests;
-    std::uint32_t newTokens = 0;
+    bool shuffled = false; //!< requests come in an order drawn from the seed
+    std::uint32_t requestCount = 0; //!< how many of them run
+    std::uint32_t newTokens = 0; //!< at most, for each
+    std::vector<TokenId> stop;   //!< tokens that end an answer before that
+    bool quality = false;        //!< compares with the full model along the reference answers
     std::uint32_t timelineTokens = 0; //!< of the first request that the timeline shows
 
     /// The group with the given role. \throws std::logic_error if there is none

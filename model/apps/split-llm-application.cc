@@ -122,7 +122,7 @@ std::unique_ptr<Session>
 SplitLlmApplication::NewSession(MessagePort* port)
 {
     auto session = std::make_unique<Session>(*m_host, port, m_scheme->Parts().wire);
-    session->uniform = [this, its = session.get()] { return Uniform(its->id); };
+    session->uniform = [this, its = session.get()](Draw purpose) { return Uniform(its->id, purpose); };
     session->onDecision = [this](const DecisionRecord& record) { m_decisionTrace(record); };
     session->onLogits = [this, its = session.get()](std::span<const float> logits) {
         m_logitsTrace({.session = its->id, .request = its->request, .values = logits.data(), .vocab = logits.size()});
@@ -138,13 +138,14 @@ SplitLlmApplication::AssignStreams(int64_t stream)
 }
 
 double
-SplitLlmApplication::Uniform(std::uint32_t session)
+SplitLlmApplication::Uniform(std::uint32_t session, Draw purpose)
 {
-    Ptr<UniformRandomVariable>& uniform = m_uniforms[session];
+    const std::int64_t stream = static_cast<std::int64_t>(purpose) * kSessions + session;
+    Ptr<UniformRandomVariable>& uniform = m_uniforms[stream];
     if (!uniform)
     {
         uniform = CreateObject<UniformRandomVariable>();
-        uniform->SetStream(m_stream + session);
+        uniform->SetStream(m_stream + stream);
     }
     return uniform->GetValue(0.0, 1.0);
 }

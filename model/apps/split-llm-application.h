@@ -21,6 +21,7 @@ namespace splitllm
 {
 
 class Backend;
+enum class Draw : std::uint8_t;
 class DeviceProfile;
 struct Host;
 class MessagePort;
@@ -71,13 +72,16 @@ class SplitLlmApplication : public ns3::Application
 
     /**
      * Session k samples from stream \p stream + k, on whichever node it does: give every application of a simulation the
-     * same number, and a session draws the same variates in every scheme.
+     * same number, and a session draws the same variates in every scheme. Decisions have streams of their own.
      * \return kStreams
      */
     int64_t AssignStreams(int64_t stream) override;
 
-    /// Streams that AssignStreams takes: the largest number of sessions.
-    static constexpr int64_t kStreams = 1 << 20;
+    /// The largest number of sessions.
+    static constexpr int64_t kSessions = 1 << 20;
+
+    /// Streams that AssignStreams takes: for sampling and for the decisions of two tiers.
+    static constexpr int64_t kStreams = 3 * kSessions;
 
     /// The machine, once the application started; null before.
     const Host* GetHost() const;
@@ -111,7 +115,7 @@ class SplitLlmApplication : public ns3::Application
     std::uint32_t m_segmentBytes;
 
   private:
-    double Uniform(std::uint32_t session);
+    double Uniform(std::uint32_t session, Draw purpose);
 
     std::string m_name;
     std::shared_ptr<const Scheme> m_scheme;
@@ -120,7 +124,7 @@ class SplitLlmApplication : public ns3::Application
     std::unique_ptr<Host> m_host;
 
     int64_t m_stream = 0;
-    std::map<std::uint32_t, ns3::Ptr<ns3::UniformRandomVariable>> m_uniforms; //!< by session
+    std::map<int64_t, ns3::Ptr<ns3::UniformRandomVariable>> m_uniforms; //!< by stream
 
     ns3::TracedCallback<const ComputeRecord&> m_computeTrace;
     ns3::TracedCallback<const MessageRecord&> m_messageTrace;

@@ -88,13 +88,15 @@ UserDevice::Conversation::Ask(const UserRequest& request)
         const Time start = Simulator::Now();
         session->path.Start(start);
         counted = {};
-        const TokenId next = co_await role->Step(tokens, position);
+        const TokenId generated = co_await role->Step(tokens, position);
+        const TokenId next = k <= request.forced.size() ? request.forced[k - 1] : generated;
 
         TokenRecord record = counted;
         record.session = session->id;
         record.request = request.index;
         record.position = k;
-        record.token = next;
+        record.token = generated;
+        record.last = k == request.newTokens || std::ranges::find(request.stop, generated) != request.stop.end();
         record.start = start;
         record.latency = Simulator::Now() - start;
         for (std::size_t c = 0; c < kComponents; c++)
@@ -106,7 +108,10 @@ UserDevice::Conversation::Ask(const UserRequest& request)
             throw std::logic_error("the components of a token do not sum to its latency");
         }
         device.m_tokenTrace(record);
-
+        if (record.last)
+        {
+            break;
+        }
         position += tokens.size();
         tokens.assign(1, next);
     }

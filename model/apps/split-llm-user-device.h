@@ -21,8 +21,10 @@ class UserRole;
 struct UserRequest
 {
     std::uint32_t index = 0;           //!< in the workload, for results
-    std::vector<std::uint32_t> prompt; //!< token ids
-    std::uint32_t newTokens = 0;       //!< how many to generate
+    std::vector<std::uint32_t> prompt{}; //!< token ids
+    std::uint32_t newTokens = 0;       //!< how many to generate at most
+    std::vector<std::uint32_t> stop{};   //!< token ids after any of which the answer ends; none: newTokens it is
+    std::vector<std::uint32_t> forced{}; //!< teacher forcing: the answer to go along, whatever is generated; or empty
 };
 
 /**

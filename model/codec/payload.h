@@ -3,15 +3,16 @@
 #define SPLITLLM_PAYLOAD_H
 
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 namespace splitllm
 {
 
-/// The content of a message: bytes, or in shape mode their number alone.
+/// The content of a message: bytes, or in shape mode their number, and those at the front that say what it holds.
 struct Payload
 {
-    std::vector<std::byte> bytes; //!< empty where phantom
+    std::vector<std::byte> bytes; //!< all of them; of a phantom those at its front, mostly none
     std::size_t size = 0;         //!< what travels
     bool phantom = false;
 
@@ -21,9 +22,10 @@ struct Payload
         return {std::move(bytes), size, false};
     }
 
-    static Payload Phantom(std::size_t size)
+    /// \param front the first of the \p size bytes, which are real
+    static Payload Phantom(std::size_t size, std::vector<std::byte> front = {})
     {
-        return {{}, size, true};
+        return {std::move(front), size, true};
     }
 };
 

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "compute/backend.h"
 
-#include <chrono>
+#include "compute/timed.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -190,15 +194,15 @@ HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation
     return work;
 }
 
-/// The result of \p compute with its cost, and how long it took on this host.
-template <typename F>
-auto
-Timed(Operation operation, std::size_t rows, const Work& work, F&& compute)
+/// Adds row i of \p update to row rows[i] of \p tensor.
+void
+AddRows(Tensor& tensor, const Tensor& update, std::span<const std::size_t> rows)
 {
-    const auto start = std::chrono::steady_clock::now();
-    auto value = compute();
-    const auto elapsed = std::chrono::steady_clock::now() - start;
-    return Computed<decltype(value)>{std::move(value), operation, rows, work, elapsed};
+    for (std::size_t i = 0; i < rows.size() && !tensor.IsPhantom() && !update.IsPhantom(); i++)
+    {
+        const std::span<float> to = tensor.Row(rows[i]);
+        std::ranges::transform(to, update.Row(i), to.begin(), std::plus<>());
+    }
 }
 
 } // namespace
@@ -222,6 +226,8 @@ NameOf(Operation operation)
         return "head";
     case Operation::Sample:
         return "sample";
+    case Operation::Calibrate:
+        return "calibrate";
     }
     Fail("no such operation");
 }
@@ -322,17 +328,31 @@ Backend::Adapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& 
 Computed<Projections>
 Backend::Merge(Projections projections, const Deltas& deltas)
 {
-    const std::size_t rows = projections.query.Rows();
-    ExpectShape(deltas.query, rows, projections.query.Cols(), "query update");
-    ExpectShape(deltas.key, projections.key.Rows(), projections.key.Cols(), "key update");
-    ExpectShape(deltas.value, projections.value.Rows(), projections.value.Cols(), "value update");
+    std::vector<std::size_t> rows(projections.query.Rows());
+    std::iota(rows.begin(), rows.end(), std::size_t{0});
+    return Merge(std::move(projections), deltas, rows);
+}
+
+Computed<Projections>
+Backend::Merge(Projections projections, const Deltas& deltas, std::span<const std::size_t> rows)
+{
+    ExpectShape(deltas.query, rows.size(), projections.query.Cols(), "query update");
+    ExpectShape(deltas.key, rows.size(), projections.key.Cols(), "key update");
+    ExpectShape(deltas.value, rows.size(), projections.value.Cols(), "value update");
+    for (const std::size_t row : rows)
+    {
+        if (row >= projections.query.Rows())
+        {
+            Fail("update of row " + std::to_string(row) + " of " + std::to_string(projections.query.Rows()));
+        }
+    }
     const std::uint64_t elements = deltas.query.Elements() + deltas.key.Elements() + deltas.value.Elements();
     const std::uint64_t bytes = elements * SizeOf(m_activations);
     const Work work{.flops = elements, .bytesRead = 2 * bytes, .bytesWritten = bytes, .launches = 3};
-    return Timed(Operation::Merge, rows, work, [&] {
-        projections.query += deltas.query;
-        projections.key += deltas.key;
-        projections.value += deltas.value;
+    return Timed(Operation::Merge, rows.size(), work, [&] {
+        AddRows(projections.query, deltas.query, rows);
+        AddRows(projections.key, deltas.key, rows);
+        AddRows(projections.value, deltas.value, rows);
         return std::move(projections);
     });
 }

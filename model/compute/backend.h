@@ -47,6 +47,7 @@ enum class Operation
     FinishLayer, //!< "finish-layer": positions, attention, output projection, MLP, residuals
     Head,        //!< "head": final norm and logits
     Sample,      //!< "sample": the next token from the logits
+    Calibrate,   //!< "calibrate": deciding whether an exchange is worth it
 };
 
 std::string_view NameOf(Operation operation);
@@ -220,6 +221,9 @@ class Backend
      * FLOPs: w (q + 2 kv). Read: 2 a w (q + 2 kv). Written: a w (q + 2 kv). Launches: 3.
      */
     Computed<Projections> Merge(Projections projections, const Deltas& deltas);
+
+    /// The same for \p rows alone, which w then counts; row i of \p deltas belongs to rows[i].
+    Computed<Projections> Merge(Projections projections, const Deltas& deltas, std::span<const std::size_t> rows);
 
     /**
      * The rest of the layer: rotary positions, append to \p cache, causal attention over it, output projection, MLP and

@@ -24,7 +24,8 @@ constexpr std::array kOperations{Operation::Embed,
                                  Operation::Merge,
                                  Operation::FinishLayer,
                                  Operation::Head,
-                                 Operation::Sample};
+                                 Operation::Sample,
+                                 Operation::Calibrate};
 
 constexpr std::array kRated{DType::F32, DType::F16, DType::BF16, DType::I8};
 

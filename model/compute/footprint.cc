@@ -61,6 +61,8 @@ ActivationBytes(const ModelConfig& config, Operation operation, std::size_t rows
     case Operation::Sample:
         elements = config.vocab;
         break;
+    case Operation::Calibrate:
+        break; // a few numbers a row
     }
     return rows * elements * SizeOf(activations);
 }

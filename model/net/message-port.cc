@@ -46,11 +46,15 @@ ToPacket(const Message& message)
     const auto pointer = [](const auto& bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.data()); };
     const HeaderBytes header = EncodeHeader(message);
     auto packet = ns3::Create<ns3::Packet>(pointer(header), static_cast<std::uint32_t>(header.size()));
+    const auto real = static_cast<std::uint32_t>(message.payload.bytes.size());
     const auto size = static_cast<std::uint32_t>(message.payload.size);
-    if (size > 0)
+    if (real > 0)
     {
-        packet->AddAtEnd(message.payload.phantom ? ns3::Create<ns3::Packet>(size)
-                                                 : ns3::Create<ns3::Packet>(pointer(message.payload.bytes), size));
+        packet->AddAtEnd(ns3::Create<ns3::Packet>(pointer(message.payload.bytes), real));
+    }
+    if (size > real)
+    {
+        packet->AddAtEnd(ns3::Create<ns3::Packet>(size - real)); // of a phantom
     }
     return packet;
 }

@@ -23,7 +23,7 @@ constexpr std::uint8_t kVersion = 1;
 constexpr std::uint8_t kPhantomFlag = 1;
 constexpr std::size_t kCrcOffset = 32;
 
-constexpr std::array<std::pair<MessageKind, std::string_view>, 7> kKinds{{
+constexpr std::array<std::pair<MessageKind, std::string_view>, 8> kKinds{{
     {MessageKind::Tokens, "tokens"},
     {MessageKind::NextToken, "next-token"},
     {MessageKind::Embedding, "embedding"},
@@ -31,6 +31,7 @@ constexpr std::array<std::pair<MessageKind, std::string_view>, 7> kKinds{{
     {MessageKind::Deltas, "deltas"},
     {MessageKind::FinalState, "final-state"},
     {MessageKind::End, "end"},
+    {MessageKind::Skip, "skip"},
 }};
 
 template <typename T>
@@ -102,6 +103,7 @@ EncodeHeader(const Message& message)
     Store(header, 16, message.sequence);
     Store(header, 20, message.position);
     Store(header, 24, message.layer);
+    Store(header, 26, static_cast<std::uint16_t>(message.payload.phantom ? message.payload.bytes.size() : 0));
     Store(header, 28, static_cast<std::uint32_t>(message.payload.size));
     const std::uint32_t crc = Crc32c(std::span(header).first(kCrcOffset));
     Store(header, kCrcOffset, Crc32c(message.payload.bytes, crc));
@@ -116,13 +118,19 @@ FrameReader::FrameReader(std::size_t maxPayload)
 std::size_t
 FrameReader::Missing() const
 {
-    return m_headerFilled < kHeaderBytes ? kHeaderBytes - m_headerFilled : m_message.payload.size - m_payloadFilled;
+    if (m_headerFilled < kHeaderBytes)
+    {
+        return kHeaderBytes - m_headerFilled;
+    }
+    // The front of a phantom is copied, the rest is not.
+    const std::size_t real = m_message.payload.bytes.size();
+    return (m_payloadFilled < real ? real : m_message.payload.size) - m_payloadFilled;
 }
 
 bool
 FrameReader::Skips() const
 {
-    return m_headerFilled == kHeaderBytes && m_message.payload.phantom;
+    return m_headerFilled == kHeaderBytes && m_payloadFilled >= m_message.payload.bytes.size();
 }
 
 std::byte*
@@ -173,7 +181,7 @@ FrameReader::ParseHeader()
         throw MalformedFrame("wire version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
     }
     const auto kind = Load<std::uint8_t>(m_header, 5);
-    if (kind < static_cast<std::uint8_t>(MessageKind::Tokens) || kind > static_cast<std::uint8_t>(MessageKind::End))
+    if (kind < static_cast<std::uint8_t>(MessageKind::Tokens) || kind > static_cast<std::uint8_t>(MessageKind::Skip))
     {
         throw MalformedFrame("unknown message kind " + std::to_string(kind));
     }
@@ -183,11 +191,17 @@ FrameReader::ParseHeader()
         throw MalformedFrame("unknown element type " + std::to_string(dtype));
     }
     const auto flags = Load<std::uint8_t>(m_header, 7);
-    if ((flags & ~kPhantomFlag) != 0 || Load<std::uint16_t>(m_header, 26) != 0)
+    const auto front = Load<std::uint16_t>(m_header, 26);
+    const auto length = Load<std::uint32_t>(m_header, 28);
+    if ((flags & ~kPhantomFlag) != 0)
     {
         throw MalformedFrame("reserved bits are set");
     }
-    const auto length = Load<std::uint32_t>(m_header, 28);
+    if (front > length || (front > 0 && flags != kPhantomFlag))
+    {
+        throw MalformedFrame("real bytes in front of a phantom payload: " + std::to_string(front) + " of " +
+                             std::to_string(length));
+    }
     if (length > m_maxPayload)
     {
         throw MalformedFrame("payload of " + std::to_string(length) + " bytes exceeds the limit of " +
@@ -203,10 +217,7 @@ FrameReader::ParseHeader()
     m_message.payload.size = length;
     m_message.payload.phantom = (flags & kPhantomFlag) != 0;
     m_crc = Load<std::uint32_t>(m_header, kCrcOffset);
-    if (!m_message.payload.phantom)
-    {
-        m_message.payload.bytes.resize(length);
-    }
+    m_message.payload.bytes.resize(m_message.payload.phantom ? front : length);
 }
 
 Message

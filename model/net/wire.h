@@ -26,6 +26,7 @@ enum class MessageKind : std::uint8_t
     Deltas = 5,     //!< "deltas": LoRA's Q, K and V updates side by side, up
     FinalState = 6, //!< "final-state": hL of the last row, down
     End = 7,        //!< "end": the request is finished, no payload
+    Skip = 8,       //!< "skip": no updates of this layer come back, no payload, up
 };
 
 std::string_view NameOf(MessageKind kind);
@@ -57,11 +58,12 @@ class MalformedFrame : public std::runtime_error
  *
  *      0        4       5    6     7     8       12      16       20       24    26       28     32     36
  *      +--------+-------+----+-----+-----+-------+-------+--------+--------+-----+--------+------+------+
- *      | magic  |version|kind|dtype|flags|session|request|sequence|position|layer|reserved|length| crc  |
+ *      | magic  |version|kind|dtype|flags|session|request|sequence|position|layer| front  |length| crc  |
  *      +--------+-------+----+-----+-----+-------+-------+--------+--------+-----+--------+------+------+
  *
- * magic is "SLLM", version 1, reserved 0. length counts the payload's bytes. crc is CRC-32C of the 32 bytes before it
- * and the payload. Flag 1 marks the phantom payload of shape mode: its bytes travel, carry nothing, and are not summed.
+ * magic is "SLLM", version 1. length counts the payload's bytes. crc is CRC-32C of the 32 bytes before it and the
+ * payload. Flag 1 marks the phantom payload of shape mode: its bytes travel, carry nothing, and are not summed, except
+ * the first of them, whose number is front (0 without that flag): they say which rows the message stands for.
  */
 constexpr std::size_t kHeaderBytes = 36;
 using HeaderBytes = std::array<std::byte, kHeaderBytes>;

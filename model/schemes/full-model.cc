@@ -33,7 +33,7 @@ NextToken(Session& s, const SchemeParts& parts, Tensor hL)
     {
         s.onLogits(logits.Values());
     }
-    const double uniform = parts.sampling.temperature > 0.0 ? s.uniform() : 0.0;
+    const double uniform = parts.sampling.temperature > 0.0 ? s.uniform(Draw::Sample) : 0.0;
     co_return co_await s.Run(*parts.model, backend.Sample(logits, parts.sampling, uniform));
 }
 

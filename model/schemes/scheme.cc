@@ -2,8 +2,9 @@
 #include "schemes/scheme.h"
 
 #include "base/input-error.h"
-#include "schemes/tlc/linfer.h"
+#include "policy/offload-policies.h"
 #include "schemes/tlc/local.h"
+#include "schemes/tlc/lora-split.h"
 #include "schemes/tlc/server.h"
 
 #include <utility>
@@ -25,11 +26,11 @@ Scheme::AdapterBytes() const
 std::vector<std::string>
 SchemeNames()
 {
-    return {"server", "local", "linfer"};
+    return {"server", "local", "linfer", "dlora", "tlc"};
 }
 
 std::shared_ptr<const Scheme>
-MakeScheme(const std::string& name, SchemeParts parts)
+MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options)
 {
     if (name == "server")
     {
@@ -39,13 +40,21 @@ MakeScheme(const std::string& name, SchemeParts parts)
     {
         return std::make_shared<LocalScheme>(std::move(parts));
     }
-    if (name == "linfer")
+    if (name == "linfer" || name == "dlora" || name == "tlc")
     {
         if (!parts.adapter)
         {
-            throw InputError("scheme \"linfer\" splits a LoRA adapter off the model: give model.adapter");
+            throw InputError("scheme \"" + name + "\" splits a LoRA adapter off the model: give model.adapter");
         }
-        return std::make_shared<LInferScheme>(std::move(parts));
+        if (name == "linfer")
+        {
+            options = {.policy = ExchangeEverything(), .firstLayer = true};
+        }
+        if (!options.policy)
+        {
+            throw InputError("scheme \"" + name + "\" needs a policy that decides about its cells");
+        }
+        return std::make_shared<LoraSplitScheme>(std::move(parts), std::move(options.policy), options.firstLayer);
     }
     throw InputError("unknown scheme \"" + name + "\"; accepted: " + Joined(SchemeNames()));
 }

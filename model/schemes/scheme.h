@@ -5,6 +5,7 @@
 #include "base/strict-json.h"
 #include "compute/backend.h"
 #include "llm/sampling.h"
+#include "policy/offload-policy.h"
 #include "schemes/session.h"
 #include "sim/task.h"
 
@@ -89,11 +90,18 @@ class Scheme
     SchemeParts m_parts;
 };
 
+/// What one scheme or another can be told.
+struct SchemeOptions
+{
+    std::shared_ptr<const OffloadPolicy> policy; //!< "tlc", "dlora": decides about the cells
+    bool firstLayer = false;                     //!< "tlc": whether the policy decides about layer 1
+};
+
 /// The names that MakeScheme knows.
 std::vector<std::string> SchemeNames();
 
-/// The scheme called \p name. \throws InputError listing the known names
-std::shared_ptr<const Scheme> MakeScheme(const std::string& name, SchemeParts parts);
+/// The scheme called \p name. \throws InputError listing the known names, or saying what the scheme lacks
+std::shared_ptr<const Scheme> MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options);
 
 } // namespace splitllm
 

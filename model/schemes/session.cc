@@ -3,6 +3,7 @@
 
 #include "codec/dense-codec.h"
 
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -19,7 +20,13 @@ Session::Session(Host& itsHost, MessagePort* port, DType wire)
 void
 Session::Send(MessageKind kind, std::size_t position, std::size_t layer, const Tensor& tensor)
 {
-    Send(kind, position, layer, EncodeDense(tensor, m_wire), m_wire);
+    Send(kind, position, layer, Encode(tensor), m_wire);
+}
+
+Payload
+Session::Encode(const Tensor& tensor) const
+{
+    return EncodeDense(tensor, m_wire);
 }
 
 void
@@ -44,10 +51,9 @@ Session::Receive()
     co_return std::move(arrival.message);
 }
 
-Task<Tensor>
-Session::ReceiveTensor(MessageKind kind, std::size_t layer, std::size_t cols)
+void
+Session::Expect(const Message& message, MessageKind kind, std::size_t layer) const
 {
-    const Message message = co_await Receive();
     if (message.kind != kind || message.layer != layer || message.request != request)
     {
         throw ProtocolError("expected " + std::string(NameOf(kind)) + " of layer " + std::to_string(layer) +
@@ -55,7 +61,6 @@ Session::ReceiveTensor(MessageKind kind, std::size_t layer, std::size_t cols)
                             " of layer " + std::to_string(message.layer) + ", request " +
                             std::to_string(message.request));
     }
-    co_return TensorIn(message, cols);
 }
 
 Task<Message>
@@ -120,16 +125,17 @@ Session::TokensIn(const Message& message, std::size_t vocab)
 }
 
 void
-Session::Decide(std::size_t position, std::size_t rows, std::size_t layer, bool offloaded, bool returned)
+Session::Decide(const Cell& cell, unsigned tier, const Verdict& verdict)
 {
-    for (std::size_t row = 0; onDecision && row < rows; row++)
+    if (onDecision)
     {
         onDecision({.session = id,
-                    .request = request,
-                    .position = static_cast<std::uint32_t>(position + row),
-                    .layer = static_cast<std::uint16_t>(layer),
-                    .offloaded = offloaded,
-                    .returned = returned});
+                    .request = cell.request,
+                    .position = static_cast<std::uint32_t>(cell.position),
+                    .layer = static_cast<std::uint16_t>(cell.layer),
+                    .tier = static_cast<std::uint8_t>(tier),
+                    .yes = verdict.yes,
+                    .score = verdict.score.value_or(std::numeric_limits<double>::quiet_NaN())});
     }
 }
 
@@ -190,6 +196,8 @@ ComponentOf(Operation operation)
     case Operation::Adapt:
     case Operation::Merge:
         return Component::Adapter;
+    case Operation::Calibrate:
+        return Component::Calibrator;
     case Operation::Embed:
     case Operation::Project:
     case Operation::FinishLayer:

@@ -4,6 +4,7 @@
 
 #include "compute/footprint.h"
 #include "net/message-port.h"
+#include "policy/offload-policy.h"
 #include "schemes/host.h"
 #include "sim/critical-path.h"
 #include "sim/delay.h"
@@ -26,6 +27,16 @@ class ProtocolError : public std::runtime_error
   public:
     using std::runtime_error::runtime_error;
 };
+
+/// What a random number is drawn for. Each has a stream of its own in every session.
+enum class Draw : std::uint8_t
+{
+    Sample, //!< the next token
+    Tier1,  //!< a decision at the edge
+    Tier2,  //!< a decision at the device
+};
+
+constexpr std::size_t kDraws = 3;
 
 /**
  * One user's conversation, as one of its two nodes sees it: the verbs that a role is written in. Everything a verb
@@ -54,17 +65,23 @@ class Session
     /// Sends \p tensor in the session's wire type.
     void Send(MessageKind kind, std::size_t position, std::size_t layer, const Tensor& tensor);
 
+    /// What Send makes of \p tensor.
+    Payload Encode(const Tensor& tensor) const;
+
+    /// Element type of tensors on the wire.
+    DType Wire() const
+    {
+        return m_wire;
+    }
+
     /// Sends \p payload of elements of \p dtype.
     void Send(MessageKind kind, std::size_t position, std::size_t layer, Payload payload, DType dtype);
 
     /// The next message, whatever it is. Throws what MessagePort::Receive throws.
     Task<Message> Receive();
 
-    /**
-     * The tensor that the next message carries.
-     * \throws ProtocolError unless it is a \p kind for \p layer with the session's request, wire type and \p cols columns
-     */
-    Task<Tensor> ReceiveTensor(MessageKind kind, std::size_t layer, std::size_t cols);
+    /// \throws ProtocolError unless \p message is a \p kind for \p layer of the session's request
+    void Expect(const Message& message, MessageKind kind, std::size_t layer) const;
 
     /**
      * The message that begins a step at the server: \p kind at \p position, or End. The session takes its request from
@@ -82,11 +99,11 @@ class Session
     /// The tensor in \p message. \throws ProtocolError unless it has the session's wire type and \p cols columns
     Tensor TensorIn(const Message& message, std::size_t cols) const;
 
-    /// Reports the same decision for \p rows positions from \p position on.
-    void Decide(std::size_t position, std::size_t rows, std::size_t layer, bool offloaded, bool returned);
+    /// Reports a decision of tier 1 (at the edge) or 2 (at the device).
+    void Decide(const Cell& cell, unsigned tier, const Verdict& verdict);
 
-    /// A uniform variate in [0, 1): the only randomness of a role.
-    std::function<double()> uniform;
+    /// A uniform variate in [0, 1) for the purpose named: the only randomness of a role.
+    std::function<double(Draw)> uniform;
 
     /// Called with every decision the role takes.
     std::function<void(const DecisionRecord&)> onDecision;

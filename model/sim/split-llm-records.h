@@ -49,6 +49,7 @@ struct TokenRecord
     std::uint32_t request;  //!< index in the workload
     std::uint32_t position; //!< 1 is the first generated token
     std::uint32_t token;    //!< its id; 0 in shape mode
+    bool last;              //!< of its request
     ns3::Time start;        //!< the request's arrival, or the token before
     ns3::Time latency;
     std::array<ns3::Time, kComponents> components;
@@ -79,8 +80,9 @@ struct DecisionRecord
     std::uint32_t request;
     std::uint32_t position; //!< in the sequence, from 0: the row decided about
     std::uint16_t layer;    //!< from 1
-    bool offloaded;         //!< the layer's input went to the device
-    bool returned;          //!< the device's result came back
+    std::uint8_t tier;      //!< 1: whether the layer's input goes to the device; 2: whether its result comes back
+    bool yes;
+    double score; //!< that it was taken by; NaN without one
 };
 
 /// What a token was chosen from, reported by the node that chose it.

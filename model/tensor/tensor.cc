@@ -2,6 +2,9 @@
 #include "tensor/tensor.h"
 
 #include <cassert>
+#include <cstdint>
+#include <cstring>
+#include <stdexcept>
 #include <utility>
 
 namespace splitllm
@@ -97,6 +100,38 @@ ArrayView::Elements() const
         elements *= length;
     }
     return elements;
+}
+
+void
+WidenRow(const ArrayView& view, std::size_t row, float* to)
+{
+    const std::size_t n = view.shape.at(1);
+    const std::byte* from = view.data + row * n * SizeOf(view.dtype);
+    if (view.dtype == DType::F32)
+    {
+        std::memcpy(to, from, n * sizeof(float));
+        return;
+    }
+    if (view.dtype != DType::F16 && view.dtype != DType::BF16)
+    {
+        throw std::logic_error("weights are neither fp32 nor fp16 nor bf16");
+    }
+    const auto* bits = reinterpret_cast<const std::uint16_t*>(from);
+    for (std::size_t i = 0; i < n; ++i)
+    {
+        to[i] = view.dtype == DType::F16 ? FromF16(bits[i]) : FromBf16(bits[i]);
+    }
+}
+
+std::vector<float>
+Widened(const ArrayView& view)
+{
+    std::vector<float> values(view.data == nullptr ? 0 : view.Elements());
+    if (!values.empty())
+    {
+        WidenRow({view.dtype, {1, values.size()}, view.data}, 0, values.data());
+    }
+    return values;
 }
 
 } // namespace splitllm

@@ -92,6 +92,12 @@ struct ArrayView
     std::size_t Elements() const;
 };
 
+/// Writes row \p row of the matrix \p view (fp32, fp16 or bf16) to \p to, as fp32.
+void WidenRow(const ArrayView& view, std::size_t row, float* to);
+
+/// All elements of \p view (fp32, fp16 or bf16) as fp32; none without data.
+std::vector<float> Widened(const ArrayView& view);
+
 } // namespace splitllm
 
 #endif // SPLITLLM_TENSOR_H

@@ -3,6 +3,7 @@
 // Invariants 1 and 2: only bytes cross nodes, and a split without loss gives the bits of the whole model.
 
 #include "support/catch.h"
+#include "support/same-bits.h"
 #include "support/split-run.h"
 #include "support/test-models.h"
 
@@ -10,12 +11,12 @@
 
 #include "ns3/simulator.h"
 
-#include <cstring>
 #include <numeric>
 
 using namespace splitllm;
 using splitllm::test::Answer;
 using splitllm::test::Monolithic;
+using splitllm::test::SameBits;
 using splitllm::test::SplitRun;
 using splitllm::test::TestModel;
 
@@ -41,24 +42,6 @@ Deployment(const std::string& model, const std::string& scheme, const std::strin
     llm.SetScheme(scheme);
     llm.SetWireType(wire);
     return llm;
-}
-
-bool
-SameBits(const Answer& a, const Answer& b)
-{
-    if (a.tokens != b.tokens || a.logits.size() != b.logits.size())
-    {
-        return false;
-    }
-    for (std::size_t i = 0; i < a.logits.size(); i++)
-    {
-        if (a.logits[i].size() != b.logits[i].size() ||
-            std::memcmp(a.logits[i].data(), b.logits[i].data(), a.logits[i].size() * sizeof(float)) != 0)
-        {
-            return false;
-        }
-    }
-    return a.tokens.size() == kNewTokens && a.logits.size() == kNewTokens;
 }
 
 /// A wire without a network: one microsecond, and a chance to tamper with a payload before it is framed.

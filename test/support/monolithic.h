@@ -7,6 +7,7 @@
 #include "llm/adapter.h"
 #include "llm/model.h"
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -26,6 +27,9 @@ struct Answer
  * The whole model in one loop without any node, message or simulated time: what every split of it must reproduce.
  * With a wire type it rounds where LInfer's tensors cross: h0, each layer's Q/K/V input as LoRA sees it, LoRA's updates
  * and hL.
+ *
+ * keeps says at which layer (from 1) and position LoRA counts; tap, if set, sees every residual that enters a layer and
+ * the updates computed there.
  */
 class Monolithic
 {
@@ -49,16 +53,28 @@ class Monolithic
     Tensor Forward(std::span<const TokenId> tokens, KvCache& cache)
     {
         const std::size_t layers = m_model->Config().layers;
-        Tensor h = Wire(m_backend.Embed(*m_model, tokens, cache.Length(0)).value);
+        const std::size_t position = cache.Length(0);
+        Tensor h = Wire(m_backend.Embed(*m_model, tokens, position).value);
         for (std::size_t l = 0; l < layers; l++)
         {
             Projections qkv = m_backend.Project(*m_model, l, h).value;
             if (m_adapter)
             {
                 Deltas deltas = m_backend.Adapt(*m_adapter, l, Wire(qkv.input)).value;
-                qkv.query += Wire(deltas.query);
-                qkv.key += Wire(deltas.key);
-                qkv.value += Wire(deltas.value);
+                if (tap)
+                {
+                    tap(l + 1, position, h, qkv, deltas);
+                }
+                deltas = {Wire(deltas.query), Wire(deltas.key), Wire(deltas.value)};
+                for (std::size_t row = 0; row < h.Rows(); row++)
+                {
+                    if (keeps(l + 1, position + row))
+                    {
+                        Add(qkv.query.Row(row), deltas.query.Row(row));
+                        Add(qkv.key.Row(row), deltas.key.Row(row));
+                        Add(qkv.value.Row(row), deltas.value.Row(row));
+                    }
+                }
             }
             h = m_backend.FinishLayer(*m_model, l, h, qkv, cache).value;
         }
@@ -91,7 +107,23 @@ class Monolithic
         return answer;
     }
 
+    std::function<bool(std::size_t layer, std::size_t position)> keeps = [](std::size_t, std::size_t) { return true; };
+    std::function<void(std::size_t layer,
+                       std::size_t position,
+                       const Tensor& hidden,
+                       const Projections& base,
+                       const Deltas& updates)>
+        tap;
+
   private:
+    static void Add(std::span<float> to, std::span<const float> update)
+    {
+        for (std::size_t i = 0; i < to.size(); i++)
+        {
+            to[i] += update[i];
+        }
+    }
+
     Tensor Wire(const Tensor& tensor) const
     {
         return m_wire ? RoundTo(tensor, *m_wire) : tensor;

@@ -102,6 +102,7 @@ class SplitRun
     std::vector<DecisionRecord> decisions;
     std::vector<std::vector<float>> logits;
     std::vector<std::string> lost; //!< reasons of sessions that ended early
+    std::vector<MessageRecord> messages; //!< as sent
 
   private:
     void Watch(ns3::Ptr<SplitLlmApplication> application)
@@ -114,6 +115,13 @@ class SplitRun
         application->TraceConnectWithoutContext(
             "Decision",
             Callback<void, const DecisionRecord&>([this](const DecisionRecord& record) { decisions.push_back(record); }));
+        application->TraceConnectWithoutContext(
+            "Message", Callback<void, const MessageRecord&>([this](const MessageRecord& record) {
+                if (!record.received)
+                {
+                    messages.push_back(record);
+                }
+            }));
         application->TraceConnectWithoutContext(
             "SessionEnd", Callback<void, std::uint32_t, const std::string&>([this](std::uint32_t, const std::string& reason) {
                 lost.push_back(reason);

@@ -102,7 +102,7 @@ TEST_CASE("a run writes every result file and ends with status 0", "[runner]")
     place.Run();
     CHECK(place.error.empty());
     CHECK(place.status == 0);
-    for (const char* file : {"summary.json", "tokens.csv", "decisions.csv", "timeline.json", "run.json"})
+    for (const char* file : {"summary.json", "tokens.csv", "decisions.csv", "requests.csv", "timeline.json", "run.json"})
     {
         CHECK(std::filesystem::file_size(place.out / file) > 0);
     }
@@ -173,7 +173,7 @@ TEST_CASE("a mistake in the study is one line with the path and what is accepted
     CHECK(place.Mistake("--set=mode=dream") ==
           "study.json: mode: is \"dream\"; accepted: numeric, shape");
     CHECK(place.Mistake("--set=scheme.name=tcl") ==
-          "study.json: scheme.name: is \"tcl\"; accepted: server, local, linfer");
+          "study.json: scheme.name: is \"tcl\"; accepted: server, local, linfer, dlora, tlc");
     CHECK(place.Mistake("--set=workload.new_tokens=600") ==
           "study.json: workload: prompt \"seven\" of 7 tokens and 600 new ones exceed the context of tiny-llama, 512 "
           "positions");

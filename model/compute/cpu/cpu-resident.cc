@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <stdexcept>
 #include <utility>
 
@@ -12,17 +11,6 @@ namespace splitllm
 
 namespace
 {
-
-std::vector<float>
-Widened(const ArrayView& vector)
-{
-    std::vector<float> values(vector.data == nullptr ? 0 : vector.Elements());
-    if (!values.empty())
-    {
-        WidenRow({vector.dtype, {1, values.size()}, vector.data}, 0, values.data());
-    }
-    return values;
-}
 
 CpuNorm
 Widened(const NormWeights& norm)
@@ -37,27 +25,6 @@ Widened(const LinearWeights& linear)
 }
 
 } // namespace
-
-void
-WidenRow(const ArrayView& view, std::size_t row, float* to)
-{
-    const std::size_t n = view.shape.at(1);
-    const std::byte* from = view.data + row * n * SizeOf(view.dtype);
-    if (view.dtype == DType::F32)
-    {
-        std::memcpy(to, from, n * sizeof(float));
-        return;
-    }
-    if (view.dtype != DType::F16 && view.dtype != DType::BF16)
-    {
-        throw std::logic_error("weights are neither fp32 nor fp16 nor bf16");
-    }
-    const auto* bits = reinterpret_cast<const std::uint16_t*>(from);
-    for (std::size_t i = 0; i < n; ++i)
-    {
-        to[i] = view.dtype == DType::F16 ? FromF16(bits[i]) : FromBf16(bits[i]);
-    }
-}
 
 CpuModel::CpuModel(std::shared_ptr<const Model> from, DType activations)
     : ResidentModel(from->config, activations),

@@ -44,9 +44,6 @@ struct CpuLayer
     CpuLinear down;
 };
 
-/// Writes row \p row of the matrix \p view to \p to, as fp32.
-void WidenRow(const ArrayView& view, std::size_t row, float* to);
-
 /// A model in the CPU backend.
 struct CpuModel final : ResidentModel
 {

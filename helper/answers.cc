@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "answers.h"
+
+#include "base/deterministic-math.h"
+#include "compute/cpu/cpu-backend.h"
+#include "llm/adapter.h"
+#include "llm/model.h"
+#include "simulation.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace splitllm
+{
+
+namespace
+{
+
+/// \p tokens before the first of \p stop.
+std::span<const TokenId>
+Before(std::span<const TokenId> tokens, std::span<const TokenId> stop)
+{
+    const auto end = std::ranges::find_first_of(tokens, stop);
+    return tokens.first(static_cast<std::size_t>(end - tokens.begin()));
+}
+
+/// log(sum exp(x)).
+double
+LogSumExp(std::span<const float> values)
+{
+    const double largest = *std::ranges::max_element(values);
+    double sum = 0.0;
+    for (const float value : values)
+    {
+        sum += deterministic::Exp(value - largest);
+    }
+    return largest + deterministic::Log(sum);
+}
+
+} // namespace
+
+bool
+ExactMatch(std::span<const TokenId> generated, std::span<const TokenId> answer, std::span<const TokenId> stop)
+{
+    return std::ranges::equal(Before(generated, stop), Before(answer, stop));
+}
+
+double
+TokenF1(std::span<const TokenId> generated, std::span<const TokenId> answer, std::span<const TokenId> stop)
+{
+    const std::span<const TokenId> said = Before(generated, stop);
+    const std::span<const TokenId> right = Before(answer, stop);
+    if (said.empty() && right.empty())
+    {
+        return 1.0;
+    }
+    std::map<TokenId, std::size_t> left;
+    for (const TokenId token : right)
+    {
+        left[token]++;
+    }
+    std::size_t common = 0;
+    for (const TokenId token : said)
+    {
+        if (left[token] > 0)
+        {
+            left[token]--;
+            common++;
+        }
+    }
+    return 2.0 * static_cast<double>(common) / static_cast<double>(said.size() + right.size());
+}
+
+std::optional<AnswerQuality>
+QualityOf(const std::vector<QualityRow>& rows, std::size_t request)
+{
+    AnswerQuality quality;
+    for (const QualityRow& row : rows)
+    {
+        if (row.request == request)
+        {
+            quality.klNats += row.klNats;
+            quality.agreement += row.agrees ? 1.0 : 0.0;
+            quality.nll += row.nll;
+            quality.tokens++;
+        }
+    }
+    if (quality.tokens == 0)
+    {
+        return std::nullopt;
+    }
+    const auto tokens = static_cast<double>(quality.tokens);
+    quality.klNats /= tokens;
+    quality.agreement /= tokens;
+    quality.nll /= tokens;
+    return quality;
+}
+
+QualityRow
+Compare(std::span<const float> logits, std::span<const float> reference, TokenId token)
+{
+    const double ofScheme = LogSumExp(logits);
+    const double ofReference = LogSumExp(reference);
+    double divergence = 0.0;
+    for (std::size_t i = 0; i < reference.size(); i++)
+    {
+        const double logP = reference[i] - ofReference;
+        divergence += deterministic::Exp(logP) * (logP - (logits[i] - ofScheme));
+    }
+    return {.request = 0,
+            .klNats = divergence,
+            .agrees = Greedy(logits) == Greedy(reference),
+            .nll = ofScheme - logits[token]};
+}
+
+struct ReferenceModel::Parts
+{
+    explicit Parts(std::uint32_t threads)
+        : backend(threads)
+    {
+    }
+
+    CpuBackend backend;
+    std::shared_ptr<const ResidentModel> model;
+    std::shared_ptr<const ResidentAdapter> adapter;
+};
+
+ReferenceModel::ReferenceModel(const ModelSpec& spec, std::uint32_t threads)
+    : m_parts(std::make_unique<Parts>(threads))
+{
+    const std::shared_ptr<const Model> model = Model::Load(spec.folder);
+    m_parts->model = m_parts->backend.Resident(model);
+    if (!spec.adapterFolder.empty())
+    {
+        m_parts->adapter =
+            m_parts->backend.Resident(Adapter::Load(spec.adapterFolder, model->config), model->config);
+    }
+}
+
+ReferenceModel::~ReferenceModel() = default;
+
+Tensor
+ReferenceModel::Logits(std::span<const TokenId> prompt, std::span<const TokenId> answer)
+{
+    std::vector<TokenId> tokens(prompt.begin(), prompt.end());
+    tokens.insert(tokens.end(), answer.begin(), answer.end() - 1);
+    CpuBackend& backend = m_parts->backend;
+    const ResidentModel& model = *m_parts->model;
+    const std::size_t layers = model.Config().layers;
+    const std::unique_ptr<KvCache> cache = backend.NewCache(model, 0, layers, tokens.size());
+    Tensor h = backend.Embed(model, tokens, 0).value;
+    for (std::size_t l = 0; l < layers; l++)
+    {
+        Projections qkv = backend.Project(model, l, h).value;
+        if (m_parts->adapter)
+        {
+            const Deltas deltas = backend.Adapt(*m_parts->adapter, l, qkv.input).value;
+            qkv = backend.Merge(std::move(qkv), deltas).value;
+        }
+        h = backend.FinishLayer(model, l, h, qkv, *cache).value;
+    }
+    return backend.Head(model, h.Slice(prompt.size() - 1, answer.size())).value;
+}
+
+std::vector<QualityRow>
+JudgeQuality(const Study& study,
+             std::uint32_t repetition,
+             std::uint32_t threads,
+             const std::vector<RequestRow>& requests,
+             const std::function<void()>& onToken)
+{
+    struct Answering
+    {
+        Tensor reference;
+        std::size_t token = 0;
+    };
+
+    ReferenceModel model(study.model, threads);
+    std::map<std::uint32_t, Answering> answering; // by request: users may be answered at the same time
+    std::vector<QualityRow> rows;
+    SimulateAlongAnswers(study, repetition, threads, [&](const LogitsRecord& record) {
+        const RequestSpec& spec = study.requests[requests.at(record.request).prompt];
+        Answering& its = answering[record.request];
+        if (its.token == 0)
+        {
+            its.reference = model.Logits(spec.prompt, spec.answer);
+        }
+        QualityRow row = Compare({record.values, record.vocab},
+                                 std::as_const(its.reference).Row(its.token),
+                                 spec.answer[its.token]);
+        row.request = record.request;
+        rows.push_back(row);
+        its.token++;
+        if (its.token == spec.answer.size())
+        {
+            answering.erase(record.request);
+        }
+        onToken();
+    });
+    return rows;
+}
+
+} // namespace splitllm
