@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from splitllm.gated import GatedModel, batches, exact
 
 RANK, ALPHA = 16, 32
-BATCH = 16
+BATCH = 12
 KEEP = (0.15, 1.0)
 
 
@@ -37,8 +37,10 @@ def random_gates(shape, generator, keep=KEEP):
     return gates
 
 
-def train(model_folder, rows, steps, rate, seed, robust, start=None, say=print):
-    """A GatedModel with the trained adapter. `start`: an adapter's folder to go on from."""
+def train(model_folder, rows, steps, rate, seed, robust, start=None, say=print, keep=None):
+    """A GatedModel with the trained adapter. `start`: an adapter's folder to go on from.
+
+    keep: called with the model every 50 steps."""
     generator = torch.Generator().manual_seed(seed)
     model = GatedModel(model_folder, torch.bfloat16)
     if start:
@@ -70,6 +72,8 @@ def train(model_folder, rows, steps, rate, seed, robust, start=None, say=print):
             rest = (time.time() - began) / (step + 1) * (steps - step - 1)
             say(f"step {step + 1} of {steps}: loss {mean:.3f}, exact {right:.2f}; {rest:.0f} s left")
             losses = []
+        if keep and (step + 1) % 50 == 0:
+            keep(model)
     for factor in factors:
         factor.requires_grad_(False)
     return model
