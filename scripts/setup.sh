@@ -3,7 +3,9 @@
 #
 # Sets up everything that the project needs: system packages, Python packages, ns-3, the C++ build, the model.
 #
-#   scripts/setup.sh [run|benchmarks]     (scripts/run and scripts/test call the same steps by themselves)
+#   scripts/setup.sh [run|benchmarks|training]     (scripts/run and scripts/test call the same steps by themselves)
+#
+# training: torch and its company, 5.6 GB, in build/train-venv, for scripts/train-tlc and scripts/evaluate-policies.
 #
 # Each step leaves a stamp in build/stamps that holds a hash of what went into it, and is skipped while that holds.
 # Logs are in build/logs. An ns-3 of your own is used with ns3_DIR=/folder/of/ns3Config.cmake in the environment;
@@ -191,6 +193,23 @@ lock()
 
 unlock() { exec 9>&-; }
 
+make_train_venv()
+{
+    rm -rf "$BUILD/train-venv" && python3 -m venv "$BUILD/train-venv" &&
+        exec "$BUILD/train-venv/bin/python" -m pip install --disable-pip-version-check --no-input \
+            -r "$ROOT/scripts/requirements-train.txt"
+}
+
+# need_train_venv: unlike build/venv, with what the packages depend on.
+need_train_venv()
+{
+    local wanted
+    wanted=$(key "$BUILD/train-venv" "$(readlink -f "$(command -v python3)")" "$(cat "$ROOT/scripts/requirements-train.txt")")
+    fresh train-venv "$wanted" && [ -x "$BUILD/train-venv/bin/python" ] && return 0
+    say "torch and what it needs: some minutes, 5.6 GB of disk"
+    step "training environment" "$PIP_HINT Is there 6 GB of free disk space?" make_train_venv && stamp train-venv "$wanted"
+}
+
 background=
 stop_background() { [ -z "$background" ] || { kill "$background" 2>/dev/null; wait "$background" 2>/dev/null; }; }
 trap stop_background EXIT
@@ -223,8 +242,9 @@ if [ "${BASH_SOURCE[0]}" = "$0" ]; then
                 need_build benchmarks "${ns3_DIR:-$(ns3_folder $NS3_VERSION)}" split-llm-benchmarks \
                     -DCMAKE_BUILD_TYPE=Release -DSPLIT_LLM_TESTS=OFF -DSPLIT_LLM_BENCHMARKS=ON
             ;;
+        training) lock && need_packages python3-venv && need_venv && need_python_packages && need_model && need_train_venv ;;
         *)
-            sed -n '4,10s/^# \{0,1\}//p' "$0"
+            sed -n '4,12s/^# \{0,1\}//p' "$0"
             [[ ${1} == -h || ${1} == --help ]] || exit 2
             ;;
     esac

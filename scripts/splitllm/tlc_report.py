@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""report.json of a set of calibrators: how labels relate to the output, what single layers and whole policies cost."""
+
+import json
+
+import torch
+
+from splitllm import calibration, evaluation
+from splitllm.calibrators import Bytes, Calibrated, Calibrator, fixed_layers, norm_tokens, random_cells
+from splitllm.files import write_text
+
+SEEDS = (1, 2, 3, 4, 5)
+END = 2  # <|im_end|>
+
+
+def single_layers(model, groups, say):
+    """Exact match lost where one layer's updates are left out (the paper's Table 1)."""
+    full, _ = evaluation.measure(model, groups, fixed_layers(range(model.layers)))
+    base, _ = evaluation.measure(model, groups, None)
+    out = {"full": evaluation.summary(full), "base": evaluation.summary(base), "without": []}
+    for layer in range(model.layers):
+        rest = [other for other in range(model.layers) if other != layer]
+        rows, _ = evaluation.measure(model, groups, fixed_layers(rest))
+        result = evaluation.summary(rows)
+        out["without"].append(
+            {
+                "layer": layer + 1,
+                "exact_match_drop": out["full"]["exact_match"] - result["exact_match"],
+                "kl_nats": result["kl_nats"],
+            }
+        )
+    worst = max(out["without"], key=lambda entry: entry["exact_match_drop"])
+    say(f"exact match {out['full']['exact_match']:.3f}, base {out['base']['exact_match']:.3f}; "
+        f"without layer {worst['layer']}: -{worst['exact_match_drop']:.3f}")
+    return out
+
+
+def write_report(path, model, parts, rows, workload, say):
+    groups, metrics, states = parts
+    correlation = calibration.correlations(groups, metrics)
+    say("Pearson with FLS: " + ", ".join(f"{name} {entry['overall']:.3f}" for name, entry in correlation.items()))
+    held = evaluation.prepare(model, workload[:120])
+    result = {
+        "pearson_with_fls": correlation,
+        "single_layers": single_layers(model, held, say),
+        "kl_worth_of_layers": states.kl.mean(0).tolist(),
+    }
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def policies(model, half, folder, variants, tuning, workload_groups, worth, say, f1=(), order=None):
+    """The table, a row per policy and budget. `half`: the model in bf16, which is enough for choosing layers."""
+    states_share, cells_share = byte_shares(model, workload_groups)
+    keep = {b: (b - states_share) / cells_share * model.layers / (model.layers - 1) for b in calibration.BUDGETS}
+    table = []
+
+    def add(name, budget, runs, policy=None):
+        """runs: [(rows, ratio)], one a seed; with one run the interval is over five blocks of questions."""
+        if len(runs) > 1:
+            sets = [evaluation.summary(one) for one, _ in runs]
+            how = "seeds"
+        else:
+            sets = [evaluation.summary(block) for block in evaluation.blocks(runs[0][0])]
+            how = "blocks"
+        whole = [evaluation.summary(one) for one, _ in runs]
+        entry = {
+            "policy": name,
+            "budget": budget,
+            "payload_ratio": sum(ratio for _, ratio in runs) / len(runs),
+            "interval_over": how,
+        }
+        for key in whole[0]:
+            entry[key] = sum(one[key] for one in whole) / len(whole)
+        for key in ("kl_nats", "exact_match", "top1_agreement"):
+            entry[f"{key}_interval"] = evaluation.interval([one[key] for one in sets])[1]
+        per_group = {}
+        for group in ("common", "mixed", "private", "personal"):
+            mine = [row for one, _ in runs for row in one if row["group"] == group]
+            per_group[group] = evaluation.summary(mine)
+        entry["groups"] = per_group
+        entry["questions"] = [[round(row["kl"], 4), int(row["exact"])] for row in in_order(runs[0][0])]
+        if policy is not None and name in f1:
+            entry["token_f1"] = evaluation.token_f1(model, workload_groups, policy, runs[0][0], END)
+        table.append(entry)
+        say(
+            f"{name:24s} {entry['payload_ratio']:6.1%}  KL {entry['kl_nats']:.4f} +- {entry['kl_nats_interval']:.4f}  "
+            f"exact {entry['exact_match']:.3f} +- {entry['exact_match_interval']:.3f}  "
+            f"agree {entry['top1_agreement']:.3f}  perplexity {entry['perplexity']:.2f}"
+            + (f"  F1 {entry['token_f1']:.3f}" if "token_f1" in entry else "")
+        )
+
+    def run(policy):
+        return evaluation.measure(model, workload_groups, policy)
+
+    full = fixed_layers(range(model.layers))
+    add("linfer", 1.0, [run(full)], full)
+    add("base", 0.0, [run(None)])
+    counts = [calibration.layers_for(model, tuning, budget) for budget in calibration.BUDGETS]
+    order = [layer - 1 for layer in order or ()]
+    if len(order) < max(counts):
+        order = calibration.best_layers(half, tuning, worth, max(counts), say)
+    for number, budget in enumerate(calibration.BUDGETS):
+        say(f"budget {budget:.0%}")
+        draws = [random_cells(keep[budget], seed) for seed in SEEDS]
+        add("random", budget, [run(policy) for policy in draws], draws[0])
+        policy = fixed_layers(order[: counts[number]])
+        add("fixed-layers", budget, [run(policy)], policy)
+        policy = dlora(model, tuning, Calibrator.load(folder / variants[0]).statistics, budget)
+        add("dlora", budget, [run(policy)], policy)
+        for variant in variants:
+            calibrator = Calibrator.load(folder / variant)
+            chosen = calibrator.description["thresholds"][number]
+            policy = Calibrated(calibrator, chosen["tau1"], chosen["tau2"])
+            add(f"tlc {variant}", budget, [run(policy)], policy)
+    return {"fixed_layers": [layer + 1 for layer in order], "table": table}
+
+
+def in_order(rows):
+    return sorted(rows, key=lambda row: int(row["id"].rsplit("-", 1)[1]))
+
+
+def byte_shares(model, groups):
+    """Share of LInfer's bytes that h0 and hL take, and that all cells would take at most."""
+    tally, ones = Bytes(model), Bytes(model)
+    for batch in groups:
+        zero = torch.zeros(*batch.tokens.shape, model.layers)
+        tally.add(batch, zero, zero)
+        ones.add(batch, zero + 1, zero + 1)
+    return tally.ratio(), ones.ratio() - tally.ratio()
+
+
+def dlora(model, tuning, statistics, budget):
+    """The token share whose bytes on the tuning questions come nearest to the budget (few distinct norms: bisection)."""
+    low, high = 0.0, 1.0
+    best = None
+    for _ in range(12):
+        keep = (low + high) / 2
+        policy = norm_tokens(keep, statistics.token_norm_quantiles)
+        tally = Bytes(model)
+        for batch in tuning:
+            policy.begin(batch, model)
+            tally.add(batch, policy.given, policy.given)
+        if best is None or abs(tally.ratio() - budget) < best[0]:
+            best = (abs(tally.ratio() - budget), policy)
+        low, high = (low, keep) if tally.ratio() > budget else (keep, high)
+    return best[1]
