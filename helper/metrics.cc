@@ -141,6 +141,10 @@ AddMemoryMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
                 most.uses[use] = std::max(most.uses[use], peaks.uses[use]);
             }
         }
+        for (const auto& [node, peaks] : run.memory)
+        {
+            outOfMemory.try_emplace(node, 0.0);
+        }
         if (!run.outOfMemory.empty())
         {
             outOfMemory[run.outOfMemory] = 1.0;

@@ -25,7 +25,7 @@ namespace
 std::string
 Text(const Json& value)
 {
-    for (const char* key : {"label", "name"})
+    for (const char* key : {"label", "name", "shape", "path"})
     {
         if (value.is_object() && value.contains(key) && value[key].is_string())
         {

@@ -21,6 +21,17 @@ namespace
 {
 
 DType
+WeightType(const std::string& name)
+{
+    const std::optional<DType> dtype = DTypeFromName(name);
+    if (!dtype || *dtype == DType::I32)
+    {
+        throw InputError("\"" + name + "\" is not an element type of weights; accepted: fp32, fp16, bf16, int8");
+    }
+    return *dtype;
+}
+
+DType
 ActivationType(const std::string& name)
 {
     const std::optional<DType> dtype = DTypeFromName(name);
@@ -62,7 +73,8 @@ SplitLlmHelper::Parts::Load()
     {
         const auto model = std::make_shared<Model>();
         model->config = *shape;
-        backend = std::make_shared<ShapeBackend>(shape->dtype);
+        // 8-bit weights are multiplied with 16-bit activations.
+        backend = std::make_shared<ShapeBackend>(shape->dtype == DType::I8 ? DType::F16 : shape->dtype);
         parts.model = backend->Resident(model);
         if (adapterRank > 0)
         {
@@ -110,14 +122,14 @@ SplitLlmHelper::SetModel(const std::filesystem::path& folder)
 void
 SplitLlmHelper::SetShape(const std::string& name, const std::string& dtype)
 {
-    m_parts->shape = NamedShape(name, ActivationType(dtype));
+    m_parts->shape = NamedShape(name, WeightType(dtype));
 }
 
 void
 SplitLlmHelper::SetShapeOf(const std::filesystem::path& folder, const std::string& dtype)
 {
     m_parts->shape = LoadConfig(folder);
-    m_parts->shape->dtype = ActivationType(dtype);
+    m_parts->shape->dtype = WeightType(dtype);
 }
 
 void

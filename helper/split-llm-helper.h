@@ -43,7 +43,8 @@ class SplitLlmHelper
     /// Computes with the weights of a Hugging Face folder (numeric mode).
     void SetModel(const std::filesystem::path& folder);
 
-    /// Computes with phantoms of a published shape (shape mode). \param dtype of weights and activations
+    /// Computes with phantoms of a published shape (shape mode). \param dtype of weights: "fp32", "fp16", "bf16", or
+    /// "int8", whose activations are fp16
     void SetShape(const std::string& name, const std::string& dtype);
 
     /// Computes with phantoms of the shape that a folder's config.json describes (shape mode); weights are not read.

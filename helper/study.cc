@@ -29,6 +29,7 @@ namespace
 {
 
 const std::vector<std::string> kFloatTypes{"fp32", "fp16", "bf16"};
+const std::vector<std::string> kWeightTypes{"fp32", "fp16", "bf16", "int8"};
 
 /// Runs \p parse and prefixes what it complains about with the key's path.
 template <typename F>
@@ -74,7 +75,7 @@ ReadModel(StrictObject study, bool shapeMode, const StudyFolders& folders)
     }
     if (shapeMode)
     {
-        model.dtype = object.Choice("dtype", kFloatTypes, "fp16");
+        model.dtype = object.Choice("dtype", kWeightTypes, "fp16");
     }
     if (object.Has("adapter"))
     {
@@ -82,7 +83,7 @@ ReadModel(StrictObject study, bool shapeMode, const StudyFolders& folders)
         if (shapeMode)
         {
             model.adapterRank = static_cast<std::uint32_t>(adapter.Integer("rank", 1, 65536));
-            model.adapterDtype = adapter.Choice("dtype", kFloatTypes, model.dtype);
+            model.adapterDtype = adapter.Choice("dtype", kFloatTypes, model.dtype == "int8" ? "fp16" : model.dtype);
         }
         else
         {

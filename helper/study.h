@@ -37,7 +37,7 @@ struct ModelSpec
 {
     std::filesystem::path folder;        //!< numeric mode; in shape mode its config.json alone is read
     std::string shape;                   //!< shape mode, where no folder is given
-    std::string dtype;                   //!< of weights and activations, shape mode
+    std::string dtype;                   //!< of weights, shape mode
     std::filesystem::path adapterFolder; //!< numeric mode; empty without an adapter
     std::uint32_t adapterRank = 0;       //!< shape mode; 0 without an adapter
     std::string adapterDtype;            //!< shape mode
