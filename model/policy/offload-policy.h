@@ -94,7 +94,7 @@ class OffloadPolicy
     virtual DecisionCost OffloadCost() const;
     virtual DecisionCost ReturnCost() const;
 
-    /// Bytes that it keeps on each node. Default: none.
+    /// Bytes that it keeps on each node for a session: it was made for the user's adapter. Default: none.
     virtual std::uint64_t EdgeBytes() const;
     virtual std::uint64_t DeviceBytes() const;
 };

@@ -3,9 +3,12 @@
 // Invariants 3, 4, 6, 7, 8, 11 and 12 on whole studies.
 
 #include "support/catch.h"
+#include "support/error-of.h"
 #include "support/study-fixture.h"
 #include "support/temporary-folder.h"
 
+#include "llm/config.h"
+#include "policy/calibrator.h"
 #include "results.h"
 #include "simulation.h"
 
@@ -13,6 +16,7 @@
 #include <map>
 #include <numeric>
 #include <sstream>
+#include <tuple>
 
 using namespace splitllm;
 using splitllm::test::Folders;
@@ -284,6 +288,157 @@ TEST_CASE("shape mode and numeric mode send the same bytes and charge the same t
             const bool sends = std::string(scheme) != "local";
             CHECK((numeric.payloadBytes[0] > 0) == sends);
         }
+    }
+}
+
+TEST_CASE("decisions about cells send the same bytes in shape mode and in numeric mode", "[invariant-8]")
+{
+    for (const char* scheme : {R"({"name": "tlc", "policy": {"name": "random", "offload": 0.5, "return": 0.5}})",
+                               R"({"name": "tlc", "policy": {"name": "never"}})",
+                               R"({"name": "dlora", "keep": 0.5, "importance": "random"})"})
+    {
+        for (const char* type : {"wired", "service"})
+        {
+            CAPTURE(scheme, type);
+            Json json = TinyStudy();
+            json["scheme"] = Json::parse(scheme);
+            json["links"]["device-edge"] = {{"type", type}, {"rate", "100Mbps"}, {"delay", "1ms"}};
+            for (const char* node : {"device", "edge"})
+            {
+                json["nodes"][node]["hardware"] = Json::parse(
+                    R"({"profile": "a800-80gb", "timing": {"table": {"layer": {"ms": 0.1}}, "otherwise": "free"}})");
+            }
+            const RunRecords numeric = Run(json);
+            const RunRecords shape = Run(InShapeMode(json));
+            CHECK(numeric.payloadBytes == shape.payloadBytes);
+            CHECK(numeric.wireBytes == shape.wireBytes);
+            CHECK(numeric.messagesSent == shape.messagesSent);
+            REQUIRE(numeric.decisions.size() == shape.decisions.size());
+            for (std::size_t i = 0; i < numeric.decisions.size(); i++)
+            {
+                CHECK(numeric.decisions[i].position == shape.decisions[i].position);
+                CHECK(numeric.decisions[i].offloaded == shape.decisions[i].offloaded);
+                CHECK(numeric.decisions[i].returned == shape.decisions[i].returned);
+            }
+        }
+    }
+}
+
+TEST_CASE("decisions are what crosses the wire", "[invariant-8][policy]")
+{
+    Json json = TinyStudy();
+    json["scheme"] = Json::parse(R"({"name": "tlc", "policy": {"name": "random", "offload": 0.6, "return": 0.5}})");
+    const Study study = ReadStudy(json, "test", Folders());
+    const RunRecords records = Simulate(study, 0, 1, kNoProgress);
+    std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>, std::pair<int, int>> rows; // by step and layer
+    std::array<std::uint64_t, 2> cells{};
+    for (const DecisionRow& row : records.decisions)
+    {
+        const std::uint32_t prompt = row.request % 2 == 0 ? 7 : 12;
+        const std::uint32_t step = row.position < prompt ? 0 : row.position - prompt + 1;
+        auto& [offloaded, returned] = rows[{row.request, step, row.layer}];
+        offloaded += row.offloaded ? 1 : 0;
+        returned += row.returned ? 1 : 0;
+        cells[0] += row.offloaded ? 1 : 0;
+        cells[1] += row.returned ? 1 : 0;
+        CHECK((row.offloaded || !row.returned));
+        CHECK((row.layer > 1 || !row.offloaded));
+    }
+    // 4 requests of 4 tokens: h0 up, hL down; then what the decisions say. d = 64, q + 2 kv = 128, fp16.
+    std::array<std::uint64_t, 2> payload{std::uint64_t{4} * (0 + 3) * 64 * 2 + 2 * (7 + 12) * 64 * 2, 4 * 4 * 64 * 2};
+    std::array<std::uint64_t, 2> messages{4 * (4 + 1), 4 * 4}; // with the end of each request
+    for (const auto& [key, counts] : rows)
+    {
+        const std::uint32_t prompt = std::get<0>(key) % 2 == 0 ? 7 : 12;
+        const bool first = std::get<1>(key) == 0;
+        const auto [offloaded, returned] = counts;
+        if (offloaded > 0)
+        {
+            messages[0]++; // updates, or the notice that there are none
+            messages[1]++;
+            payload[1] += offloaded * 64 * 2 + (first ? (prompt + 7) / 8 : 0);
+            payload[0] += returned > 0 ? returned * 128 * 2 + (offloaded > 1 ? (offloaded + 7) / 8 : 0) : 0;
+        }
+    }
+    CHECK(records.payloadBytes == payload);
+    CHECK(records.messagesSent == messages);
+    const Metrics metrics = ComputeMetrics(study, {records});
+    const auto all = static_cast<double>(records.decisions.size());
+    CHECK(*Find(metrics, "offload_ratio") == static_cast<double>(cells[0]) / all);
+    CHECK(*Find(metrics, "return_ratio") == static_cast<double>(cells[1]) / all);
+}
+
+TEST_CASE("listed decisions of a run give the same run again", "[policy]")
+{
+    const TemporaryFolder folder;
+    Json json = TinyStudy();
+    json["scheme"] = Json::parse(R"({"name": "tlc", "policy": {"name": "random", "offload": 0.6, "return": 0.5}})");
+    const Study study = ReadStudy(json, "test", Folders());
+    std::vector<PointResult> points(1);
+    points[0].study = study;
+    points[0].runs.push_back(Simulate(study, 0, 1, kNoProgress));
+    points[0].metrics = ComputeMetrics(study, points[0].runs);
+    ResultsFolder(folder.Path()).Write("t", points, Json::object());
+
+    json["scheme"]["policy"] = {{"name", "listed"}, {"file", "decisions.csv"}};
+    Json again = json;
+    const Study listed = ReadStudy(again, (folder.Path() / "study.json").string(), Folders());
+    const RunRecords records = Simulate(listed, 0, 1, kNoProgress);
+    CHECK(records.payloadBytes == points[0].runs[0].payloadBytes);
+    REQUIRE(records.tokens.size() == points[0].runs[0].tokens.size());
+    for (std::size_t i = 0; i < records.tokens.size(); i++)
+    {
+        CHECK(records.tokens[i].token.token == points[0].runs[0].tokens[i].token.token);
+        CHECK(records.tokens[i].token.latency == points[0].runs[0].tokens[i].token.latency);
+    }
+    // One token more than the list says something about.
+    json["workload"]["new_tokens"] = 5;
+    CHECK(test::ErrorOf([&] { ReadStudy(json, (folder.Path() / "study.json").string(), Folders()); })
+              .find("decisions.csv: the list is too short: nothing for request 0, position 10, layer 1") !=
+          std::string::npos);
+}
+
+TEST_CASE("a skip notice is free where the study says so, and costs what the link charges otherwise", "[policy]")
+{
+    Json json = InShapeMode(TinyStudy());
+    json["links"]["device-edge"] = {{"type", "service"}, {"rate", "1Gbps"}, {"startup", "1ms"}};
+    json["nodes"]["device"]["hardware"] = Json::parse(R"({"profile": "device-13tflops", "timing": {"table": {}, "otherwise": "free"}})");
+    json["nodes"]["edge"]["hardware"] = json["nodes"]["device"]["hardware"];
+    json["scheme"] = Json::parse(R"({"name": "tlc", "policy": {"name": "random", "offload": 1, "return": 0}})");
+    const auto latency = [](const RunRecords& records) { return records.tokens.back().token.latency; };
+    const ns3::Time costs = latency(Run(json));
+    json["scheme"]["skip_notice"] = "free";
+    const ns3::Time free = latency(Run(json));
+    // 3 layers; a notice has no payload, so it takes the startup alone.
+    CHECK(costs - free == ns3::MilliSeconds(3));
+    json["links"]["device-edge"] = {{"type", "wired"}, {"rate", "1Gbps"}};
+    CHECK(test::ErrorOf([&] { Run(json); }).find("scheme.skip_notice: \"free\" needs service links") != std::string::npos);
+}
+
+TEST_CASE("a calibrator's time and memory are charged to the nodes that it runs on", "[policy]")
+{
+    Json json = TinyStudy();
+    json["scheme"] =
+        Json::parse(R"({"name": "tlc", "policy": {"name": "calibrator", "path": "tiny-calibrator/narrow", "tau1": 0, "tau2": 0}})");
+    const Study study = ReadStudy(json, "test", Folders());
+    const RunRecords with = Simulate(study, 0, 1, kNoProgress);
+    json["scheme"]["policy"] = {{"name", "always"}};
+    const RunRecords without = Run(json);
+    const auto calibrator = Calibrator::Load(Folders().calibrators / "tiny-calibrator/narrow",
+                                             LoadConfig(test::TestModel("tiny-llama")));
+    const auto adapters = static_cast<std::size_t>(MemoryUse::Adapters);
+    // Made for a user's adapter, like which it is kept once a session.
+    CHECK(without.memory.at("edge").uses[adapters] == 0);
+    CHECK(with.memory.at("edge").uses[adapters] == 2 * calibrator->Tier1Bytes());
+    CHECK(with.memory.at("device").uses[adapters] ==
+          without.memory.at("device").uses[adapters] + calibrator->Tier2Bytes());
+    const auto component = static_cast<std::size_t>(Component::Calibrator);
+    REQUIRE(with.tokens.size() == 16);
+    REQUIRE(without.tokens.size() == 16);
+    for (std::size_t i = 0; i < with.tokens.size(); i++)
+    {
+        CHECK(with.tokens[i].token.components[component].IsStrictlyPositive());
+        CHECK(without.tokens[i].token.components[component].IsZero());
     }
 }
 

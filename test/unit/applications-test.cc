@@ -93,7 +93,7 @@ TEST_CASE("an unknown scheme, shape, profile or element type says what is accept
     SplitLlmHelper llm;
     CHECK(ErrorOf([&] { llm.SetShape("llama-8b", "fp16"); }).find("llama-7b") != std::string::npos);
     CHECK(ErrorOf([&] { llm.SetShape("llama-7b", "int4"); }) ==
-          "\"int4\" is not an element type; accepted: fp32, fp16, bf16");
+          "\"int4\" is not an element type of weights; accepted: fp32, fp16, bf16, int8");
     llm.SetShape("llama-7b", "fp16");
     llm.SetScheme("tcl");
     CHECK(ErrorOf([&] { llm.GetScheme(); }) == "unknown scheme \"tcl\"; accepted: server, local, linfer, dlora, tlc");

@@ -110,10 +110,11 @@ TakeBaseNorms(Payload& payload, std::size_t rows)
 class Device final : public UserRole
 {
   public:
-    Device(Session& session, const SchemeParts& parts, const OffloadPolicy& policy)
+    Device(Session& session, const SchemeParts& parts, const OffloadPolicy& policy, bool firstLayer)
         : s(session),
           m_parts(parts),
-          m_policy(policy)
+          m_policy(policy),
+          m_firstLayer(firstLayer)
     {
     }
 
@@ -151,7 +152,8 @@ class Device final : public UserRole
         const ModelConfig& config = model.Config();
         const std::size_t layer = message.layer;
         // Layers come in turn; what a policy finds not worth it is left out.
-        s.Expect(message, MessageKind::LayerInput, m_policy.Selects() ? std::max(layer, m_layer + 1) : m_layer + 1);
+        const std::size_t next = m_layer == 0 && !m_firstLayer ? 2 : m_layer + 1;
+        s.Expect(message, MessageKind::LayerInput, m_policy.Selects() ? std::max(layer, next) : next);
         if (layer > config.layers)
         {
             throw ProtocolError("layer-input of layer " + std::to_string(layer) + " of a model that has " +
@@ -217,6 +219,7 @@ class Device final : public UserRole
     Session& s;
     const SchemeParts& m_parts;
     const OffloadPolicy& m_policy;
+    bool m_firstLayer;
     std::size_t m_position = 0;
     std::size_t m_rows = 0;
     std::size_t m_layer = 0; //!< the last one that the edge asked about in this step
@@ -399,7 +402,7 @@ LoraSplitScheme::HasServer() const
 std::unique_ptr<UserRole>
 LoraSplitScheme::MakeUser(Session& session) const
 {
-    return std::make_unique<Device>(session, Parts(), *m_policy);
+    return std::make_unique<Device>(session, Parts(), *m_policy, m_firstLayer);
 }
 
 std::unique_ptr<ServerRole>
