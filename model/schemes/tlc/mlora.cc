@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "schemes/tlc/mlora.h"
+
+#include "base/input-error.h"
+#include "schemes/full-model.h"
+
+#include <string>
+#include <utility>
+
+namespace splitllm
+{
+
+namespace
+{
+
+class MLoraUser final : public UserRole
+{
+  public:
+    MLoraUser(Session& session, const SchemeParts& parts, double keep)
+        : m_model(session, parts, keep)
+    {
+    }
+
+    Task<TokenId> Step(std::span<const TokenId> tokens, std::size_t /* position */) override
+    {
+        return m_model.Step(tokens);
+    }
+
+    void EndRequest() override
+    {
+        m_model.Reset();
+    }
+
+  private:
+    FullModel m_model;
+};
+
+} // namespace
+
+MLoraScheme::MLoraScheme(SchemeParts parts, double keep)
+    : Scheme(std::move(parts)),
+      m_keep(keep)
+{
+    if (!(keep > 0.0 && keep <= 1.0))
+    {
+        throw InputError("scheme \"mlora\" keeps " + std::to_string(keep) +
+                         " of the KV cache; accepted: a share above 0 and at most 1");
+    }
+}
+
+bool
+MLoraScheme::HasServer() const
+{
+    return false;
+}
+
+std::unique_ptr<UserRole>
+MLoraScheme::MakeUser(Session& session) const
+{
+    return std::make_unique<MLoraUser>(session, Parts(), m_keep);
+}
+
+std::unique_ptr<ServerRole>
+MLoraScheme::MakeServer(Session& /* session */) const
+{
+    return nullptr;
+}
+
+Footprint
+MLoraScheme::UserFootprint() const
+{
+    return {ModelBytes(Parts().model->Config()), AdapterBytes()};
+}
+
+Footprint
+MLoraScheme::ServerFootprint() const
+{
+    return {};
+}
+
+} // namespace splitllm
