@@ -142,6 +142,7 @@ Run::Run(const Study& study,
     }
     m_llm.SetScheme(study.scheme.name);
     m_llm.SetPolicy(study.scheme.policy, study.scheme.firstLayer);
+    m_llm.SetKeep(study.scheme.keep);
     m_llm.SetWireType(study.scheme.wire);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
     m_llm.SetThreads(threads);

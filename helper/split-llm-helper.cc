@@ -159,6 +159,12 @@ SplitLlmHelper::SetPolicy(std::shared_ptr<const OffloadPolicy> policy, bool firs
 }
 
 void
+SplitLlmHelper::SetKeep(double share)
+{
+    m_parts->schemeOptions.keep = share;
+}
+
+void
 SplitLlmHelper::SetWireType(const std::string& dtype)
 {
     m_parts->wire = ActivationType(dtype);

@@ -56,11 +56,14 @@ class SplitLlmHelper
     /// A phantom adapter of that rank (shape mode).
     void SetAdapterShape(std::uint32_t rank, const std::string& dtype);
 
-    /// "server", "local", "linfer", "dlora" or "tlc".
+    /// "server", "local", "mlora", "linfer", "dlora" or "tlc".
     void SetScheme(const std::string& name);
 
     /// What decides about the cells of "tlc" and "dlora". \param firstLayer whether about those of layer 1 as well
     void SetPolicy(std::shared_ptr<const OffloadPolicy> policy, bool firstLayer = false);
+
+    /// Share of the positions that "mlora" keeps in each layer's KV cache, above 0 and at most 1.
+    void SetKeep(double share);
 
     /// Element type of tensors between nodes: "fp32", "fp16" (default) or "bf16".
     void SetWireType(const std::string& dtype);

@@ -351,7 +351,7 @@ CheckTopology(const StrictObject& object, const Study& study)
     {
         object.Fail("nodes", "no group has the role \"user-device\"");
     }
-    if (scheme == "local")
+    if (scheme == "local" || scheme == "mlora")
     {
         return;
     }
@@ -495,6 +495,10 @@ ReadScheme(StrictObject& object,
                 KeepLargeTokens(keep, LoadTokenNormQuantiles(folders.calibrators / scheme.String("statistics")));
         }
         study.scheme.firstLayer = true;
+    }
+    if (name == "mlora")
+    {
+        study.scheme.keep = scheme.Number("keep", 1e-9, 1.0);
     }
     if (name == "tlc")
     {

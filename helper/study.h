@@ -93,6 +93,7 @@ struct SchemeSpec
     std::string wire; //!< element type of tensors between nodes
     std::shared_ptr<const OffloadPolicy> policy; //!< "tlc" and "dlora"
     bool firstLayer = false; //!< whether the policy decides about layer 1
+    double keep = 1.0;       //!< "mlora": share of the positions that each layer's cache keeps
 };
 
 /// One request of the workload.

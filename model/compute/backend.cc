@@ -4,6 +4,7 @@
 #include "compute/timed.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 #include <stdexcept>
@@ -67,7 +68,7 @@ ExpectRoom(std::size_t length, std::size_t rows, std::size_t capacity)
     if (rows > capacity - length)
     {
         Fail(std::to_string(rows) + " rows after " + std::to_string(length) + " in a KV cache of " +
-             std::to_string(capacity) + " positions");
+             std::to_string(capacity) + " entries");
     }
 }
 
@@ -182,6 +183,36 @@ FinishLayerWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t bef
     return work;
 }
 
+/// What adding up the attention costs FinishLayer besides.
+Work
+TrackingWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t before)
+{
+    const std::uint64_t context = rows * before + rows * (rows + 1) / 2;
+    Work work;
+    work.flops = config.heads * context;
+    work.bytesRead = before * sizeof(std::uint64_t);
+    work.bytesWritten = (before + rows) * sizeof(std::uint64_t);
+    work.launches = 1;
+    return work;
+}
+
+Work
+PruneWork(const KvCache& cache, std::uint64_t before, std::uint64_t kept, std::uint64_t activation)
+{
+    if (kept == before)
+    {
+        return {};
+    }
+    const std::uint64_t moved = std::min(kept, before - kept);
+    const std::uint64_t entry = 2 * cache.Width() * activation;
+    Work work;
+    work.flops = before;
+    work.bytesRead = before * sizeof(std::uint64_t) + moved * entry;
+    work.bytesWritten = moved * (sizeof(std::uint64_t) + entry);
+    work.launches = 2;
+    return work;
+}
+
 Work
 HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation)
 {
@@ -222,6 +253,8 @@ NameOf(Operation operation)
         return "merge";
     case Operation::FinishLayer:
         return "finish-layer";
+    case Operation::Prune:
+        return "prune";
     case Operation::Head:
         return "head";
     case Operation::Sample:
@@ -254,31 +287,74 @@ ResidentAdapter::Bytes() const
 KvCache::KvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity)
     : m_first(first),
       m_last(last),
-      m_capacity(capacity)
+      m_capacity(capacity),
+      m_width(config.KvWidth())
 {
     if (first >= last || last > config.layers || capacity == 0)
     {
         Fail("KV cache of layers [" + std::to_string(first) + ", " + std::to_string(last) + ") and " +
-             std::to_string(capacity) + " positions for a model of " + std::to_string(config.layers) + " layers");
+             std::to_string(capacity) + " entries for a model of " + std::to_string(config.layers) + " layers");
     }
     m_lengths.resize(last - first);
+    m_positions.resize(last - first);
 }
 
 std::size_t
-KvCache::Length(std::size_t layer) const
+KvCache::IndexOf(std::size_t layer) const
 {
     if (layer < m_first || layer >= m_last)
     {
         Fail("KV cache does not hold layer " + std::to_string(layer));
     }
-    return m_lengths[layer - m_first];
+    return layer - m_first;
+}
+
+std::size_t
+KvCache::Length(std::size_t layer) const
+{
+    return m_lengths[IndexOf(layer)];
+}
+
+std::size_t
+KvCache::Position(std::size_t layer) const
+{
+    return m_positions[IndexOf(layer)];
 }
 
 void
 KvCache::Grow(std::size_t layer, std::size_t rows)
 {
     ExpectRoom(Length(layer), rows, m_capacity);
-    m_lengths[layer - m_first] += rows;
+    m_lengths[IndexOf(layer)] += rows;
+    m_positions[IndexOf(layer)] += rows;
+}
+
+void
+KvCache::Shrink(std::size_t layer, std::size_t length)
+{
+    if (length > Length(layer))
+    {
+        Fail("KV cache cannot shrink from " + std::to_string(Length(layer)) + " to " + std::to_string(length) +
+             " entries");
+    }
+    m_lengths[IndexOf(layer)] = length;
+}
+
+void
+KvCache::TrackAttention()
+{
+    if (std::ranges::any_of(m_positions, [](std::size_t position) { return position > 0; }))
+    {
+        Fail("attention is tracked from the first position on, or not at all");
+    }
+    m_tracksAttention = true;
+}
+
+std::size_t
+KeptEntries(double keep, std::size_t positions)
+{
+    const double kept = std::ceil(keep * static_cast<double>(positions) - 1e-9);
+    return std::max(std::size_t{1}, static_cast<std::size_t>(kept));
 }
 
 Backend::Backend(DType activations)
@@ -372,13 +448,41 @@ Backend::FinishLayer(const ResidentModel& model,
     ExpectShape(projections.key, rows, config.KvWidth(), "key");
     ExpectShape(projections.value, rows, config.KvWidth(), "value");
     const std::size_t before = cache.Length(layer);
-    ExpectPositions(config, before, rows);
+    ExpectPositions(config, cache.Position(layer), rows);
     ExpectRoom(before, rows, cache.Capacity());
-    const Work work = FinishLayerWork(config, rows, before, SizeOf(m_activations));
+    Work work = FinishLayerWork(config, rows, before, SizeOf(m_activations));
+    if (cache.TracksAttention())
+    {
+        work += TrackingWork(config, rows, before);
+    }
     return Timed(Operation::FinishLayer, rows, work, [&] {
         Tensor next = DoFinishLayer(model, layer, hidden, projections, cache);
         cache.Grow(layer, rows);
         return next;
+    });
+}
+
+Computed<std::size_t>
+Backend::Prune(KvCache& cache, std::size_t layer, double keep)
+{
+    const std::size_t before = cache.Length(layer);
+    if (!cache.TracksAttention())
+    {
+        Fail("a KV cache that does not track attention cannot be pruned");
+    }
+    if (!(keep > 0.0 && keep <= 1.0))
+    {
+        Fail("pruning keeps " + std::to_string(keep) + " of the positions instead of a share in (0, 1]");
+    }
+    const std::size_t kept = std::min(before, KeptEntries(keep, cache.Position(layer)));
+    const Work work = PruneWork(cache, before, kept, SizeOf(m_activations));
+    return Timed(Operation::Prune, before, work, [&] {
+        if (kept < before)
+        {
+            DoPrune(cache, layer, kept);
+            cache.Shrink(layer, kept);
+        }
+        return before - kept;
     });
 }
 

@@ -45,6 +45,7 @@ enum class Operation
     Adapt,       //!< "adapt": LoRA's updates of Q, K, V
     Merge,       //!< "merge": projections += updates
     FinishLayer, //!< "finish-layer": positions, attention, output projection, MLP, residuals
+    Prune,       //!< "prune": dropping the entries of a KV cache that attention cares least for
     Head,        //!< "head": final norm and logits
     Sample,      //!< "sample": the next token from the logits
     Calibrate,   //!< "calibrate": deciding whether an exchange is worth it
@@ -125,25 +126,51 @@ class ResidentAdapter
     DType m_dtype;
 };
 
-/// Keys and values of one sequence for a range of layers. Positions are appended by FinishLayer.
+/**
+ * Keys and values of one sequence for a range of layers. FinishLayer appends an entry for every position; Prune drops
+ * entries, and then a layer's position runs ahead of its length.
+ */
 class KvCache
 {
   public:
     virtual ~KvCache() = default;
 
-    /// Holds layers [first, last) of \p config and at most \p capacity positions. \throws std::logic_error if empty
+    /// Holds layers [first, last) of \p config and at most \p capacity entries. \throws std::logic_error if empty
     KvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity);
 
-    /// Positions held for \p layer; the next row appended is at this position.
+    /// Entries held for \p layer.
     std::size_t Length(std::size_t layer) const;
+
+    /// Positions that \p layer consumed; the next row appended is at this position.
+    std::size_t Position(std::size_t layer) const;
 
     std::size_t Capacity() const
     {
         return m_capacity;
     }
 
+    /// Elements of an entry's key, and of its value.
+    std::size_t Width() const
+    {
+        return m_width;
+    }
+
     /// Records \p rows appended to \p layer. \throws std::logic_error beyond the capacity or outside the layers.
     void Grow(std::size_t layer, std::size_t rows);
+
+    /// Records that \p length entries of \p layer are left. \throws std::logic_error if it has fewer
+    void Shrink(std::size_t layer, std::size_t length);
+
+    /**
+     * From now on FinishLayer adds up the attention that every entry gets: the softmax weights that all query heads of
+     * all rows give it. Prune needs that. \throws std::logic_error unless the cache is empty
+     */
+    void TrackAttention();
+
+    bool TracksAttention() const
+    {
+        return m_tracksAttention;
+    }
 
   protected:
     std::size_t m_first;
@@ -151,8 +178,19 @@ class KvCache
     std::size_t m_capacity;
 
   private:
-    std::vector<std::size_t> m_lengths; //!< by layer - m_first
+    std::size_t IndexOf(std::size_t layer) const;
+
+    std::size_t m_width;
+    bool m_tracksAttention = false;
+    std::vector<std::size_t> m_lengths;   //!< by layer - m_first
+    std::vector<std::size_t> m_positions; //!< by layer - m_first
 };
+
+/**
+ * Entries that pruning leaves of \p positions consumed: \p keep of them, rounded up, at least 1. Counts to within 1e-9
+ * of an entry, so that 0.07 of 100 is 7 although 0.07 has no exact double.
+ */
+std::size_t KeptEntries(double keep, std::size_t positions);
 
 /**
  * Executes layers. Weights and caches live in the backend behind opaque handles; only a call's inputs and outputs are
@@ -227,9 +265,9 @@ class Backend
 
     /**
      * The rest of the layer: rotary positions, append to \p cache, causal attention over it, output projection, MLP and
-     * both residuals. Row i sits at position cache.Length(layer) + i.
+     * both residuals. Row i sits at position cache.Position(layer) + i.
      *
-     * With C the sum of the rows' contexts (row i attends to Length + i + 1 positions) and L = Length before the call,
+     * With C the sum of the rows' contexts (row i attends to Length + i + 1 entries) and L = Length before the call,
      * FLOPs are the sum of
      *  - rotation 3 w (q + kv), LLaMA only;
      *  - attention: w q to scale the queries, 2 q C for the scores, 4 H C for softmax (subtract, exp, sum, divide) and
@@ -242,6 +280,8 @@ class Backend
      * Read: b (q d + n + 3 d f), OPT b (q d + d + n + 2 d f + f + d), + a w (d + q + 2 kv) + a 2 kv L of the cache.
      * Written: a w d + a 2 kv w to the cache. Launches: LLaMA 13 (rotation, append, scores, softmax, values, output,
      * residual, norm, gate, up, activation, down, residual), OPT 11 (neither rotation nor gate).
+     *
+     * A cache that tracks attention adds H C FLOPs, 8 L read and 8 (L + w) written (the sums), and a launch.
      * \return the next hidden state, w x d
      */
     Computed<Tensor> FinishLayer(const ResidentModel& model,
@@ -249,6 +289,18 @@ class Backend
                                  const Tensor& hidden,
                                  const Projections& projections,
                                  KvCache& cache);
+
+    /**
+     * Drops entries of \p layer until KeptEntries(\p keep, Position) are left. The newest entry stays, and of the
+     * others those that got most attention (heavy hitters); of equals the older goes first. What stays keeps its order
+     * and the rotation of its position. \p keep is above 0 and at most 1, and \p cache tracks attention.
+     *
+     * Of L entries K stay, and m = min(K, L - K) of them move into the places of dropped ones. FLOPs: L comparisons.
+     * Read: 8 L (the sums) + a 2 kv m. Written: (8 + a 2 kv) m. Launches: 2 (selection, moving). Rows: L. Without an
+     * entry to drop it costs nothing.
+     * \return how many entries were dropped
+     */
+    Computed<std::size_t> Prune(KvCache& cache, std::size_t layer, double keep);
 
     /**
      * Final norm and logits of every row: w x vocab.
@@ -266,7 +318,8 @@ class Backend
     Computed<TokenId> Sample(const Tensor& logits, const Sampling& sampling, double uniform);
 
   protected:
-    // The operations themselves, with arguments that have been checked. FinishLayer grows the cache afterwards.
+    // The operations themselves, with arguments that have been checked. FinishLayer grows the cache afterwards, Prune
+    // shrinks it to the entries that it is told to keep.
     virtual Tensor DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position) = 0;
     virtual Projections DoProject(const ResidentModel& model, std::size_t layer, const Tensor& hidden) = 0;
     virtual Deltas DoAdapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input) = 0;
@@ -275,6 +328,7 @@ class Backend
                                  const Tensor& hidden,
                                  const Projections& projections,
                                  KvCache& cache) = 0;
+    virtual void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) = 0;
     virtual Tensor DoHead(const ResidentModel& model, const Tensor& hidden) = 0;
 
   private:

@@ -23,6 +23,7 @@ constexpr std::array kOperations{Operation::Embed,
                                  Operation::Adapt,
                                  Operation::Merge,
                                  Operation::FinishLayer,
+                                 Operation::Prune,
                                  Operation::Head,
                                  Operation::Sample,
                                  Operation::Calibrate};

@@ -55,6 +55,8 @@ ActivationBytes(const ModelConfig& config, Operation operation, std::size_t rows
     case Operation::FinishLayer: // hidden, Q K V, attention output, MLP, next hidden
         elements = 2 * d + projections + config.QueryWidth() + inner;
         break;
+    case Operation::Prune: // the attention of each entry, whose type is always the same
+        return rows * sizeof(std::uint64_t);
     case Operation::Head: // hidden, logits
         elements = d + config.vocab;
         break;

@@ -62,6 +62,11 @@ ShapeBackend::DoFinishLayer(const ResidentModel& model,
     return Tensor::Phantom(hidden.Rows(), model.Config().hidden);
 }
 
+void
+ShapeBackend::DoPrune(KvCache&, std::size_t, std::size_t)
+{
+}
+
 Tensor
 ShapeBackend::DoHead(const ResidentModel& model, const Tensor& hidden)
 {

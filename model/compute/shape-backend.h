@@ -35,6 +35,7 @@ class ShapeBackend : public Backend
                          const Tensor& hidden,
                          const Projections& projections,
                          KvCache& cache) override;
+    void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) override;
     Tensor DoHead(const ResidentModel& model, const Tensor& hidden) override;
 };
 

@@ -7,7 +7,7 @@ namespace splitllm
 RequestCache::RequestCache(Session& session, const ResidentModel& model)
     : m_config(model.Config()),
       m_cache(session.host.backend->NewCache(model, 0, m_config.layers, m_config.maxPositions)),
-      m_bytesPerPosition(m_config.layers * m_config.KvBytesPerLayer(model.Activations())),
+      m_bytesPerEntry(m_config.KvBytesPerLayer(model.Activations())),
       m_memory(session.host.memory, MemoryUse::Kv, 0)
 {
 }
@@ -15,13 +15,25 @@ RequestCache::RequestCache(Session& session, const ResidentModel& model)
 void
 RequestCache::Reserve(std::size_t rows)
 {
-    m_memory.Resize(m_memory.Bytes() + rows * m_bytesPerPosition);
+    ReserveLayer(rows * m_config.layers);
+}
+
+void
+RequestCache::ReserveLayer(std::size_t rows)
+{
+    m_memory.Resize(m_memory.Bytes() + rows * m_bytesPerEntry);
+}
+
+void
+RequestCache::Release(std::size_t entries)
+{
+    m_memory.Resize(m_memory.Bytes() - entries * m_bytesPerEntry);
 }
 
 std::size_t
-RequestCache::Length() const
+RequestCache::Position() const
 {
-    return m_cache->Length(m_config.layers - 1);
+    return m_cache->Position(m_config.layers - 1);
 }
 
 Task<TokenId>
@@ -37,9 +49,10 @@ NextToken(Session& s, const SchemeParts& parts, Tensor hL)
     co_return co_await s.Run(*parts.model, backend.Sample(logits, parts.sampling, uniform));
 }
 
-FullModel::FullModel(Session& session, const SchemeParts& parts)
+FullModel::FullModel(Session& session, const SchemeParts& parts, double keep)
     : m_session(session),
-      m_parts(parts)
+      m_parts(parts),
+      m_keep(keep)
 {
 }
 
@@ -49,12 +62,16 @@ FullModel::Step(std::span<const TokenId> tokens)
     Session& s = m_session;
     const ResidentModel& model = *m_parts.model;
     Backend& backend = *s.host.backend;
+    const bool prunes = m_keep < 1.0;
     if (!m_cache)
     {
         m_cache = std::make_unique<RequestCache>(s, model);
+        if (prunes)
+        {
+            m_cache->Cache().TrackAttention();
+        }
     }
-    const std::size_t position = m_cache->Length();
-    m_cache->Reserve(tokens.size());
+    const std::size_t position = m_cache->Position();
 
     Tensor h = co_await s.Run(model, backend.Embed(model, tokens, position));
     for (std::size_t l = 0; l < model.Config().layers; l++)
@@ -65,7 +82,13 @@ FullModel::Step(std::span<const TokenId> tokens)
             Deltas deltas = co_await s.Run(model, backend.Adapt(*m_parts.adapter, l, qkv.input), l + 1);
             qkv = co_await s.Run(model, backend.Merge(std::move(qkv), deltas), l + 1);
         }
+        m_cache->ReserveLayer(tokens.size());
         h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Cache()), l + 1);
+        if (prunes)
+        {
+            const std::size_t dropped = co_await s.Run(model, backend.Prune(m_cache->Cache(), l, m_keep), l + 1);
+            m_cache->Release(dropped);
+        }
     }
     co_return co_await NextToken(s, m_parts, h.Slice(h.Rows() - 1, 1));
 }
@@ -79,7 +102,7 @@ FullModel::Reset()
 std::size_t
 FullModel::Position() const
 {
-    return m_cache ? m_cache->Length() : 0;
+    return m_cache ? m_cache->Position() : 0;
 }
 
 } // namespace splitllm

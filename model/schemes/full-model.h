@@ -22,16 +22,22 @@ class RequestCache
         return *m_cache;
     }
 
-    /// Makes room in the ledger for \p rows more positions. \throws OutOfMemory
+    /// Makes room in the ledger for \p rows more positions of every layer. \throws OutOfMemory
     void Reserve(std::size_t rows);
 
-    /// Positions held by every layer.
-    std::size_t Length() const;
+    /// Makes room in the ledger for \p rows more positions of one layer. \throws OutOfMemory
+    void ReserveLayer(std::size_t rows);
+
+    /// Gives back the memory of \p entries that were dropped from one layer.
+    void Release(std::size_t entries);
+
+    /// Positions consumed by every layer.
+    std::size_t Position() const;
 
   private:
     const ModelConfig& m_config;
     std::unique_ptr<KvCache> m_cache;
-    std::uint64_t m_bytesPerPosition;
+    std::uint64_t m_bytesPerEntry; //!< of one layer
     Reservation m_memory;
 };
 
@@ -41,11 +47,12 @@ class RequestCache
  */
 Task<TokenId> NextToken(Session& session, const SchemeParts& parts, Tensor hL);
 
-/// What a host does with the whole model: the steps that Server and Local share.
+/// What a host does with the whole model: the steps that Server, Local and MLoRA share.
 class FullModel
 {
   public:
-    FullModel(Session& session, const SchemeParts& parts);
+    /// \param keep share of the positions that each layer's cache keeps, in (0, 1]; where it is 1 nothing is pruned
+    FullModel(Session& session, const SchemeParts& parts, double keep = 1.0);
 
     /// Embedding, all layers with the adapter, head and sampling: the token that follows \p tokens.
     Task<TokenId> Step(std::span<const TokenId> tokens);
@@ -59,6 +66,7 @@ class FullModel
   private:
     Session& m_session;
     const SchemeParts& m_parts;
+    double m_keep;
     std::unique_ptr<RequestCache> m_cache;
 };
 

@@ -26,7 +26,7 @@ Scheme::AdapterBytes() const
 std::vector<std::string>
 SchemeNames()
 {
-    return {"server", "local", "linfer", "dlora", "tlc"};
+    return {"server", "local", "mlora", "linfer", "dlora", "tlc"};
 }
 
 std::shared_ptr<const Scheme>
@@ -39,6 +39,10 @@ MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options)
     if (name == "local")
     {
         return std::make_shared<LocalScheme>(std::move(parts));
+    }
+    if (name == "mlora")
+    {
+        return std::make_shared<LocalScheme>(std::move(parts), options.keep);
     }
     if (name == "linfer" || name == "dlora" || name == "tlc")
     {

@@ -95,6 +95,7 @@ struct SchemeOptions
 {
     std::shared_ptr<const OffloadPolicy> policy; //!< "tlc", "dlora": decides about the cells
     bool firstLayer = false;                     //!< "tlc": whether the policy decides about layer 1
+    double keep = 1.0;                           //!< "mlora": share of the positions that each layer's cache keeps
 };
 
 /// The names that MakeScheme knows.

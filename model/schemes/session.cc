@@ -201,6 +201,7 @@ ComponentOf(Operation operation)
     case Operation::Embed:
     case Operation::Project:
     case Operation::FinishLayer:
+    case Operation::Prune:
     case Operation::Head:
     case Operation::Sample:
         break;

@@ -7,12 +7,14 @@
 
 #include <Eigen/Dense>
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <numbers>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace splitllm::test
@@ -27,16 +29,36 @@ class ReferenceTransformer
   public:
     using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
+    /// After each call, of so many tokens, a layer keeps numerator / denominator of its positions (heavy hitters).
+    struct Pruning
+    {
+        std::size_t numerator;
+        std::size_t denominator;
+        std::vector<std::size_t> calls; //!< empty: all tokens in one
+    };
+
+    /// What a layer's cache holds at the end.
+    struct Held
+    {
+        std::vector<Eigen::Index> positions;
+        Matrix keys; //!< rotated: positions x kv
+        Matrix values;
+    };
+
     /// \param adapter nullptr for none
-    explicit ReferenceTransformer(const Model& model, const Adapter* adapter = nullptr)
+    explicit ReferenceTransformer(const Model& model, const Adapter* adapter = nullptr, Pruning pruning = {1, 1, {}})
         : m_model(model),
           m_config(model.config),
-          m_adapter(adapter)
+          m_adapter(adapter),
+          m_pruning(std::move(pruning))
     {
     }
 
-    /// Logits of every position of \p tokens, which start at position 0: tokens x vocab.
-    Matrix Logits(const std::vector<std::uint32_t>& tokens) const
+    /**
+     * Logits of every position of \p tokens, which start at position 0: tokens x vocab.
+     * \param held where to append what each layer holds, or nullptr
+     */
+    Matrix Logits(const std::vector<std::uint32_t>& tokens, std::vector<Held>* held = nullptr) const
     {
         Matrix hidden(tokens.size(), m_config.hidden);
         const Matrix embedding = Read(m_model.embedding);
@@ -50,7 +72,11 @@ class ReferenceTransformer
         }
         for (std::size_t i = 0; i < m_config.layers; ++i)
         {
-            Layer(i, hidden);
+            Held layer = Layer(i, hidden);
+            if (held != nullptr)
+            {
+                held->push_back(std::move(layer));
+            }
         }
         return Norm(m_model.finalNorm, hidden) * Read(m_model.head).transpose();
     }
@@ -154,7 +180,20 @@ class ReferenceTransformer
         }
     }
 
-    void Layer(std::size_t index, Matrix& hidden) const
+    /// Drops the positions of least \p attention from \p held, the older of two first and never the newest.
+    void Prune(std::vector<Eigen::Index>& held, const Eigen::VectorXd& attention, std::size_t consumed) const
+    {
+        const std::size_t share =
+            (m_pruning.numerator * consumed + m_pruning.denominator - 1) / m_pruning.denominator;
+        while (held.size() > std::max<std::size_t>(1, share))
+        {
+            held.erase(std::min_element(held.begin(), held.end() - 1, [&](Eigen::Index a, Eigen::Index b) {
+                return attention(a) < attention(b);
+            }));
+        }
+    }
+
+    Held Layer(std::size_t index, Matrix& hidden) const
     {
         const LayerWeights& weights = m_model.layers[index];
         const Matrix input = Norm(weights.attentionNorm, hidden);
@@ -175,20 +214,30 @@ class ReferenceTransformer
         }
 
         Matrix attended(query.rows(), query.cols());
+        Eigen::VectorXd attention = Eigen::VectorXd::Zero(query.rows());
+        std::vector<Eigen::Index> held;
         const auto dim = static_cast<Eigen::Index>(m_config.headDim);
-        for (std::size_t head = 0; head < m_config.heads; ++head)
+        const std::vector<std::size_t> whole{static_cast<std::size_t>(query.rows())};
+        Eigen::Index row = 0;
+        for (const std::size_t call : m_pruning.calls.empty() ? whole : m_pruning.calls)
         {
-            const auto kvHead = static_cast<Eigen::Index>(head / (m_config.heads / m_config.kvHeads));
-            const auto first = static_cast<Eigen::Index>(head) * dim;
-            const auto q = query.middleCols(first, dim);
-            Matrix scores = q * key.middleCols(kvHead * dim, dim).transpose() / std::sqrt(static_cast<double>(dim));
-            for (Eigen::Index i = 0; i < scores.rows(); ++i)
+            for (std::size_t i = 0; i < call; ++i, ++row)
             {
-                scores.row(i).tail(scores.cols() - i - 1).setConstant(-std::numeric_limits<double>::infinity());
-                scores.row(i) = (scores.row(i).array() - scores.row(i).maxCoeff()).exp();
-                scores.row(i) /= scores.row(i).sum();
+                held.push_back(row);
+                for (std::size_t head = 0; head < m_config.heads; ++head)
+                {
+                    const auto kvHead = static_cast<Eigen::Index>(head / (m_config.heads / m_config.kvHeads));
+                    const auto mine = Eigen::seqN(static_cast<Eigen::Index>(head) * dim, dim);
+                    const auto shared = Eigen::seqN(kvHead * dim, dim);
+                    Eigen::VectorXd scores = key(held, shared) * query(row, mine).transpose();
+                    scores /= std::sqrt(static_cast<double>(dim));
+                    scores = (scores.array() - scores.maxCoeff()).exp();
+                    scores /= scores.sum();
+                    attended(row, mine) = scores.transpose() * value(held, shared);
+                    attention(held) += scores;
+                }
             }
-            attended.middleCols(first, dim) = scores * value.middleCols(kvHead * dim, dim);
+            Prune(held, attention, static_cast<std::size_t>(row));
         }
         hidden += Apply(weights.output, attended);
 
@@ -204,11 +253,13 @@ class ReferenceTransformer
             inner = inner.cwiseMax(0.0);
         }
         hidden += Apply(weights.down, inner);
+        return {held, key(held, Eigen::all), value(held, Eigen::all)};
     }
 
     const Model& m_model;
     const ModelConfig& m_config;
     const Adapter* m_adapter;
+    Pruning m_pruning;
 };
 
 /// Normalised mean squared error of \p actual (row-major) against \p expected.

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include "compute/footprint.h"
 #include "compute/shape-backend.h"
 #include "llm/adapter.h"
 #include "support/catch.h"
 
+#include <limits>
 #include <memory>
 #include <stdexcept>
 
@@ -209,6 +211,101 @@ TEST_CASE("LoRA's work counts A and B of all three projections")
     CHECK(merged.work == Work{72, 2 * 4 * 72, 4 * 72, 3});
 }
 
+TEST_CASE("Tracked attention and pruning cost what a count by hand gives")
+{
+    ShapeBackend backend(DType::F16);
+    const ModelConfig config = SmallLlama();
+    const auto model = backend.Resident(ShapeOf(config));
+    const auto plain = backend.NewCache(*model, 1, 2, 9);
+    const auto cache = backend.NewCache(*model, 1, 2, 9);
+    cache->TrackAttention();
+    const Tensor hidden = Tensor::Phantom(3, 10);
+    const Projections projected = backend.Project(*model, 1, hidden).value;
+
+    // Sums of 8 bytes; 6 query heads whose rows see 5 + 6 + 7 entries.
+    plain->Grow(1, 4);
+    cache->Grow(1, 4);
+    Work work = backend.FinishLayer(*model, 1, hidden, projected, *plain).work;
+    work += Work{6 * 18, 8 * 4, 8 * 7, 1};
+    CHECK(backend.FinishLayer(*model, 1, hidden, projected, *cache).work == work);
+
+    // Of 7 entries with 6 keys and 6 values in fp16 each, ceil(0.7 * 7) = 5 stay: 2 fill the places of those dropped.
+    const auto pruned = backend.Prune(*cache, 1, 0.7);
+    CHECK(pruned.value == 2);
+    CHECK(pruned.operation == Operation::Prune);
+    CHECK(pruned.rows == 7);
+    CHECK(pruned.work == Work{7, 8 * 7 + 2 * 24, 2 * (8 + 24), 2});
+    CHECK(ActivationBytes(config, Operation::Prune, 7, DType::F16) == 8 * 7);
+    CHECK(cache->Length(1) == 5);
+    CHECK(cache->Position(1) == 7);
+
+    // ceil(0.2 * 7) = 2 of 5 stay and move.
+    CHECK(backend.Prune(*cache, 1, 0.2).work == Work{5, 8 * 5 + 2 * 24, 2 * (8 + 24), 2});
+    const auto nothing = backend.Prune(*cache, 1, 0.2);
+    CHECK(nothing.value == 0);
+    CHECK(nothing.work == Work{});
+
+    // Rows attend to what is left: 3 + 4 + 5, at positions 7 to 9.
+    const auto shorter = backend.NewCache(*model, 1, 2, 9);
+    shorter->Grow(1, 2);
+    work = backend.FinishLayer(*model, 1, hidden, projected, *shorter).work;
+    work += Work{6 * 12, 8 * 2, 8 * 5, 1};
+    CHECK(backend.FinishLayer(*model, 1, hidden, projected, *cache).work == work);
+    CHECK(cache->Length(1) == 5);
+    CHECK(cache->Position(1) == 10);
+}
+
+TEST_CASE("A share of the positions is rounded up, and is at least one")
+{
+    CHECK(KeptEntries(0.5, 18) == 9);
+    CHECK(KeptEntries(0.5, 19) == 10);
+    CHECK(KeptEntries(0.07, 100) == 7); // 0.07 * 100 is a little above 7 in doubles
+    CHECK(KeptEntries(0.7, 131072) == 91751);
+    CHECK(KeptEntries(1.0, 16777215) == 16777215);
+    CHECK(KeptEntries(1e-300, 100) == 1);
+    CHECK(KeptEntries(0.5, 0) == 1);
+}
+
+TEST_CASE("A pruned cache has room for as many entries as it dropped, up to the model's last position")
+{
+    ShapeBackend backend(DType::F32);
+    const auto model = backend.Resident(ShapeOf(SmallLlama()));
+    const auto cache = backend.NewCache(*model, 0, 2, 4);
+    cache->TrackAttention();
+    const Tensor hidden = Tensor::Phantom(2, 10);
+    const Projections projected = backend.Project(*model, 0, hidden).value;
+    for (std::size_t position = 0; position < 20; position += 2) // the model has 20 positions
+    {
+        CHECK(cache->Position(0) == position);
+        backend.FinishLayer(*model, 0, hidden, projected, *cache);
+        backend.Prune(*cache, 0, 0.1);
+        CHECK(cache->Length(0) == (position < 10 ? 1 : 2));
+    }
+    CHECK_THROWS_AS(backend.FinishLayer(*model, 0, hidden, projected, *cache), std::logic_error);
+    CHECK(cache->Position(1) == 0);
+}
+
+TEST_CASE("A backend refuses to prune what it does not know how to")
+{
+    ShapeBackend backend(DType::F32);
+    const auto model = backend.Resident(ShapeOf(SmallLlama()));
+    const auto cache = backend.NewCache(*model, 0, 1, 4);
+    CHECK_THROWS_AS(backend.Prune(*cache, 0, 0.5), std::logic_error);
+    cache->Grow(0, 3);
+    CHECK_THROWS_AS(cache->TrackAttention(), std::logic_error);
+
+    const auto tracking = backend.NewCache(*model, 0, 1, 4);
+    tracking->TrackAttention();
+    tracking->Grow(0, 3);
+    for (const double keep : {0.0, -0.5, 1.5, std::numeric_limits<double>::quiet_NaN()})
+    {
+        CHECK_THROWS_AS(backend.Prune(*tracking, 0, keep), std::logic_error);
+    }
+    CHECK_THROWS_AS(backend.Prune(*tracking, 1, 0.5), std::logic_error);
+    CHECK_THROWS_AS(tracking->Shrink(0, 4), std::logic_error);
+    CHECK(tracking->Length(0) == 3);
+}
+
 TEST_CASE("A backend refuses wrong shapes, layers, positions and caches")
 {
     ShapeBackend backend(DType::F32);
@@ -254,6 +351,7 @@ TEST_CASE("Operations have the names that timing tables use")
     CHECK(NameOf(Operation::Adapt) == "adapt");
     CHECK(NameOf(Operation::Merge) == "merge");
     CHECK(NameOf(Operation::FinishLayer) == "finish-layer");
+    CHECK(NameOf(Operation::Prune) == "prune");
     CHECK(NameOf(Operation::Head) == "head");
     CHECK(NameOf(Operation::Sample) == "sample");
 }

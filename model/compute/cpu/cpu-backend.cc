@@ -231,6 +231,12 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
     return next;
 }
 
+void
+CpuBackend::DoPrune(KvCache& cache, std::size_t layer, std::size_t kept)
+{
+    Own<CpuKvCache>(cache).Prune(layer, kept);
+}
+
 Tensor
 CpuBackend::DoHead(const ResidentModel& model, const Tensor& hidden)
 {
@@ -313,7 +319,8 @@ CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projectio
 {
     const std::size_t rows = projections.query.Rows();
     const std::size_t before = cache.Length(layer);
-    const std::size_t positions = before + rows;
+    const std::size_t entries = before + rows;
+    const std::size_t position = cache.Position(layer);
     const std::size_t headDim = config.headDim;
     const std::size_t group = config.heads / config.kvHeads; // query heads that share a key/value head
     const std::size_t blocks = (rows + kQueryRows - 1) / kQueryRows;
@@ -323,38 +330,49 @@ CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projectio
     const std::size_t blockQueries = std::min(rows, kQueryRows) * group;
     float* attended = AtLeast(m_scratch.attended, rows * config.QueryWidth());
     float* queries = AtLeast(m_scratch.queries, m_team.Threads() * blockQueries * headDim);
-    float* scores = AtLeast(m_scratch.scores, m_team.Threads() * blockQueries * positions);
+    float* scores = AtLeast(m_scratch.scores, m_team.Threads() * blockQueries * entries);
+    const bool tracks = cache.TracksAttention();
+    m_scratch.attention.assign(tracks ? m_team.Threads() * entries : 0, 0);
     const auto attend = [&](std::size_t task, std::size_t worker) {
         const std::size_t kvHead = task % config.kvHeads;
         const std::size_t first = task / config.kvHeads * kQueryRows;
         const std::size_t last = std::min(rows, first + kQueryRows);
         float* q = queries + worker * blockQueries * headDim;
-        float* s = scores + worker * blockQueries * positions;
+        float* s = scores + worker * blockQueries * entries;
         for (std::size_t i = first; i < last; ++i)
         {
             for (std::size_t g = 0; g < group; ++g)
             {
                 float* to = q + ((i - first) * group + g) * headDim;
-                cache.Place(projections.query.Row(i).subspan((kvHead * group + g) * headDim, headDim), before + i, to);
+                const auto query = projections.query.Row(i).subspan((kvHead * group + g) * headDim, headDim);
+                cache.Place(query, position + i, to);
                 std::transform(to, to + headDim, to, [scale](float x) { return x * scale; });
             }
         }
         const float* keys = cache.Keys(layer, kvHead);
         const float* values = cache.Values(layer, kvHead);
-        m_kernels.matMulF32(keys, before + last, headDim, q, (last - first) * group, s, positions);
+        m_kernels.matMulF32(keys, before + last, headDim, q, (last - first) * group, s, entries);
         for (std::size_t i = first; i < last; ++i)
         {
-            float* rowScores = s + (i - first) * group * positions;
+            float* rowScores = s + (i - first) * group * entries;
             const std::size_t context = before + i + 1;
             for (std::size_t g = 0; g < group; ++g)
             {
-                m_kernels.softmax(rowScores + g * positions, context);
+                m_kernels.softmax(rowScores + g * entries, context);
+                if (tracks)
+                {
+                    AddAttention(rowScores + g * entries, context, m_scratch.attention.data() + worker * entries);
+                }
             }
             float* to = attended + i * config.QueryWidth() + kvHead * group * headDim;
-            m_kernels.weightedSum(rowScores, positions, group, values, context, headDim, to);
+            m_kernels.weightedSum(rowScores, entries, group, values, context, headDim, to);
         }
     };
-    m_team.Run(config.kvHeads * blocks, config.QueryWidth() * rows * positions >= kWorthSharing, attend);
+    m_team.Run(config.kvHeads * blocks, config.QueryWidth() * rows * entries >= kWorthSharing, attend);
+    for (std::size_t worker = 0; tracks && worker < m_team.Threads(); ++worker)
+    {
+        cache.AddAttention(layer, std::span(m_scratch.attention).subspan(worker * entries, entries));
+    }
 }
 
 } // namespace splitllm

@@ -48,6 +48,7 @@ class CpuBackend final : public Backend
                          const Tensor& hidden,
                          const Projections& projections,
                          KvCache& cache) override;
+    void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) override;
     Tensor DoHead(const ResidentModel& model, const Tensor& hidden) override;
 
   private:
@@ -68,13 +69,15 @@ class CpuBackend final : public Backend
         std::vector<float> inner;
         std::vector<float> up;
         std::vector<float> mlp;
+        std::vector<Attention> attention; //!< of the call under way: threads x entries
     };
 
     /// The results of \p products for the same \p input (tokens x in), in one pass over all their weights.
     void Multiply(const float* input, std::size_t tokens, std::initializer_list<Product> products);
     void Normalise(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden, float* normed);
 
-    /// Appends keys and values to \p cache and leaves the attended values, w x q, in the scratch memory.
+    /// Appends keys and values to \p cache and leaves the attended values, w x q, in the scratch memory. Adds up the
+    /// attention where \p cache tracks it.
     void Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache);
     Tensor LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& input, std::size_t width);
 

@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <functional>
+#include <numeric>
 #include <stdexcept>
 #include <utility>
 
@@ -61,12 +64,23 @@ CpuAdapter::CpuAdapter(std::shared_ptr<const Adapter> from, const ModelConfig& c
     }
 }
 
+void
+AddAttention(const float* weights, std::size_t count, Attention* sums)
+{
+    for (std::size_t i = 0; i < count; ++i)
+    {
+        const float weight = weights[i] <= 1.0F ? weights[i] : 0.0F;
+        sums[i] += static_cast<Attention>(static_cast<std::int64_t>(weight * 0x1p36F));
+    }
+}
+
 CpuKvCache::CpuKvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity)
     : KvCache(config, first, last, capacity),
       m_kvHeads(config.kvHeads),
       m_headDim(config.headDim),
       m_keys((last - first) * config.kvHeads),
-      m_values((last - first) * config.kvHeads)
+      m_values((last - first) * config.kvHeads),
+      m_attention(last - first)
 {
     if (config.family == Family::Llama)
     {
@@ -84,22 +98,64 @@ void
 CpuKvCache::Append(std::size_t layer, const Tensor& key, const Tensor& value)
 {
     const std::size_t before = Length(layer);
-    const std::size_t positions = before + key.Rows();
+    const std::size_t entries = before + key.Rows();
+    const std::size_t position = Position(layer);
     if (m_rotary)
     {
-        m_rotary->Extend(positions);
+        m_rotary->Extend(position + key.Rows());
     }
     for (std::size_t kvHead = 0; kvHead < m_kvHeads; ++kvHead)
     {
         std::vector<float>& keys = m_keys[IndexOf(layer, kvHead)];
         std::vector<float>& values = m_values[IndexOf(layer, kvHead)];
-        keys.resize(positions * m_headDim);
-        values.resize(positions * m_headDim);
+        keys.resize(entries * m_headDim);
+        values.resize(entries * m_headDim);
         for (std::size_t i = 0; i < key.Rows(); ++i)
         {
             const std::size_t offset = (before + i) * m_headDim;
-            Place(key.Row(i).subspan(kvHead * m_headDim, m_headDim), before + i, keys.data() + offset);
+            Place(key.Row(i).subspan(kvHead * m_headDim, m_headDim), position + i, keys.data() + offset);
             std::ranges::copy(value.Row(i).subspan(kvHead * m_headDim, m_headDim), values.data() + offset);
+        }
+    }
+}
+
+void
+CpuKvCache::AddAttention(std::size_t layer, std::span<const Attention> sums)
+{
+    std::vector<Attention>& attention = m_attention[layer - m_first];
+    attention.resize(sums.size());
+    std::ranges::transform(attention, sums, attention.begin(), std::plus<>());
+}
+
+void
+CpuKvCache::Prune(std::size_t layer, std::size_t kept)
+{
+    std::vector<Attention>& attention = m_attention[layer - m_first];
+    std::vector<std::size_t> entries(attention.size());
+    std::iota(entries.begin(), entries.end(), 0);
+    // All but the newest, which stays in any case, compete for the places; of equals the newer wins.
+    const auto newest = entries.end() - 1;
+    const auto dropped = entries.begin() + static_cast<std::ptrdiff_t>(kept - 1);
+    std::nth_element(entries.begin(), dropped, newest, [&](std::size_t a, std::size_t b) {
+        return attention[a] != attention[b] ? attention[a] > attention[b] : a > b;
+    });
+    entries.erase(dropped, newest);
+    std::ranges::sort(entries);
+
+    for (std::size_t i = 0; i < kept; ++i)
+    {
+        attention[i] = attention[entries[i]];
+    }
+    attention.resize(kept);
+    for (std::size_t kvHead = 0; kvHead < m_kvHeads; ++kvHead)
+    {
+        for (std::vector<float>* elements : {&m_keys[IndexOf(layer, kvHead)], &m_values[IndexOf(layer, kvHead)]})
+        {
+            for (std::size_t i = 0; i < kept; ++i)
+            {
+                std::copy_n(elements->begin() + entries[i] * m_headDim, m_headDim, elements->begin() + i * m_headDim);
+            }
+            elements->resize(kept * m_headDim);
         }
     }
 }

@@ -6,6 +6,7 @@
 #include "compute/cpu/rotary-table.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -65,19 +66,34 @@ struct CpuAdapter final : ResidentAdapter
     std::shared_ptr<const Adapter> adapter;
 };
 
-/// Keys (rotated) and values in fp32, position by position for each layer and key/value head.
+/**
+ * Attention that an entry got, in units of 2^-36: an integer, so that a sum's bits do not depend on its order. There is
+ * room for 2^28 softmax weights of 1: those of 64 heads for 4 million rows.
+ */
+using Attention = std::uint64_t;
+
+/// Adds the \p count softmax weights to \p sums, each rounded down to a unit; what is no weight (NaN) adds nothing.
+void AddAttention(const float* weights, std::size_t count, Attention* sums);
+
+/// Keys (rotated) and values in fp32, entry by entry in the order of positions, for each layer and key/value head.
 class CpuKvCache final : public KvCache
 {
   public:
     CpuKvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity);
 
-    /// Writes \p key and \p value (w x kv) behind the positions that \p layer has.
+    /// Writes \p key and \p value (w x kv) behind the entries that \p layer has.
     void Append(std::size_t layer, const Tensor& key, const Tensor& value);
+
+    /// Adds what \p sums holds for the entries of \p layer, the appended ones among them.
+    void AddAttention(std::size_t layer, std::span<const Attention> sums);
+
+    /// Drops entries of \p layer as Backend::Prune says, until \p kept are left.
+    void Prune(std::size_t layer, std::size_t kept);
 
     /// to = \p head (headDim elements), turned to \p position where the family has rotary positions.
     void Place(std::span<const float> head, std::size_t position, float* to) const;
 
-    /// positions x headDim of \p layer and \p kvHead.
+    /// entries x headDim of \p layer and \p kvHead.
     const float* Keys(std::size_t layer, std::size_t kvHead) const;
     const float* Values(std::size_t layer, std::size_t kvHead) const;
 
@@ -89,6 +105,7 @@ class CpuKvCache final : public KvCache
     std::optional<RotaryTable> m_rotary;         //!< none without rotary positions
     std::vector<std::vector<float>> m_keys;   //!< by IndexOf
     std::vector<std::vector<float>> m_values; //!< by IndexOf
+    std::vector<std::vector<Attention>> m_attention; //!< by layer - m_first; empty unless tracked
 };
 
 } // namespace splitllm

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "schemes/tlc/local.h"
 
+#include "base/input-error.h"
 #include "schemes/full-model.h"
+
+#include <string>
+#include <utility>
 
 namespace splitllm
 {
@@ -12,8 +16,8 @@ namespace
 class LocalUser final : public UserRole
 {
   public:
-    LocalUser(Session& session, const SchemeParts& parts)
-        : m_model(session, parts)
+    LocalUser(Session& session, const SchemeParts& parts, double keep)
+        : m_model(session, parts, keep)
     {
     }
 
@@ -33,6 +37,17 @@ class LocalUser final : public UserRole
 
 } // namespace
 
+LocalScheme::LocalScheme(SchemeParts parts, double keep)
+    : Scheme(std::move(parts)),
+      m_keep(keep)
+{
+    if (!(keep > 0.0 && keep <= 1.0))
+    {
+        throw InputError("scheme \"mlora\" keeps " + std::to_string(keep) +
+                         " of the KV cache; accepted: a share above 0 and at most 1");
+    }
+}
+
 bool
 LocalScheme::HasServer() const
 {
@@ -42,7 +57,7 @@ LocalScheme::HasServer() const
 std::unique_ptr<UserRole>
 LocalScheme::MakeUser(Session& session) const
 {
-    return std::make_unique<LocalUser>(session, Parts());
+    return std::make_unique<LocalUser>(session, Parts(), m_keep);
 }
 
 std::unique_ptr<ServerRole>

@@ -242,7 +242,7 @@ class Edge final : public ServerRole
     {
         while (true)
         {
-            const std::size_t position = m_cache ? m_cache->Length() : 0;
+            const std::size_t position = m_cache ? m_cache->Position() : 0;
             const Message message = co_await s.ReceiveStep(MessageKind::Embedding, position);
             if (message.kind == MessageKind::End)
             {
