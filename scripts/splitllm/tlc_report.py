@@ -80,7 +80,7 @@ def policies(model, half, folder, variants, tuning, workload_groups, worth, say,
             per_group[group] = evaluation.summary(mine)
         entry["groups"] = per_group
         entry["questions"] = [[round(row["kl"], 4), int(row["exact"])] for row in in_order(runs[0][0])]
-        if policy is not None and name in f1:
+        if policy is not None and (name in f1 or "all" in f1):
             entry["token_f1"] = evaluation.token_f1(model, workload_groups, policy, runs[0][0], END)
         table.append(entry)
         say(
