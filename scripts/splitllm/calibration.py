@@ -18,8 +18,8 @@ from splitllm.labels import (
 
 BUDGETS = (0.25, 0.40, 0.60)
 VARIANTS = (
-    "aod-layer", "aod-global", "rda-layer", "vs-layer", "local-global", "kl-layer", "kl-global",
-    "aod-layer-wide", "aod-global-wide", "kl-global-wide",
+    "kl-global-wide", "kl-global", "aod-global", "aod-layer", "aod-global-wide", "rda-layer", "vs-layer", "kl-layer",
+    "local-global",
 )  # fmt: skip
 TUNED = ("aod-global", "kl-global", "aod-global-wide", "kl-global-wide")  # whose second tier's share is searched
 MIX = {"common": 13, "mixed": 17, "private": 17, "personal": 17}  # of the questions that thresholds are chosen on
@@ -60,29 +60,44 @@ def correlations(groups, metrics):
     return out
 
 
-def collect(model, rows, seed, say, rounds=1):
-    """(groups, paper's metrics, states): everything that labels and features are made of."""
+def collect(model, half, rows, seed, say):
+    """(groups, paper's metrics, states): everything that labels and features are made of.
+
+    The paper's metrics are taken in fp32 by `model`, the gates' derivatives by `half` in bf16, twice: at random gates,
+    then at gates near those that a first calibrator chooses, where the final ones will have to decide.
+    """
     groups = in_length_order(rows)
     metrics = collect_paper_metrics(model, groups, say)
 
     def choice(batch, generator):
-        return random_choice((*batch.tokens.shape, model.layers), generator)
+        return random_choice((*batch.tokens.shape, half.layers), generator)
 
-    states = join([collect_states(model, groups, choice, seed + i, say) for i in range(rounds)])
-    return groups, metrics, states
+    states = collect_states(half, groups, choice, seed, say)
+    statistics = statistics_of(states, embedding_norms(half, groups), POSITIONS)
+    labels, features = {"kl": states.kl}, features_of(states, statistics, half.widths)
+    first = train_variant("kl-global-wide", labels, features, states, statistics, half, {}, seed, say)
+    near = collect_states(half, groups, near_policy(first, half), seed + 1, say)
+    return groups, metrics, join([states, near])
 
 
-def near_policy(calibrator, model, rounds_of_noise=0.15):
-    """Gates as a calibrator would choose them at a random budget, with some cells flipped at random."""
+def embedding_norms(model, groups):
+    return torch.cat([model.embed(batch.tokens[batch.valid]).float().norm(dim=-1) for batch in groups])
+
+
+def near_policy(calibrator, half, keep=(0.2, 0.65), flipped=0.15):
+    """Gates as a calibrator would choose them at a random share of cells, with some flipped at random."""
 
     def choice(batch, generator):
-        tau1 = float(torch.rand((), generator=generator) * 0.5 + 0.4)
-        tau2 = float(torch.rand((), generator=generator) * tau1)
-        policy = Calibrated(calibrator, tau1, tau2)
-        policy.begin(batch, model)
-        with torch.no_grad():
-            model.forward(batch.tokens, policy.gate)
-        flip = torch.rand(policy.sent.shape, generator=generator) < rounds_of_noise
+        draw = lambda low, high: low + (high - low) * float(torch.rand((), generator=generator))
+        share, back, tau1, tau2 = draw(*keep), draw(0.6, 1.0), 0.5, 0.0
+        for _ in range(2):  # once to see the scores
+            policy = Calibrated(calibrator, tau1, tau2)
+            policy.begin(batch, half)
+            with torch.no_grad():
+                half.forward(batch.tokens, policy.gate)
+            tau1 = float(policy.scores[0, :, :, 1:][batch.valid].quantile(1 - share))
+            tau2 = float(policy.scores[1, :, :, 1:][batch.valid].quantile((1 - back) * share))
+        flip = torch.rand(policy.sent.shape, generator=generator) < flipped
         sent = torch.where(flip, 1 - policy.sent, policy.sent)
         merged = torch.where(flip, sent, policy.merged)
         sent[:, :, 0] = merged[:, :, 0] = 0
@@ -91,9 +106,10 @@ def near_policy(calibrator, model, rounds_of_noise=0.15):
     return choice
 
 
-def labels_of(groups, metrics, states, rounds):
-    """Label -> [N, L] in the order of the states."""
+def labels_of(groups, metrics, states):
+    """Label -> [N, L] in the order of the states, which went over the questions more than once."""
     out = {}
+    rounds = len(states.kl) // sum(int(batch.valid.sum()) for batch in groups)
     for name in ("aod", "rda", "vs", "local"):
         once = torch.cat([entry[name][batch.valid] for batch, entry in zip(groups, metrics)])
         out[name] = once.repeat(rounds, 1)

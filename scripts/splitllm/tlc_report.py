@@ -79,8 +79,10 @@ def policies(model, half, folder, variants, tuning, workload_groups, worth, say,
             mine = [row for one, _ in runs for row in one if row["group"] == group]
             per_group[group] = evaluation.summary(mine)
         entry["groups"] = per_group
-        entry["questions"] = [[round(row["kl"], 4), int(row["exact"])] for row in in_order(runs[0][0])]
-        if policy is not None and name in f1:
+        ordered = [in_order(one) for one, _ in runs]
+        mean = lambda same, key: round(sum(row[key] for row in same) / len(same), 4)
+        entry["questions"] = [[mean(same, "kl"), mean(same, "exact"), same[0]["tokens"]] for same in zip(*ordered)]
+        if policy is not None and (name in f1 or "all" in f1):
             entry["token_f1"] = evaluation.token_f1(model, workload_groups, policy, runs[0][0], END)
         table.append(entry)
         say(
@@ -113,7 +115,42 @@ def policies(model, half, folder, variants, tuning, workload_groups, worth, say,
             chosen = calibrator.description["thresholds"][number]
             policy = Calibrated(calibrator, chosen["tau1"], chosen["tau2"])
             add(f"tlc {variant}", budget, [run(policy)], policy)
-    return {"fixed_layers": [layer + 1 for layer in order], "table": table}
+    against = comparisons(table)
+    for entry in against:
+        kl, em = entry["kl_nats"], entry["exact_match"]
+        say(
+            f"{entry['budget']:.0%} {entry['policy']} less {entry['against']}: KL {kl[0]:+.4f} +- {kl[1]:.4f}, "
+            f"exact {em[0]:+.3f} +- {em[1]:.3f}{'' if entry['loses_less'] else '   (not better in both)'}"
+        )
+    return {"fixed_layers": [layer + 1 for layer in order], "table": table, "comparisons": against}
+
+
+def paired(mine, other, count=5):
+    """KL and exact match of `mine` less those of `other` on the same questions: mean and half the 95 % interval of the
+    differences of `count` disjoint blocks."""
+    kl, exact = [], []
+    for start in range(count):
+        a, b = mine["questions"][start::count], other["questions"][start::count]
+        tokens = sum(question[2] for question in a)
+        kl.append((sum(q[0] for q in a) - sum(q[0] for q in b)) / tokens)
+        exact.append((sum(q[1] for q in a) - sum(q[1] for q in b)) / len(a))
+    return {"kl_nats": evaluation.interval(kl), "exact_match": evaluation.interval(exact)}
+
+
+def comparisons(table):
+    """Every calibrator against every baseline at the same budget, paired by question."""
+    out = []
+    for mine in table:
+        for other in table:
+            if mine["policy"].startswith("tlc ") and other["budget"] == mine["budget"] and not (
+                other["policy"].startswith("tlc ") or other["policy"] in ("linfer", "base")
+            ):
+                result = {"policy": mine["policy"], "against": other["policy"], "budget": mine["budget"]}
+                result |= paired(mine, other)
+                kl, em = result["kl_nats"], result["exact_match"]
+                result["loses_less"] = kl[0] + kl[1] < 0 and em[0] - em[1] > 0
+                out.append(result)
+    return out
 
 
 def in_order(rows):
