@@ -58,6 +58,17 @@ build_exec(
 )
 split_llm_configure(split-llm-run)
 
+if(ENABLE_EXAMPLES) # not among the others: it sees the rooms
+  build_exec(
+    EXECNAME split-llm-own-policy
+    SOURCE_FILES examples/split-llm-own-policy.cc
+    LIBRARIES_TO_LINK ${libsplit-llm} ${split_llm_ns3_libraries} ${private_libraries}
+    EXECUTABLE_DIRECTORY_PATH ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/contrib/split-llm/examples/
+    IGNORE_PCH
+  )
+  split_llm_configure(split-llm-own-policy)
+endif()
+
 set(test_target "${testsplit-llm}")
 if(test_sources AND TARGET "${test_target}")
   include(cmake/test-support.cmake)

@@ -114,7 +114,7 @@ if(SPLIT_LLM_EXAMPLES)
   foreach(example IN LISTS examples)
     get_filename_component(name ${example} NAME_WE)
     add_executable(${name} ${example})
-    target_link_libraries(${name} PRIVATE split-llm)
+    target_link_libraries(${name} PRIVATE split-llm-study)
   endforeach()
 endif()
 

@@ -87,7 +87,12 @@ ReadModel(StrictObject study, bool shapeMode, const StudyFolders& folders)
         }
         else
         {
-            model.adapterFolder = Resolve(adapter.String("path"), folders.models);
+            const std::string name = adapter.String("path");
+            model.adapterFolder = Resolve(name, folders.models);
+            if (!std::filesystem::exists(model.adapterFolder))
+            {
+                model.adapterFolder = Resolve(name, folders.adapters);
+            }
         }
         adapter.Finish();
     }

@@ -26,7 +26,8 @@ namespace splitllm
 /// Where a study's names are looked up.
 struct StudyFolders
 {
-    std::filesystem::path models;   //!< model and adapter folders
+    std::filesystem::path models;   //!< model folders, and adapters that belong to one
+    std::filesystem::path adapters; //!< adapters that are not there
     std::filesystem::path profiles; //!< NAME.json hardware profiles
     std::filesystem::path prompts;  //!< NAME.jsonl prompt sets
     std::filesystem::path calibrators; //!< calibrator folders

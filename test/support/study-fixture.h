@@ -18,6 +18,7 @@ Folders()
 {
     const std::filesystem::path scenarios = std::filesystem::path(SPLITLLM_SOURCE_DIR) / "scenarios";
     return {TestModel("tiny-llama").parent_path(),
+            {},
             scenarios / "hardware",
             std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/data",
             std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/data"};
