@@ -2,11 +2,12 @@
 #include "policy/calibrator-features.h"
 
 #include "base/deterministic-math.h"
+#include "policy/lanes.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 namespace splitllm
 {
@@ -15,29 +16,31 @@ namespace
 {
 
 /**
- * e^x for x <= 0, relative error below 4e-7, zero below -87. Much faster than deterministic::Exp and as reproducible;
- * entropies need no more.
+ * e^x for x <= 0, relative error below 4e-7; below -87 it stays at e^-87. Much faster than deterministic::Exp and as
+ * reproducible; entropies need no more.
  */
-float
-ExpBelowZero(float x)
+inline Lanes
+ExpBelowZero(Lanes x)
 {
+    using Integers = std::int32_t __attribute__((vector_size(16)));
     constexpr float kLog2E = 1.44269504F;
     constexpr float kLn2High = 0.693359375F;
     constexpr float kLn2Low = -2.12194440e-4F;
     constexpr float kRound = 12582912.0F; // 1.5 * 2^23: adding and subtracting it rounds to an integer
-    x = std::max(x, -87.0F);
-    const float shifted = x * kLog2E + kRound;
-    const float n = shifted - kRound;
-    const float r = (x - n * kLn2High) - n * kLn2Low;
-    float p = 1.9875691500e-4F;
-    p = p * r + 1.3981999507e-3F;
+    constexpr float kLeast = -87.0F;
+    x = x > kLeast ? x : Lanes{} + kLeast;
+    const Lanes n = (x * kLog2E + kRound) - kRound;
+    const Lanes r = (x - n * kLn2High) - n * kLn2Low;
+    Lanes p = r * 1.9875691500e-4F + 1.3981999507e-3F;
     p = p * r + 8.3334519073e-3F;
     p = p * r + 4.1665795894e-2F;
     p = p * r + 1.6666665459e-1F;
     p = p * r + 5.0000001201e-1F;
     p = p * r * r + r + 1.0F;
-    const auto exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(n) + 127) << 23;
-    return p * std::bit_cast<float>(exponent);
+    const Integers exponent = (__builtin_convertvector(n, Integers) + 127) << 23;
+    Lanes power;
+    std::memcpy(&power, &exponent, sizeof(power));
+    return p * power;
 }
 
 double
@@ -47,17 +50,8 @@ Similarity(std::span<const float> a, std::span<const float> b)
     {
         return 0.0;
     }
-    double product = 0.0;
-    double ofA = 0.0;
-    double ofB = 0.0;
-    for (std::size_t i = 0; i < a.size(); i++)
-    {
-        product += static_cast<double>(a[i]) * b[i];
-        ofA += static_cast<double>(a[i]) * a[i];
-        ofB += static_cast<double>(b[i]) * b[i];
-    }
-    const double norms = std::sqrt(ofA) * std::sqrt(ofB);
-    return norms > 0.0 ? product / norms : 0.0;
+    const double norms = Norm(a) * Norm(b);
+    return norms > 0.0 ? Dot(a, b) / norms : 0.0;
 }
 
 /// Eqs 7 and 8 with the largest element taken out of the exponentials: log(sum e) - sum(e v) / sum(e).
@@ -65,28 +59,25 @@ double
 Entropy(std::span<const float> values)
 {
     const float largest = *std::ranges::max_element(values);
-    double sum = 0.0;
-    double weighted = 0.0;
-    for (const float value : values)
-    {
-        const float below = value - largest;
-        const double e = ExpBelowZero(below);
-        sum += e;
-        weighted += e * below;
-    }
-    return deterministic::Log(sum) - weighted / sum;
+    const float nothing = largest - 100.0F; // after the last element: its exponential does not count
+    std::array<Lanes, 4> sum{};
+    std::array<Lanes, 4> weighted{};
+    ForEachFour(values, values, nothing, [&](std::size_t k, Lanes v, Lanes) {
+        const Lanes below = v - largest;
+        const Lanes e = ExpBelowZero(below);
+        sum[k] += e;
+        weighted[k] += e * below;
+    });
+    const double total = Sum(sum);
+    return deterministic::Log(total) - Sum(weighted) / total;
 }
 
 double
 SquaredDistance(std::span<const float> a, std::span<const float> b)
 {
-    double sum = 0.0;
-    for (std::size_t i = 0; i < a.size(); i++)
-    {
-        const double difference = static_cast<double>(a[i]) - b[i];
-        sum += difference * difference;
-    }
-    return sum;
+    std::array<Lanes, 4> sum{};
+    ForEachFour(a, b, 0.0F, [&sum](std::size_t k, Lanes x, Lanes y) { sum[k] += (x - y) * (x - y); });
+    return Sum(sum);
 }
 
 } // namespace
@@ -94,32 +85,19 @@ SquaredDistance(std::span<const float> a, std::span<const float> b)
 double
 Norm(std::span<const float> values)
 {
-    double sum = 0.0;
-    for (const float value : values)
-    {
-        sum += static_cast<double>(value) * value;
-    }
-    return std::sqrt(sum);
+    return std::sqrt(Dot(values, values));
 }
 
 Tier1Features
 ComputeTier1Features(std::span<const float> hidden, std::span<const float> usual)
 {
-    double squares = 0.0;
     double sum = 0.0;
-    double deviations = 0.0;
-    float largest = hidden.front();
-    for (std::size_t i = 0; i < hidden.size(); i++)
+    for (const float value : hidden)
     {
-        const double value = hidden[i];
-        const double deviation = value - usual[i];
-        squares += value * value;
         sum += value;
-        deviations += deviation * deviation;
-        largest = std::max(largest, hidden[i]);
     }
     const auto d = static_cast<double>(hidden.size());
-    return {std::sqrt(squares), sum / d, largest, std::sqrt(deviations / d)};
+    return {Norm(hidden), sum / d, *std::ranges::max_element(hidden), std::sqrt(SquaredDistance(hidden, usual) / d)};
 }
 
 Tier2Features

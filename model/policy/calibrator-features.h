@@ -11,7 +11,7 @@ namespace splitllm
 
 /**
  * \file
- * What TLC-Calibrator's two calibrators look at (sections 4.1 and 4.2), as pure functions. Sums are taken in double.
+ * What TLC-Calibrator's two calibrators look at (sections 4.1 and 4.2), as pure functions.
  */
 
 /// Tier 1, Eqs 1 to 4: norm, mean, maximum, positional deviation.
@@ -47,7 +47,7 @@ Tier2Features ComputeTier2Features(const UpdateView& update,
                                    const std::array<float, 3>& baseNorms,
                                    const UpdateView& usual);
 
-/// The l2 norm of \p values, summed in double.
+/// The l2 norm of \p values.
 double Norm(std::span<const float> values);
 
 /// What a call of ComputeTier1Features or ComputeTier2Features over \p elements takes: FLOPs, an exp counting one.

@@ -4,6 +4,7 @@
 #include "base/deterministic-math.h"
 #include "base/input-error.h"
 #include "llm/safetensors.h"
+#include "policy/lanes.h"
 
 #include <algorithm>
 #include <cmath>
@@ -103,13 +104,8 @@ ImpactNetwork::Score(std::size_t layer,
         const double scale = norm > 0.0 ? std::sqrt(static_cast<double>(m_width)) / norm : 0.0;
         for (std::size_t k = 0; k < m_projected; k++)
         {
-            const float* row = m_projection.data() + (layer * m_projected + k) * m_width;
-            double sum = 0.0;
-            for (std::size_t i = 0; i < m_width; i++)
-            {
-                sum += static_cast<double>(row[i]) * state[i];
-            }
-            x[m_features + k] = scale * sum;
+            const std::span<const float> row(m_projection.data() + (layer * m_projected + k) * m_width, m_width);
+            x[m_features + k] = scale * Dot(row, state);
         }
     }
     double logit = m_b2[layer];

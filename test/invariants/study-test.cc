@@ -440,6 +440,14 @@ TEST_CASE("a calibrator's time and memory are charged to the nodes that it runs 
         CHECK(with.tokens[i].token.components[component].IsStrictlyPositive());
         CHECK(without.tokens[i].token.components[component].IsZero());
     }
+    // Tier 1 alone, which looks and never asks.
+    json["scheme"]["policy"] =
+        Json::parse(R"({"name": "calibrator", "path": "tiny-calibrator/narrow", "tau1": 1, "tau2": 0})");
+    for (const TokenRow& row : Run(json).tokens)
+    {
+        CHECK(row.token.components[component].IsStrictlyPositive());
+        CHECK(row.token.components[component] < with.tokens.front().token.components[component]);
+    }
 }
 
 TEST_CASE("LInfer's payload bytes are those that the shapes say", "[invariant-8]")

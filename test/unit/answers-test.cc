@@ -66,13 +66,13 @@ TEST_CASE("answers are compared up to the token that ends them", "[quality]")
 
 TEST_CASE("a distribution is compared by KL divergence, its top token and the answer's likelihood", "[quality]")
 {
-    // Reference (1/2, 1/4, 1/4), scheme (1/4, 1/2, 1/4), logits shifted by any constant.
+    // Reference (1/2, 1/4, 1/4), scheme (1/8, 5/8, 1/4), logits shifted by any constant.
     const std::vector<float> reference{std::log(0.5F) + 3, std::log(0.25F) + 3, std::log(0.25F) + 3};
-    const std::vector<float> scheme{std::log(0.25F) - 1, std::log(0.5F) - 1, std::log(0.25F) - 1};
+    const std::vector<float> scheme{std::log(0.125F) - 1, std::log(0.625F) - 1, std::log(0.25F) - 1};
     const QualityRow row = Compare(scheme, reference, 1);
-    CHECK(std::abs(row.klNats - 0.25 * std::log(2.0)) < 1e-6);
+    CHECK(std::abs(row.klNats - (0.5 * std::log(4.0) + 0.25 * std::log(0.4))) < 1e-6);
     CHECK_FALSE(row.agrees);
-    CHECK(std::abs(row.nll - std::log(2.0)) < 1e-6);
+    CHECK(std::abs(row.nll - std::log(1.6)) < 1e-6);
     const QualityRow same = Compare(reference, reference, 0);
     CHECK(same.klNats == 0.0);
     CHECK(same.agrees);

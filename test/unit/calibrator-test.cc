@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 using namespace splitllm;
 
@@ -71,9 +72,12 @@ GoldenConfig()
     return config;
 }
 
-/// The golden calibrator as a folder.
+/// The golden calibrator as a folder. \param bias replaces what the networks' outputs start from
 void
-WriteCalibrator(const std::filesystem::path& folder, const std::string& variant, const std::string& model)
+WriteCalibrator(const std::filesystem::path& folder,
+                const std::string& variant,
+                const std::string& model,
+                std::optional<float> bias = std::nullopt)
 {
     const Golden golden;
     std::filesystem::create_directories(folder);
@@ -89,6 +93,14 @@ WriteCalibrator(const std::filesystem::path& folder, const std::string& variant,
                 bytes *= length;
             }
             header[to] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {data.size(), data.size() + bytes}}};
+            if (bias && to.ends_with(".b2"))
+            {
+                for (std::size_t i = 0; i < bytes / sizeof(float); i++)
+                {
+                    data.append(reinterpret_cast<const char*>(&*bias), sizeof(float));
+                }
+                continue;
+            }
             data.append(reinterpret_cast<const char*>(tensor.data), bytes);
         }
         std::string text = header.dump();
@@ -196,6 +208,19 @@ TEST_CASE("the scores of both tiers are those of the reference, with and without
             changed += first != reweighted->Tier1Score(layer, position, golden.Row("case.h", i)) ? 1 : 0;
         }
         CHECK(changed > 20);
+    }
+}
+
+TEST_CASE("a score is never 0 or 1, so that those thresholds mean everything and nothing", "[policy]")
+{
+    const Golden golden;
+    for (const float bias : {-1e6F, 1e6F})
+    {
+        const test::TemporaryFolder folder;
+        WriteCalibrator(folder.Path() / "c", "narrow", kModel, bias);
+        const auto calibrator = Calibrator::Load(folder.Path() / "c", GoldenConfig());
+        const double score = calibrator->Tier1Score(0, 0, golden.Row("case.h", 0));
+        CHECK(score == (bias < 0 ? std::ldexp(1.0, -20) : 1.0 - std::ldexp(1.0, -20)));
     }
 }
 
