@@ -47,6 +47,20 @@ class CheckRooms(FolderTest):
             self.assertIn(f"{name}:2: includes", output)
             self.assertIn(fault, output)
 
+    def test_what_gcc_12_miscompiles_is_a_fault(self):
+        for line, fault in (
+            ("if (co_await Ready()) {}", True),
+            ("while (n < 3 && co_await Next()) {}", True),
+            ("co_await (first ? F() : G());", True),
+            ("if (ready) { co_await Next(); }", False),
+            ("const int x = co_await Next(a > 0 ? a : 0);", False),
+            ("// if (co_await Ready())", False),
+            (" * while (co_await Next())", False),
+        ):
+            self.write("model/sim/a.cc", f"{line}\n")
+            status, output = self.check()
+            self.assertEqual((status, "miscompiles" in output), (int(fault), fault), line)
+
     def test_a_file_outside_every_room_and_a_personal_path_are_faults(self):
         self.write("model/attic/a.h", "")
         self.write("doc/b.md", "cd /" + "home/someone/split-llm\n")
