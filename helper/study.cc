@@ -176,6 +176,10 @@ ReadLink(StrictObject& links, const std::string& name, const std::vector<NodeSpe
     const bool wired = object.Choice("type", {"wired", "service"}) == "wired";
     link.type = wired ? LinkType::Wired : LinkType::Service;
     link.rate = DataRate(ReadBitRate(object, "rate"));
+    if (link.rate < DataRate("1kbps"))
+    {
+        object.Fail("rate", "must be at least 1kbps"); // a slower message would take longer than simulated time goes
+    }
     link.delay = Duration(object, "delay", "0ns");
     if (wired)
     {

@@ -3,20 +3,18 @@
 
 #include "base/input-error.h"
 
-#include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <limits>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace splitllm
 {
 
 namespace
 {
-
-constexpr std::uint64_t kMostLayers = 1 << 16;
 
 std::vector<std::string_view>
 Fields(std::string_view line)
@@ -109,13 +107,18 @@ class Line
 } // namespace
 
 DecisionList::DecisionList(const std::filesystem::path& file, std::uint64_t point)
-    : m_file(file)
 {
     std::ifstream stream(file);
+    *this = DecisionList(stream, file.string(), point);
+}
+
+DecisionList::DecisionList(std::istream& stream, const std::string& origin, std::uint64_t point)
+    : m_origin(origin)
+{
     std::string text;
     if (!stream || !std::getline(stream, text))
     {
-        throw InputError(file.string() + ": cannot be read; decisions as comma-separated values are expected");
+        throw InputError(origin + ": cannot be read; decisions as comma-separated values are expected");
     }
     std::map<std::string, std::size_t> columns;
     for (const std::string_view name : Fields(text))
@@ -125,7 +128,7 @@ DecisionList::DecisionList(const std::filesystem::path& file, std::uint64_t poin
     }
     for (std::size_t number = 2; std::getline(stream, text); number++)
     {
-        const Line line(columns, text, file.string() + ":" + std::to_string(number));
+        const Line line(columns, text, origin + ":" + std::to_string(number));
         constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
         if ((line.Has("point") && line.Number("point", kMost) != point) ||
             (line.Has("repetition") && line.Number("repetition", kMost) != 0))
@@ -133,19 +136,16 @@ DecisionList::DecisionList(const std::filesystem::path& file, std::uint64_t poin
             continue;
         }
         const auto request = static_cast<std::uint32_t>(line.Number("request", kMost));
-        const std::uint64_t layer = line.Number("layer", kMostLayers);
-        std::vector<Entry>& layers = m_entries[{request, line.Number("position", kMost)}];
+        const std::uint64_t position = line.Number("position", kMost);
+        const std::uint64_t layer = line.Number("layer", kMost);
         if (layer == 0)
         {
-            throw InputError(file.string() + ":" + std::to_string(number) + ": layer: layers count from 1");
+            throw InputError(origin + ":" + std::to_string(number) + ": layer: layers count from 1");
         }
-        layers.resize(std::max<std::size_t>(layers.size(), layer));
-        Entry& entry = layers[layer - 1];
-        entry.listed = true;
-        entry.offloaded = line.Has("offloaded") && line.Number("offloaded", 1) == 1;
-        entry.returned = line.Has("returned") && line.Number("returned", 1) == 1;
-        entry.score1 = line.Score("score_1");
-        entry.score2 = line.Score("score_2");
+        m_entries[{request, position, layer}] = {.offloaded = line.Has("offloaded") && line.Number("offloaded", 1) == 1,
+                                                 .returned = line.Has("returned") && line.Number("returned", 1) == 1,
+                                                 .score1 = line.Score("score_1"),
+                                                 .score2 = line.Score("score_2")};
     }
 }
 
@@ -161,7 +161,7 @@ DecisionList::ExpectAll(const PolicyContext& context, bool needsScores) const
                 const Entry& entry = Of({request, position, layer});
                 if (needsScores && layer > 1 && !entry.score1)
                 {
-                    throw InputError(m_file.string() + ": no score_1 for request " + std::to_string(request) +
+                    throw InputError(m_origin + ": no score_1 for request " + std::to_string(request) +
                                      ", position " + std::to_string(position) + ", layer " + std::to_string(layer));
                 }
             }
@@ -172,14 +172,13 @@ DecisionList::ExpectAll(const PolicyContext& context, bool needsScores) const
 const DecisionList::Entry&
 DecisionList::Of(const Cell& cell) const
 {
-    const auto found = m_entries.find({cell.request, cell.position});
-    if (found == m_entries.end() || cell.layer > found->second.size() || !found->second[cell.layer - 1].listed)
+    const auto found = m_entries.find({cell.request, cell.position, cell.layer});
+    if (found == m_entries.end())
     {
-        throw InputError(m_file.string() + ": the list is too short: nothing for request " +
-                         std::to_string(cell.request) + ", position " + std::to_string(cell.position) + ", layer " +
-                         std::to_string(cell.layer));
+        throw InputError(m_origin + ": the list is too short: nothing for request " + std::to_string(cell.request) +
+                         ", position " + std::to_string(cell.position) + ", layer " + std::to_string(cell.layer));
     }
-    return found->second[cell.layer - 1];
+    return found->second;
 }
 
 } // namespace splitllm

@@ -5,9 +5,11 @@
 #include "policy/offload-policy.h"
 
 #include <filesystem>
+#include <istream>
 #include <map>
-#include <utility>
-#include <vector>
+#include <optional>
+#include <string>
+#include <tuple>
 
 namespace splitllm
 {
@@ -18,7 +20,6 @@ class DecisionList
   public:
     struct Entry
     {
-        bool listed = false;
         bool offloaded = false;
         bool returned = false;
         std::optional<double> score1;
@@ -33,6 +34,9 @@ class DecisionList
      */
     DecisionList(const std::filesystem::path& file, std::uint64_t point);
 
+    /// The same from a stream. \param origin its name for messages
+    DecisionList(std::istream& stream, const std::string& origin, std::uint64_t point);
+
     /**
      * Every cell of the workload must be listed.
      * \param needsScores with a score for Tier 1
@@ -44,8 +48,8 @@ class DecisionList
     const Entry& Of(const Cell& cell) const;
 
   private:
-    std::filesystem::path m_file;
-    std::map<std::pair<std::uint32_t, std::size_t>, std::vector<Entry>> m_entries; //!< by request and position
+    std::string m_origin;
+    std::map<std::tuple<std::uint32_t, std::size_t, std::size_t>, Entry> m_entries; //!< by request, position and layer
 };
 
 } // namespace splitllm
