@@ -135,7 +135,7 @@ WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
             const RequestSpec& spec = study.requests[row.prompt];
             stream << point << ',' << repetition << ',' << r << ',' << spec.id << ',' << spec.group << ','
                    << row.generated.size();
-            if (spec.answer.empty())
+            if (spec.answer.empty() || study.shapeMode)
             {
                 stream << ",,";
             }

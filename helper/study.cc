@@ -455,6 +455,7 @@ ContextOf(const Study& study, const ModelConfig& config, const std::string& orig
     PolicyContext context{.config = config,
                           .shapeMode = study.shapeMode,
                           .positions = {},
+                          .shuffled = study.shuffled,
                           .calibrators = folders.calibrators,
                           .study = std::filesystem::path(origin).parent_path()};
     for (const RequestSpec& request : study.requests)

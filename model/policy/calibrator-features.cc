@@ -43,22 +43,49 @@ ExpBelowZero(Lanes x)
     return p * power;
 }
 
+/// Largest element.
+float
+Largest(std::span<const float> values)
+{
+    std::array<Lanes, 4> largest;
+    largest.fill(Lanes{} + values.front());
+    ForEachFour(values, values, values.front(), [&largest](std::size_t k, Lanes v, Lanes) {
+        largest[k] = v > largest[k] ? v : largest[k];
+    });
+    float most = values.front();
+    for (const Lanes& four : largest)
+    {
+        for (std::size_t lane = 0; lane < kLanes; lane++)
+        {
+            most = std::max(most, static_cast<float>(four[lane]));
+        }
+    }
+    return most;
+}
+
+/// Cosine of the angle between two vectors of the norms given; 0 where one has none.
 double
-Similarity(std::span<const float> a, std::span<const float> b)
+Similarity(std::span<const float> a, double normOfA, std::span<const float> b)
 {
     if (b.empty())
     {
         return 0.0;
     }
-    const double norms = Norm(a) * Norm(b);
-    return norms > 0.0 ? Dot(a, b) / norms : 0.0;
+    std::array<Lanes, 4> product{};
+    std::array<Lanes, 4> squares{};
+    ForEachFour(a, b, 0.0F, [&](std::size_t k, Lanes x, Lanes y) {
+        product[k] += x * y;
+        squares[k] += y * y;
+    });
+    const double norms = normOfA * std::sqrt(Sum(squares));
+    return norms > 0.0 ? Sum(product) / norms : 0.0;
 }
 
 /// Eqs 7 and 8 with the largest element taken out of the exponentials: log(sum e) - sum(e v) / sum(e).
 double
 Entropy(std::span<const float> values)
 {
-    const float largest = *std::ranges::max_element(values);
+    const float largest = Largest(values);
     const float nothing = largest - 100.0F; // after the last element: its exponential does not count
     std::array<Lanes, 4> sum{};
     std::array<Lanes, 4> weighted{};
@@ -91,13 +118,16 @@ Norm(std::span<const float> values)
 Tier1Features
 ComputeTier1Features(std::span<const float> hidden, std::span<const float> usual)
 {
-    double sum = 0.0;
-    for (const float value : hidden)
-    {
-        sum += value;
-    }
+    std::array<Lanes, 4> sum{};
+    std::array<Lanes, 4> squares{};
+    std::array<Lanes, 4> deviations{};
+    ForEachFour(hidden, usual, 0.0F, [&](std::size_t k, Lanes x, Lanes mean) {
+        sum[k] += x;
+        squares[k] += x * x;
+        deviations[k] += (x - mean) * (x - mean);
+    });
     const auto d = static_cast<double>(hidden.size());
-    return {Norm(hidden), sum / d, *std::ranges::max_element(hidden), std::sqrt(SquaredDistance(hidden, usual) / d)};
+    return {std::sqrt(Sum(squares)), Sum(sum) / d, Largest(hidden), std::sqrt(Sum(deviations) / d)};
 }
 
 Tier2Features
@@ -112,8 +142,9 @@ ComputeTier2Features(const UpdateView& update,
     Tier2Features features{};
     for (std::size_t p = 0; p < 3; p++)
     {
-        features[p] = baseNorms[p] > 0.0F ? Norm(now[p]) / baseNorms[p] : 0.0;
-        features[3 + p] = Similarity(now[p], before[p]);
+        const double norm = Norm(now[p]);
+        features[p] = baseNorms[p] > 0.0F ? norm / baseNorms[p] : 0.0;
+        features[3 + p] = Similarity(now[p], norm, before[p]);
         features[6 + p] = Entropy(now[p]);
         features[9 + p] = SquaredDistance(now[p], mean[p]);
     }

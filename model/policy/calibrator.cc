@@ -102,10 +102,18 @@ ImpactNetwork::Score(std::size_t layer,
     {
         const double norm = Norm(state);
         const double scale = norm > 0.0 ? std::sqrt(static_cast<double>(m_width)) / norm : 0.0;
-        for (std::size_t k = 0; k < m_projected; k++)
+        const float* rows = m_projection.data() + layer * m_projected * m_width;
+        std::size_t k = 0;
+        for (; k + 4 <= m_projected; k += 4)
         {
-            const std::span<const float> row(m_projection.data() + (layer * m_projected + k) * m_width, m_width);
-            x[m_features + k] = scale * Dot(row, state);
+            const std::array<double, 4> dots = FourDots(rows + k * m_width, state);
+            std::ranges::transform(dots, x.begin() + static_cast<std::ptrdiff_t>(m_features + k), [scale](double dot) {
+                return scale * dot;
+            });
+        }
+        for (; k < m_projected; k++)
+        {
+            x[m_features + k] = scale * Dot({rows + k * m_width, m_width}, state);
         }
     }
     double logit = m_b2[layer];

@@ -55,6 +55,7 @@ ForEachFour(std::span<const float> a, std::span<const float> b, float beyond, F&
 {
     std::size_t i = 0;
     const auto block = [&visit](const float* x, const float* y) {
+#pragma GCC unroll 4 // keeps the sums in registers
         for (std::size_t k = 0; k < 4; k++)
         {
             visit(k, Load(x + k * kLanes), Load(y + k * kLanes));
@@ -77,6 +78,34 @@ Dot(std::span<const float> a, std::span<const float> b)
     std::array<Lanes, 4> sum{};
     ForEachFour(a, b, 0.0F, [&sum](std::size_t k, Lanes x, Lanes y) { sum[k] += x * y; });
     return Sum(sum);
+}
+
+/// The scalar products of \p vector with four rows of its length that lie one after the other at \p rows.
+inline std::array<double, 4>
+FourDots(const float* rows, std::span<const float> vector)
+{
+    const std::size_t n = vector.size();
+    std::array<Lanes, 4> sum{};
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes)
+    {
+        const Lanes v = Load(vector.data() + i);
+#pragma GCC unroll 4
+        for (std::size_t k = 0; k < 4; k++)
+        {
+            sum[k] += Load(rows + k * n + i) * v;
+        }
+    }
+    std::array<double, 4> dots;
+    for (std::size_t k = 0; k < 4; k++)
+    {
+        for (std::size_t j = i; j < n; j++)
+        {
+            sum[k][j - i] += rows[k * n + j] * vector[j];
+        }
+        dots[k] = (static_cast<double>(sum[k][0]) + sum[k][1]) + (static_cast<double>(sum[k][2]) + sum[k][3]);
+    }
+    return dots;
 }
 
 } // namespace splitllm

@@ -280,6 +280,10 @@ DecisionList
 ReadList(StrictObject& parameters, const PolicyContext& context, bool needsScores)
 {
     const std::filesystem::path file = context.study / parameters.String("file");
+    if (context.shuffled)
+    {
+        parameters.Fail("file", "decisions are listed by request, whose order is drawn; give workload.order \"file\"");
+    }
     DecisionList list(file, parameters.Integer("point", 0, 1'000'000, 0));
     list.ExpectAll(context, needsScores);
     return list;

@@ -105,6 +105,7 @@ struct PolicyContext
     ModelConfig config;
     bool shapeMode = false;              //!< views hold no numbers
     std::vector<std::size_t> positions;  //!< of each request: what is decided about
+    bool shuffled = false;               //!< requests come in an order that is not known yet
     std::filesystem::path calibrators;   //!< where relative paths of calibrators begin
     std::filesystem::path study;         //!< folder of the study, where relative paths of files begin
 };

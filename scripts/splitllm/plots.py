@@ -4,11 +4,11 @@
 import os
 from pathlib import Path
 
-from splitllm.cli import InputError
+from splitllm import plots_decisions, plots_quality
 from splitllm.files import load_json
-from splitllm.units import measure, written
+from splitllm.plots_base import LINES, MARKERS, STYLE, Points, fit_axis, wide
+from splitllm.units import written
 
-# Okabe and Ito's palette, told apart with every common kind of colour blindness
 COMPONENTS = {
     "base": "#0072B2",
     "adapter": "#E69F00",
@@ -17,103 +17,11 @@ COMPONENTS = {
     "network": "#56B4E9",
     "queue": "#D55E00",
 }
-LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-MARKERS = "osD^vPX"
-MOST_TICKS = 8
-WIDE_RANGE = 8  # a longer ratio of largest to smallest value goes on a logarithmic axis
-STYLE = {
-    "figure.dpi": 130,
-    "font.size": 9.5,
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
-
-
-class Points:
-    """The points of a study that generated tokens, and along which swept key they lie."""
-
-    def __init__(self, summary, origin):
-        try:
-            self.study = summary["study"]
-            points = summary["points"]
-            self.points = [p for p in points if p["metrics"].get("token_latency_ms.mean") is not None]
-            self.without_tokens = len(points) - len(self.points)
-            keys = list(dict.fromkeys(key for p in points for key in p["set"]))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{origin}: not a summary of results: {error}") from None
-        # the first key whose values are quantities is the axis; failing that the first key
-        quantities = [key for key in keys if self.dimension(key) is not None]
-        self.axis = (quantities or keys or [None])[0]
-        self.others = [key for key in keys if key != self.axis]
-
-    def values(self, key):
-        return list(dict.fromkeys(p["set"][key] for p in self.points if key in p["set"]))
-
-    def dimension(self, key):
-        """The one dimension that all values of a key have; None where some value is only a name."""
-        dimensions = {measure(value)[1] for value in self.values(key)}
-        return dimensions.pop() if len(dimensions) == 1 else None
-
-    def label(self, point, keys):
-        return ", ".join(
-            written(point["set"][key]) if self.dimension(key) != "" else f"{key.rsplit('.', 1)[-1]} {point['set'][key]}"
-            for key in keys
-            if key in point["set"]
-        )
-
-    def lines(self):
-        """{label of the other keys: points along the axis}."""
-        lines = {}
-        for point in self.points:
-            lines.setdefault(self.label(point, self.others), []).append(point)
-        return lines
-
-    def caption(self):
-        """The line under the title."""
-        if not self.without_tokens:
-            return f"study {self.study}"
-        plural = "s" if self.without_tokens > 1 else ""
-        return f"study {self.study}; {self.without_tokens} point{plural} without tokens not shown (out of memory?)"
-
-    def title(self, figure, text):
-        figure.suptitle(text, fontsize=11)
-        figure.text(0.5, 0, self.caption(), ha="center", va="bottom", fontsize=8, color="#555555")
-        figure.get_layout_engine().set(rect=(0, 0.16 / figure.get_figheight(), 1, 1 - 0.16 / figure.get_figheight()))
-
-
-def wide(values):
-    values = list(values)
-    return min(values) > 0 and max(values) / min(values) > WIDE_RANGE
-
-
-def fit_axis(axes, points):
-    """Sets up an x axis of quantities; returns the position of a point on it."""
-    key = points.axis
-    values = points.values(key)
-    numbers = sorted(measure(value)[0] for value in values)
-    if wide(numbers) and numbers[-1] - numbers[-2] > WIDE_RANGE / 2 * (numbers[1] - numbers[0]):
-        axes.set_xscale("log")
-    if len(values) <= MOST_TICKS:
-        from matplotlib.ticker import NullLocator
-
-        ordered = sorted(values, key=lambda value: measure(value)[0])
-        axes.set_xticks(numbers, [written(value) for value in ordered])
-        axes.xaxis.set_minor_locator(NullLocator())
-    elif points.dimension(key):
-        from matplotlib.ticker import EngFormatter
-
-        axes.xaxis.set_major_formatter(EngFormatter(points.dimension(key)))
-    return lambda point: measure(point["set"][key])[0]
+MOST_LETTERS = 60  # of names side by side under bars; more are slanted
 
 
 def plot_latency(points, figure):
+    figure.set_size_inches(6.4, 4.0)
     axes = figure.subplots()
     lines = points.lines()
     everything = []
@@ -122,7 +30,9 @@ def plot_latency(points, figure):
         place = fit_axis(axes, points)
     else:
         names = points.values(points.axis) if points.axis is not None else [points.study]
-        axes.set_xticks(range(len(names)), [written(name) for name in names])
+        texts = [written(name) for name in names]
+        slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, texts)) > MOST_LETTERS else {}
+        axes.set_xticks(range(len(names)), texts, **slant)
         axes.set_xlim(-0.6 - (len(names) == 1), len(names) - 0.4 + (len(names) == 1))
     for number, (label, row) in enumerate(lines.items()):
         colour = LINES[number % len(LINES)]
@@ -166,6 +76,7 @@ def plot_latency(points, figure):
 
 
 def plot_components(points, figure):
+    figure.set_size_inches(8.0, 1.7 + 0.3 * max(len(points.points), 2))
     parts = {
         name: [p["metrics"].get(f"component_ms.{name}.mean") or 0.0 for p in points.points] for name in COMPONENTS
     }
@@ -205,7 +116,7 @@ def plot_components(points, figure):
 
 
 def plot(folder):
-    """Writes DIR/plots/*.png from DIR/summary.json; returns the files."""
+    """Writes DIR/plots/*.png from what a study left in DIR; returns the files."""
     os.environ.setdefault("MPLCONFIGDIR", str(Path(__file__).resolve().parents[2] / "build" / "matplotlib"))
     import matplotlib
 
@@ -217,17 +128,28 @@ def plot(folder):
     if not points.points:
         print(f"{folder}: no point generated tokens; nothing to plot")
         return []
+    requests = plots_quality.read_requests(Path(folder) / "requests.csv")
+    decisions = plots_decisions.read_decisions(Path(folder) / "decisions.csv")
+    trades = plots_quality.trades(points, requests)
+    mixed = plots_decisions.mixed_points(points, decisions)
+    groups = plots_decisions.group_shares(mixed, decisions, requests)
+    drawings = [
+        ("token-latency.png", True, plot_latency, points),
+        ("components.png", True, plot_components, points),
+        ("tradeoff.png", trades, plots_quality.plot_tradeoff, points, trades),
+        ("decisions-map.png", mixed, plots_decisions.plot_map, points, mixed, decisions, requests),
+        ("decisions-by-layer.png", mixed, plots_decisions.plot_layers, points, mixed, decisions),
+        ("groups.png", groups, plots_decisions.plot_groups, points, mixed, groups),
+    ]
     target = Path(folder) / "plots"
     target.mkdir(exist_ok=True)
     written_files = []
-    bars = len(points.points)
     with pyplot.rc_context(STYLE):
-        for name, draw, size in (
-            ("token-latency.png", plot_latency, (6.4, 4.0)),
-            ("components.png", plot_components, (8.0, 1.7 + 0.3 * max(bars, 2))),
-        ):
-            figure = pyplot.figure(figsize=size)
-            draw(points, figure)
+        for name, wanted, draw, *data in drawings:
+            if not wanted:
+                continue
+            figure = pyplot.figure()
+            draw(*data, figure)
             figure.savefig(target / name, metadata={"Software": None})
             pyplot.close(figure)
             written_files.append(target / name)

@@ -8,6 +8,27 @@ from splitllm.cli import ROOT, InputError
 from splitllm.files import load_json
 
 
+NAMES = ("label", "name", "shape", "path")  # by which of its keys an object is called
+
+
+def name_objects(points):
+    """Puts a text in the place of every swept value that is an object or a list, different ones for different values."""
+    texts = {}  # key -> text -> the values called so, as JSON
+    for point in points:
+        point["set"] = dict(point["set"])
+        for key, value in point["set"].items():
+            if not isinstance(value, (dict, list)):
+                continue
+            code = json.dumps(value)
+            names = [value.get(name) for name in NAMES] if isinstance(value, dict) else []
+            text = next((name for name in names if isinstance(name, str)), code)
+            same = texts.setdefault(key, {}).setdefault(text, [])
+            if code not in same:
+                same.append(code)
+            at = same.index(code)
+            point["set"][key] = text if at == 0 else f"{text} ({at + 1})"
+
+
 class Study:
     """The values of one point: the study file, then the overrides of the command line, then what is swept."""
 
@@ -44,14 +65,15 @@ class Study:
         return Path(name) if "/" in name else self.models / name
 
     def prompts(self):
-        """The texts of the workload's prompts; request number i has text i modulo their count."""
+        """{id: text} of the workload's prompts, in the order of the file."""
         name = self._string("workload.prompts")
         if name is None:
-            return []
+            return {}
         file = Path(name if name.endswith(".jsonl") else f"{name}.jsonl")
         if "/" not in name:
             file = ROOT / "scenarios" / "prompts" / file
         try:
-            return [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            return {row["id"]: row["text"] for row in rows}
         except (OSError, ValueError, KeyError, TypeError):
-            return []
+            return {}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The texts that a study's users got."""
 
+import copy
 import csv
 import json
 import re
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from splitllm.cli import InputError
 from splitllm.files import load_json, write_text
-from splitllm.study import Study
+from splitllm.study import Study, name_objects
 from splitllm.tokens import load_tokenizer
 
 # what tells one generated text from another, of which a results folder has at least some
@@ -35,6 +36,20 @@ def generated(file):
     return {identity: [token for _, token in sorted(rows)] for identity, rows in texts.items()}
 
 
+def asked(file):
+    """{(point, repetition, request): id of the prompt} of a requests.csv; nothing where there is none."""
+    try:
+        with open(file, newline="", encoding="utf-8") as stream:
+            return {
+                (int(row["point"]), int(row["repetition"]), int(row["request"])): row["prompt"]
+                for row in csv.DictReader(stream)
+            }
+    except FileNotFoundError:
+        return {}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{file}: not a table of requests: {error}") from None
+
+
 def one_line(text):
     text = re.sub(r"<\|im_start\|>\w+|<\|im_end\|>", " ", text)  # ChatML's marks
     text = " ".join(text.split())
@@ -45,7 +60,10 @@ def decode(folder, arguments):
     """Writes FOLDER/texts.jsonl and prints the first text of every point, equal texts once."""
     folder = Path(folder)
     texts = generated(folder / "tokens.csv")
+    prompt_of = asked(folder / "requests.csv")
     points = load_json(folder / "summary.json").get("points", [])
+    titled = copy.deepcopy(points)
+    name_objects(titled)
     tokenizers, samples, lines = {}, {}, []
 
     def tokenizer_of(model):
@@ -58,17 +76,19 @@ def decode(folder, arguments):
     for number, point in enumerate(points):
         study = Study(arguments.study, arguments.set, point["set"], arguments.models) if arguments.study else None
         model = Path(arguments.model) if arguments.model else study and study.model()
-        settings[number] = (point["set"], tokenizer_of(model), study.prompts() if study else [])
+        settings[number] = (titled[number]["set"], tokenizer_of(model), study.prompts() if study else {})
     if not any(tokenizer for _, tokenizer, _ in settings.values()):
         print("No texts: the model has no tokenizer (shape mode, or no tokenizer.json in its folder).")
         return
     for identity, tokens in texts.items():
         row = dict(identity)
-        swept, tokenizer, prompts = settings.get(row["point"], ({}, None, []))
+        swept, tokenizer, prompts = settings.get(row["point"], ({}, None, {}))
         if tokenizer is None:
             continue
         if prompts:
-            row["prompt_text"] = prompts[row["request"] % len(prompts)]
+            by_order = list(prompts)[row["request"] % len(prompts)]
+            name = prompt_of.get((row["point"], row.get("repetition", 0), row["request"]), by_order)
+            row["prompt_text"] = prompts.get(name, "")
         row["text"] = tokenizer.decode(tokens, skip_special_tokens=False)
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
         samples.setdefault(row["point"], (", ".join(f"{k.rsplit('.', 1)[-1]} = {v}" for k, v in swept.items()), row))

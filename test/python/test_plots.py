@@ -60,6 +60,14 @@ class Names(unittest.TestCase):
             self.assertEqual(plots_quality.family(label), expected)
 
 
+class Keys(unittest.TestCase):
+    def test_a_key_with_a_single_value_is_no_axis(self):
+        points = points_of(*(point({"links.l.rate": "1Gbps", "scheme": {"name": name}}) for name in "ab"))
+        self.assertEqual((points.axis, points.others, points.fixed), ("scheme", [], ["links.l.rate"]))
+        self.assertEqual(points.caption(), "study x, rate 1 Gbps")
+        self.assertEqual(points_of(point({"n": 1})).axis, "n")
+
+
 class Statistics(unittest.TestCase):
     def test_intervals_are_students(self):
         # t (0.975) of 1, 2 and 30 degrees of freedom: 12.706, 4.303, 2.042

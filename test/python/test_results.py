@@ -112,6 +112,16 @@ class DecodeText(FolderTest):
             self.assertEqual((result.returncode, len(result.stdout.splitlines())), (0, 1))
             self.assertFalse((self.folder / "texts.jsonl").exists())
 
+    def test_requests_drawn_in_another_order_have_their_own_prompts(self):
+        lines = ['{"id": "a", "text": "Which?", "tokens": [0]}', '{"id": "b", "text": "What?", "tokens": [0]}']
+        prompts = self.write("p.jsonl", "\n".join(lines) + "\n")
+        study = {"mode": "numeric", "model": {"path": "model"}, "workload": {"prompts": str(prompts)}}
+        study = self.write("study.json", json.dumps(study))
+        self.write("requests.csv", "point,repetition,request,prompt\n0,0,0,b\n0,0,1,a\n1,0,0,a\n")
+        arguments = (self.folder, "--study", study, "--models", self.folder)
+        self.assertEqual(self.run_script("decode-text", *arguments).returncode, 0)
+        self.assertEqual([row["prompt_text"] for row in self.decoded()], ["What?", "Which?", "Which?"])
+
     def test_other_tables_are_refused(self):
         for text in ("", "a,b\n1,2\n", "point,request,position,token\n0,0,1,x\n"):
             self.write("tokens.csv", text)
