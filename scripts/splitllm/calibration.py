@@ -23,6 +23,7 @@ VARIANTS = (
 )  # fmt: skip
 TUNED = ("kl-global-wide", "kl-global")  # whose second tier's share is searched
 MIX = {"common": 13, "mixed": 17, "private": 17, "personal": 17}  # of the questions that thresholds are chosen on
+SEARCH_MIX = {"common": 5, "mixed": 9, "private": 9, "personal": 9}  # and fixed layers
 
 
 def in_length_order(rows, size=BATCH):
@@ -214,7 +215,7 @@ def layers_for(model, groups, budget):
     return min(range(model.layers + 1), key=lambda count: abs(ratio(count) - budget))
 
 
-def best_layers(model, groups, worth, most, say=print, width=8):
+def best_layers(model, groups, worth, most, say=print, width=6):
     """Layers (but the first) in greedy order of what they add on training questions; candidates are the next few
     by their first-order worth [L]."""
     order = [layer for layer in worth.argsort(descending=True).tolist() if layer]

@@ -7,7 +7,7 @@ import torch
 
 from splitllm import calibration, evaluation
 from splitllm.calibrators import Bytes, Calibrated, Calibrator, fixed_layers, norm_tokens, random_cells
-from splitllm.files import write_text
+from splitllm.files import load_json, write_text
 
 SEEDS = (1, 2, 3, 4, 5)
 END = 2  # <|im_end|>
@@ -35,21 +35,24 @@ def single_layers(model, groups, say):
     return out
 
 
-def write_report(path, model, parts, rows, workload, say):
+def write_report(path, model, parts, workload, say):
+    """Adds to the report what is missing of: correlations, worth of the layers, single layers."""
     groups, metrics, states = parts
-    correlation = calibration.correlations(groups, metrics)
-    say("Pearson with FLS: " + ", ".join(f"{name} {entry['overall']:.3f}" for name, entry in correlation.items()))
-    held = evaluation.prepare(model, workload[:120])
-    result = {
-        "pearson_with_fls": correlation,
-        "single_layers": single_layers(model, held, say),
-        "kl_worth_of_layers": states.kl.mean(0).tolist(),
-    }
-    write_text(path, json.dumps(result, indent=1) + "\n")
+    result = load_json(path) if path.is_file() else {}
+    if "pearson_with_fls" not in result:
+        result["pearson_with_fls"] = calibration.correlations(groups, metrics)
+        result["kl_worth_of_layers"] = states.kl.mean(0).tolist()
+        write_text(path, json.dumps(result, separators=(",", ":")) + "\n")
+    overall = {name: entry["overall"] for name, entry in result["pearson_with_fls"].items()}
+    say("Pearson with FLS: " + ", ".join(f"{name} {value:.3f}" for name, value in overall.items()))
+    if "single_layers" not in result:
+        single = single_layers(model, evaluation.prepare(model, workload[:112]), say)
+        result = load_json(path) | {"single_layers": single}
+        write_text(path, json.dumps(result, separators=(",", ":")) + "\n")
     return result
 
 
-def policies(model, half, folder, variants, tuning, workload_groups, worth, say, f1=(), order=None):
+def policies(model, half, folder, variants, tuning, search, workload_groups, worth, say, f1=(), order=None):
     """The table, a row per policy and budget. `half`: the model in bf16, which is enough for choosing layers."""
     states_share, cells_share = byte_shares(model, workload_groups)
     keep = {b: (b - states_share) / cells_share * model.layers / (model.layers - 1) for b in calibration.BUDGETS}
@@ -83,7 +86,7 @@ def policies(model, half, folder, variants, tuning, workload_groups, worth, say,
         mean = lambda same, key: round(sum(row[key] for row in same) / len(same), 4)
         entry["questions"] = [[mean(same, "kl"), mean(same, "exact"), same[0]["tokens"]] for same in zip(*ordered)]
         if policy is not None and (name in f1 or "all" in f1):
-            entry["token_f1"] = evaluation.token_f1(model, workload_groups, policy, runs[0][0], END)
+            entry["token_f1"] = evaluation.token_f1(half, workload_groups, policy, runs[0][0], END)
         table.append(entry)
         say(
             f"{name:24s} {entry['payload_ratio']:6.1%}  KL {entry['kl_nats']:.4f} +- {entry['kl_nats_interval']:.4f}  "
@@ -101,7 +104,7 @@ def policies(model, half, folder, variants, tuning, workload_groups, worth, say,
     counts = [calibration.layers_for(model, tuning, budget) for budget in calibration.BUDGETS]
     order = [layer - 1 for layer in order or ()]
     if len(order) < max(counts):
-        order = calibration.best_layers(half, tuning, worth, max(counts), say)
+        order = calibration.best_layers(half, search, worth, max(counts), say)
     for number, budget in enumerate(calibration.BUDGETS):
         say(f"budget {budget:.0%}")
         draws = [random_cells(keep[budget], seed) for seed in SEEDS]
