@@ -19,7 +19,6 @@ from splitllm.labels import (
 BUDGETS = (0.25, 0.40, 0.60)
 VARIANTS = (
     "kl-global-wide", "kl-global", "aod-layer", "aod-global", "kl-layer", "rda-layer", "vs-layer", "local-global",
-    "aod-layer-wide",
 )  # fmt: skip
 TUNED = ("kl-global-wide", "kl-global")  # whose second tier's share is searched
 MIX = {"common": 13, "mixed": 17, "private": 17, "personal": 17}  # of the questions that thresholds are chosen on

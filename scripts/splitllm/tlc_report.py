@@ -52,14 +52,21 @@ def write_report(path, model, parts, workload, say):
     return result
 
 
-def policies(model, half, folder, variants, tuning, search, workload_groups, worth, say, f1=(), order=None):
-    """The table, a row per policy and budget. `half`: the model in bf16, which is enough for choosing layers."""
+def policies(model, half, folder, variants, tuning, search, workload_groups, worth, say, f1=(), order=None, known=()):
+    """The table, a row per policy and budget; rows in `known` are kept.
+
+    `half` is the model in bf16, which is enough for choosing layers.
+    """
     states_share, cells_share = byte_shares(model, workload_groups)
     keep = {b: (b - states_share) / cells_share * model.layers / (model.layers - 1) for b in calibration.BUDGETS}
-    table = []
+    table = list(known)
+    there = {(entry["policy"], entry["budget"]) for entry in known}
 
-    def add(name, budget, runs, policy=None):
-        """runs: [(rows, ratio)], one a seed; with one run the interval is over five blocks of questions."""
+    def add(name, budget, draws):
+        """draws: policies, one a seed; with a single one the interval is over five blocks of questions."""
+        if (name, budget) in there:
+            return
+        policy, runs = draws[0], [evaluation.measure(model, workload_groups, policy) for policy in draws]
         if len(runs) > 1:
             sets = [evaluation.summary(one) for one, _ in runs]
             how = "seeds"
@@ -95,29 +102,23 @@ def policies(model, half, folder, variants, tuning, search, workload_groups, wor
             + (f"  F1 {entry['token_f1']:.3f}" if "token_f1" in entry else "")
         )
 
-    def run(policy):
-        return evaluation.measure(model, workload_groups, policy)
-
     full = fixed_layers(range(model.layers))
-    add("linfer", 1.0, [run(full)], full)
-    add("base", 0.0, [run(None)])
+    add("linfer", 1.0, [full])
+    add("base", 0.0, [None])
     counts = [calibration.layers_for(model, tuning, budget) for budget in calibration.BUDGETS]
     order = [layer - 1 for layer in order or ()]
     if len(order) < max(counts):
         order = calibration.best_layers(half, search, worth, max(counts), say)
     for number, budget in enumerate(calibration.BUDGETS):
         say(f"budget {budget:.0%}")
-        draws = [random_cells(keep[budget], seed) for seed in SEEDS]
-        add("random", budget, [run(policy) for policy in draws], draws[0])
-        policy = fixed_layers(order[: counts[number]])
-        add("fixed-layers", budget, [run(policy)], policy)
+        add("random", budget, [random_cells(keep[budget], seed) for seed in SEEDS])
+        add("fixed-layers", budget, [fixed_layers(order[: counts[number]])])
         policy = dlora(model, tuning, Calibrator.load(folder / variants[0]).statistics, budget)
-        add("dlora", budget, [run(policy)], policy)
+        add("dlora", budget, [policy])
         for variant in variants:
             calibrator = Calibrator.load(folder / variant)
             chosen = calibrator.description["thresholds"][number]
-            policy = Calibrated(calibrator, chosen["tau1"], chosen["tau2"])
-            add(f"tlc {variant}", budget, [run(policy)], policy)
+            add(f"tlc {variant}", budget, [Calibrated(calibrator, chosen["tau1"], chosen["tau2"])])
     against = comparisons(table)
     for entry in against:
         kl, em = entry["kl_nats"], entry["exact_match"]
