@@ -7,7 +7,7 @@ import torch
 
 from splitllm import calibration, evaluation
 from splitllm.calibrators import Bytes, Calibrated, Calibrator, fixed_layers, norm_tokens, random_cells
-from splitllm.files import write_text
+from splitllm.files import load_json, write_text
 
 SEEDS = (1, 2, 3, 4, 5)
 END = 2  # <|im_end|>
@@ -35,28 +35,38 @@ def single_layers(model, groups, say):
     return out
 
 
-def write_report(path, model, parts, rows, workload, say):
+def write_report(path, model, parts, workload, say):
+    """Adds to the report what is missing of: correlations, worth of the layers, single layers."""
     groups, metrics, states = parts
-    correlation = calibration.correlations(groups, metrics)
-    say("Pearson with FLS: " + ", ".join(f"{name} {entry['overall']:.3f}" for name, entry in correlation.items()))
-    held = evaluation.prepare(model, workload[:120])
-    result = {
-        "pearson_with_fls": correlation,
-        "single_layers": single_layers(model, held, say),
-        "kl_worth_of_layers": states.kl.mean(0).tolist(),
-    }
-    write_text(path, json.dumps(result, indent=1) + "\n")
+    result = load_json(path) if path.is_file() else {}
+    if "pearson_with_fls" not in result:
+        result["pearson_with_fls"] = calibration.correlations(groups, metrics)
+        result["kl_worth_of_layers"] = states.kl.mean(0).tolist()
+        write_text(path, json.dumps(result, separators=(",", ":")) + "\n")
+    overall = {name: entry["overall"] for name, entry in result["pearson_with_fls"].items()}
+    say("Pearson with FLS: " + ", ".join(f"{name} {value:.3f}" for name, value in overall.items()))
+    if "single_layers" not in result:
+        single = single_layers(model, evaluation.prepare(model, workload[:112]), say)
+        result = load_json(path) | {"single_layers": single}
+        write_text(path, json.dumps(result, separators=(",", ":")) + "\n")
     return result
 
 
-def policies(model, half, folder, variants, tuning, workload_groups, worth, say, f1=(), order=None):
-    """The table, a row per policy and budget. `half`: the model in bf16, which is enough for choosing layers."""
+def policies(model, half, folder, variants, tuning, search, workload_groups, worth, say, f1=(), order=None, known=()):
+    """The table, a row per policy and budget; rows in `known` are kept.
+
+    `half` is the model in bf16, which is enough for choosing layers.
+    """
     states_share, cells_share = byte_shares(model, workload_groups)
     keep = {b: (b - states_share) / cells_share * model.layers / (model.layers - 1) for b in calibration.BUDGETS}
-    table = []
+    table = list(known)
+    there = {(entry["policy"], entry["budget"]) for entry in known}
 
-    def add(name, budget, runs, policy=None):
-        """runs: [(rows, ratio)], one a seed; with one run the interval is over five blocks of questions."""
+    def add(name, budget, draws):
+        """draws: policies, one a seed; with a single one the interval is over five blocks of questions."""
+        if (name, budget) in there:
+            return
+        policy, runs = draws[0], [evaluation.measure(model, workload_groups, policy) for policy in draws]
         if len(runs) > 1:
             sets = [evaluation.summary(one) for one, _ in runs]
             how = "seeds"
@@ -83,7 +93,7 @@ def policies(model, half, folder, variants, tuning, workload_groups, worth, say,
         mean = lambda same, key: round(sum(row[key] for row in same) / len(same), 4)
         entry["questions"] = [[mean(same, "kl"), mean(same, "exact"), same[0]["tokens"]] for same in zip(*ordered)]
         if policy is not None and (name in f1 or "all" in f1):
-            entry["token_f1"] = evaluation.token_f1(model, workload_groups, policy, runs[0][0], END)
+            entry["token_f1"] = evaluation.token_f1(half, workload_groups, policy, runs[0][0], END)
         table.append(entry)
         say(
             f"{name:24s} {entry['payload_ratio']:6.1%}  KL {entry['kl_nats']:.4f} +- {entry['kl_nats_interval']:.4f}  "
@@ -92,29 +102,23 @@ def policies(model, half, folder, variants, tuning, workload_groups, worth, say,
             + (f"  F1 {entry['token_f1']:.3f}" if "token_f1" in entry else "")
         )
 
-    def run(policy):
-        return evaluation.measure(model, workload_groups, policy)
-
     full = fixed_layers(range(model.layers))
-    add("linfer", 1.0, [run(full)], full)
-    add("base", 0.0, [run(None)])
+    add("linfer", 1.0, [full])
+    add("base", 0.0, [None])
     counts = [calibration.layers_for(model, tuning, budget) for budget in calibration.BUDGETS]
     order = [layer - 1 for layer in order or ()]
     if len(order) < max(counts):
-        order = calibration.best_layers(half, tuning, worth, max(counts), say)
+        order = calibration.best_layers(half, search, worth, max(counts), say)
     for number, budget in enumerate(calibration.BUDGETS):
         say(f"budget {budget:.0%}")
-        draws = [random_cells(keep[budget], seed) for seed in SEEDS]
-        add("random", budget, [run(policy) for policy in draws], draws[0])
-        policy = fixed_layers(order[: counts[number]])
-        add("fixed-layers", budget, [run(policy)], policy)
+        add("random", budget, [random_cells(keep[budget], seed) for seed in SEEDS])
+        add("fixed-layers", budget, [fixed_layers(order[: counts[number]])])
         policy = dlora(model, tuning, Calibrator.load(folder / variants[0]).statistics, budget)
-        add("dlora", budget, [run(policy)], policy)
+        add("dlora", budget, [policy])
         for variant in variants:
             calibrator = Calibrator.load(folder / variant)
             chosen = calibrator.description["thresholds"][number]
-            policy = Calibrated(calibrator, chosen["tau1"], chosen["tau2"])
-            add(f"tlc {variant}", budget, [run(policy)], policy)
+            add(f"tlc {variant}", budget, [Calibrated(calibrator, chosen["tau1"], chosen["tau2"])])
     against = comparisons(table)
     for entry in against:
         kl, em = entry["kl_nats"], entry["exact_match"]
