@@ -153,7 +153,7 @@ def train_variant(name, labels, features, states, statistics, model, made_by, se
 
 
 def thresholds_for(model, calibrator, groups, budget, back, start=None, rounds=3):
-    """(tau1, tau2, ratio, summary) whose bytes are about `budget` of LInfer's, with a share `back` of cells returned."""
+    """(tau1, tau2, ratio, summary) for bytes of about `budget` of LInfer's, with a share `back` of cells returned."""
     bytes_of = Bytes(model)
     tokens = sum(int(batch.valid.sum()) for batch in groups)
     states = bytes_of.state * (tokens + sum(len(batch.target) for batch in groups))
@@ -203,6 +203,7 @@ def choose_thresholds(model, calibrator, groups, backs, say=print):
 
 def layers_for(model, groups, budget):
     """How many layers of all tokens come nearest to the budget."""
+
     def ratio(count):
         tally = Bytes(model)
         for batch in groups:

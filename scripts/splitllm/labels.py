@@ -116,7 +116,8 @@ def collect_states(model, groups, choice, seed, say=print):
         states.position.append(torch.arange(batch.tokens.shape[1]).expand(batch.tokens.shape)[batch.valid])
         if (number + 1) % 10 == 0:
             rest = (time.time() - began) / (number + 1) * (len(groups) - number - 1)
-            say(f"gates: batch {number + 1} of {len(groups)}; KL {float(loss.detach()) / len(batch.target):.3f}; {rest:.0f} s left")
+            kl = float(loss.detach()) / len(batch.target)
+            say(f"gates: batch {number + 1} of {len(groups)}; KL {kl:.3f}; {rest:.0f} s left")
     for name in ("h", "delta", "raw", "kl", "position"):
         setattr(states, name, torch.cat(getattr(states, name)))
     return states

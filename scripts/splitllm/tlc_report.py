@@ -172,7 +172,7 @@ def byte_shares(model, groups):
 
 
 def dlora(model, tuning, statistics, budget):
-    """The token share whose bytes on the tuning questions come nearest to the budget (few distinct norms: bisection)."""
+    """The token share whose bytes on the tuning questions come nearest to the budget, by bisection."""
     low, high = 0.0, 1.0
     best = None
     for _ in range(12):
