@@ -125,16 +125,16 @@ class Setup(FolderTest):
             while [ "$1" != --out ]; do shift; done
             mkdir -p "$2"; touch "$2"/model.safetensors "$2"/adapter_model.safetensors""")  # fmt: skip
         step = f"PYTHON={python}; need_model"
-        for expected in (2, 2):
+        for expected in (4, 4):
             self.assertEqual(self.bash(step).returncode, 0)
             self.assertEqual(self.calls(), expected)
         with open(self.folder / "scripts/requirements.txt", "a", encoding="utf-8") as file:
             file.write("gguf==99\n")
         self.bash(step)
-        self.assertEqual(self.calls(), 4)
+        self.assertEqual(self.calls(), 8)
         shutil.rmtree(self.folder / "models/smollm2-135m-lora-seed1")
         self.bash(step)
-        self.assertEqual(self.calls(), 6)
+        self.assertEqual(self.calls(), 12)
 
     def test_a_build_is_configured_again_only_where_its_options_change(self):
         self.program("cmake", f'echo cmake >>{self.folder}/calls; mkdir -p "$4"; touch "$4/build.ninja"')
