@@ -71,29 +71,26 @@ TokenF1(std::span<const TokenId> generated, std::span<const TokenId> answer, std
     return 2.0 * static_cast<double>(common) / static_cast<double>(said.size() + right.size());
 }
 
-std::optional<AnswerQuality>
-QualityOf(const std::vector<QualityRow>& rows, std::size_t request)
+std::map<std::uint32_t, AnswerQuality>
+QualityByRequest(const std::vector<QualityRow>& rows)
 {
-    AnswerQuality quality;
+    std::map<std::uint32_t, AnswerQuality> requests;
     for (const QualityRow& row : rows)
     {
-        if (row.request == request)
-        {
-            quality.klNats += row.klNats;
-            quality.agreement += row.agrees ? 1.0 : 0.0;
-            quality.nll += row.nll;
-            quality.tokens++;
-        }
+        AnswerQuality& quality = requests[row.request];
+        quality.klNats += row.klNats;
+        quality.agreement += row.agrees ? 1.0 : 0.0;
+        quality.nll += row.nll;
+        quality.tokens++;
     }
-    if (quality.tokens == 0)
+    for (auto& [request, quality] : requests)
     {
-        return std::nullopt;
+        const auto tokens = static_cast<double>(quality.tokens);
+        quality.klNats /= tokens;
+        quality.agreement /= tokens;
+        quality.nll /= tokens;
     }
-    const auto tokens = static_cast<double>(quality.tokens);
-    quality.klNats /= tokens;
-    quality.agreement /= tokens;
-    quality.nll /= tokens;
-    return quality;
+    return requests;
 }
 
 QualityRow

@@ -9,7 +9,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -36,8 +35,8 @@ struct AnswerQuality
     std::size_t tokens = 0;
 };
 
-/// That of \p request; nothing if it was not judged.
-std::optional<AnswerQuality> QualityOf(const std::vector<QualityRow>& rows, std::size_t request);
+/// That of every request that was judged.
+std::map<std::uint32_t, AnswerQuality> QualityByRequest(const std::vector<QualityRow>& rows);
 
 /// A distribution against the reference: \p logits of a scheme, \p reference of the full model, \p token of the answer.
 QualityRow Compare(std::span<const float> logits, std::span<const float> reference, TokenId token);
@@ -62,7 +61,7 @@ class ReferenceModel
 
 /**
  * Runs \p study along its reference answers and compares every distribution with the full model's.
- * \param prompts of the run's requests, as indices in Study::requests
+ * \param requests of the run: whose answers are asked for
  */
 std::vector<QualityRow> JudgeQuality(const Study& study,
                                      std::uint32_t repetition,

@@ -27,8 +27,8 @@ Recorder::Recorder(std::uint32_t timelineTokens, std::function<void()> onToken)
 void
 Recorder::OnToken(const TokenRecord& record)
 {
-    auto& [offloaded, returned] = m_decided[record.session];
-    m_records.tokens.push_back({record, std::exchange(offloaded, 0), std::exchange(returned, 0)});
+    const Decided decided = std::exchange(m_decided[record.session], {});
+    m_records.tokens.push_back({record, decided.yes[0], decided.yes[1]});
     if (m_timelineTokens > 0)
     {
         m_records.timeline.push_back({"user " + std::to_string(record.session),
@@ -42,21 +42,18 @@ Recorder::OnToken(const TokenRecord& record)
             m_timelineTokens--;
         }
     }
-    if (record.request >= m_records.requests.size())
-    {
-        m_records.requests.resize(record.request + 1);
-    }
-    m_records.requests[record.request].generated.push_back(record.token);
+    m_records.requests.at(record.request).generated.push_back(record.token);
     m_onToken();
 }
 
 void
 Recorder::OnDecision(const DecisionRecord& record)
 {
-    const std::tuple cell(record.session, record.request, record.position, record.layer);
+    Decided& decided = m_decided[record.session];
+    const std::pair cell(record.position, record.layer);
     if (record.tier == 1)
     {
-        m_cells[cell] = m_records.decisions.size();
+        decided.rows[cell] = m_records.decisions.size();
         const double none = std::numeric_limits<double>::quiet_NaN();
         m_records.decisions.push_back({.session = record.session,
                                        .request = record.request,
@@ -68,11 +65,11 @@ Recorder::OnDecision(const DecisionRecord& record)
     }
     else
     {
-        DecisionRow& row = m_records.decisions.at(m_cells.at(cell));
+        DecisionRow& row = m_records.decisions.at(decided.rows.at(cell));
         row.returned = record.yes;
         row.scores[1] = record.score;
     }
-    m_decided[record.session].at(record.tier - 1) += record.yes ? 1 : 0;
+    decided.yes.at(record.tier - 1) += record.yes ? 1 : 0;
 }
 
 void

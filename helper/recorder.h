@@ -11,7 +11,7 @@
 #include <functional>
 #include <map>
 #include <string>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace splitllm
@@ -113,10 +113,17 @@ class Recorder
     RunRecords m_records;
     std::uint32_t m_timelineTokens;
     std::function<void()> m_onToken;
-    std::map<std::uint32_t, std::array<std::uint32_t, 2>> m_decided; //!< offloaded and returned, by session
 
-    /// Where in the records a cell's row is, by session, request, position and layer.
-    std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t, std::uint16_t>, std::size_t> m_cells;
+    /// What a session decided since its last token.
+    struct Decided
+    {
+        std::array<std::uint32_t, 2> yes{}; //!< by tier
+
+        /// Where in the records a cell's row is, by position and layer.
+        std::map<std::pair<std::uint32_t, std::uint16_t>, std::size_t> rows;
+    };
+
+    std::map<std::uint32_t, Decided> m_decided; //!< by session
 };
 
 } // namespace splitllm

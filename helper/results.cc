@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -129,7 +130,8 @@ WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
     stream << "point,repetition,request,prompt,group,tokens,exact_match,f1,kl_nats,nll,top1_agreement,answer_tokens\n";
     ForEachRun(points, [&](std::size_t point, std::size_t repetition, const RunRecords& run) {
         const Study& study = points[point].study;
-        for (std::size_t r = 0; r < run.requests.size(); r++)
+        const std::map<std::uint32_t, AnswerQuality> judged = QualityByRequest(run.quality);
+        for (std::uint32_t r = 0; r < run.requests.size(); r++)
         {
             const RequestRow& row = run.requests[r];
             const RequestSpec& spec = study.requests[row.prompt];
@@ -144,11 +146,11 @@ WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
                 stream << ',' << ExactMatch(row.generated, spec.answer, study.stop) << ','
                        << Number(TokenF1(row.generated, spec.answer, study.stop));
             }
-            const std::optional<AnswerQuality> quality = QualityOf(run.quality, r);
-            if (quality)
+            if (const auto found = judged.find(r); found != judged.end())
             {
-                stream << ',' << Number(quality->klNats) << ',' << Number(quality->nll) << ','
-                       << Number(quality->agreement) << ',' << quality->tokens << '\n';
+                const AnswerQuality& quality = found->second;
+                stream << ',' << Number(quality.klNats) << ',' << Number(quality.nll) << ','
+                       << Number(quality.agreement) << ',' << quality.tokens << '\n';
             }
             else
             {

@@ -2,6 +2,7 @@
 #include "split-llm-helper.h"
 
 #include "base/input-error.h"
+#include "base/strict-json.h"
 #include "compute/cpu/cpu-backend.h"
 #include "compute/device-profile.h"
 #include "compute/shape-backend.h"
@@ -9,8 +10,10 @@
 
 #include "ns3/address.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace splitllm
 {
@@ -20,26 +23,27 @@ using namespace ns3;
 namespace
 {
 
+/// The type called \p name, one of \p accepted. \param what kind of element type it is, for the message
+DType
+ElementType(const std::string& name, const std::string& what, const std::vector<std::string>& accepted)
+{
+    if (std::ranges::find(accepted, name) == accepted.end())
+    {
+        throw InputError("\"" + name + "\" is not an element type" + what + "; accepted: " + Joined(accepted));
+    }
+    return *DTypeFromName(name);
+}
+
 DType
 WeightType(const std::string& name)
 {
-    const std::optional<DType> dtype = DTypeFromName(name);
-    if (!dtype || *dtype == DType::I32)
-    {
-        throw InputError("\"" + name + "\" is not an element type of weights; accepted: fp32, fp16, bf16, int8");
-    }
-    return *dtype;
+    return ElementType(name, " of weights", {"fp32", "fp16", "bf16", "int8"});
 }
 
 DType
 ActivationType(const std::string& name)
 {
-    const std::optional<DType> dtype = DTypeFromName(name);
-    if (!dtype || (*dtype != DType::F32 && *dtype != DType::F16 && *dtype != DType::BF16))
-    {
-        throw InputError("\"" + name + "\" is not an element type; accepted: fp32, fp16, bf16");
-    }
-    return *dtype;
+    return ElementType(name, "", {"fp32", "fp16", "bf16"});
 }
 
 } // namespace

@@ -399,19 +399,26 @@ CheckModel(const ModelSpec& model, bool shapeMode)
     return config;
 }
 
+/// Positions that a request takes at most, along the reference answer as well.
+std::size_t
+PositionsOf(const RequestSpec& request, const Study& study)
+{
+    const std::size_t longest = std::max<std::size_t>(study.newTokens, study.quality ? request.answer.size() : 0);
+    return request.prompt.size() + longest - 1;
+}
+
 /// The longest prompt and its answer must fit the model's context, and its ids the vocabulary.
 void
 CheckPrompts(const StrictObject& object, const Study& study, const ModelConfig& config)
 {
     for (const RequestSpec& request : study.requests)
     {
-        const std::size_t longest = std::max<std::size_t>(study.newTokens, study.quality ? request.answer.size() : 0);
-        const std::size_t positions = request.prompt.size() + longest - 1;
+        const std::size_t positions = PositionsOf(request, study);
         if (positions > config.maxPositions)
         {
             object.Fail("workload",
                         "prompt \"" + request.id + "\" of " + std::to_string(request.prompt.size()) + " tokens and " +
-                            std::to_string(longest) + " new ones exceed the context of " + config.name + ", " +
+                            std::to_string(positions + 1 - request.prompt.size()) + " new ones exceed the context of " + config.name + ", " +
                             std::to_string(config.maxPositions) + " positions");
         }
         for (const std::vector<TokenId>* tokens : {&request.prompt, &request.answer})
@@ -460,8 +467,7 @@ ContextOf(const Study& study, const ModelConfig& config, const std::string& orig
                           .study = std::filesystem::path(origin).parent_path()};
     for (const RequestSpec& request : study.requests)
     {
-        const std::size_t longest = std::max<std::size_t>(study.newTokens, study.quality ? request.answer.size() : 0);
-        context.positions.push_back(request.prompt.size() + longest - 1);
+        context.positions.push_back(PositionsOf(request, study));
     }
     return context;
 }

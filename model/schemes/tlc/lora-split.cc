@@ -106,6 +106,51 @@ TakeBaseNorms(Payload& payload, std::size_t rows)
     return norms;
 }
 
+/**
+ * What one tier decides about \p rows of the step at \p position: charged to its node, reported, and returned as the
+ * indices in \p rows of those worth an exchange.
+ * \param verdictOf called with an index in \p rows and the cell
+ */
+template <typename F>
+Task<Rows>
+DecideRows(Session& s,
+           const ResidentModel& model,
+           unsigned tier,
+           const DecisionCost& cost,
+           const Rows& rows,
+           std::size_t position,
+           std::size_t layer,
+           const F& verdictOf)
+{
+    auto computed = Timed(Operation::Calibrate, rows.size(), WorkOf(cost, rows.size()), [&] {
+        std::vector<Verdict> each;
+        for (std::size_t i = 0; i < rows.size(); i++)
+        {
+            each.push_back(verdictOf(i, Cell{s.request, position + rows[i], layer}));
+        }
+        return each;
+    });
+    std::vector<Verdict> verdicts;
+    if (cost.IsFree())
+    {
+        verdicts = std::move(computed.value);
+    }
+    else
+    {
+        verdicts = co_await s.Run(model, std::move(computed), layer);
+    }
+    Rows chosen;
+    for (std::size_t i = 0; i < rows.size(); i++)
+    {
+        s.Decide({s.request, position + rows[i], layer}, tier, verdicts[i]);
+        if (verdicts[i].yes)
+        {
+            chosen.push_back(i);
+        }
+    }
+    co_return chosen;
+}
+
 /// The user's device: embedding, LoRA, Tier 2, head and sampling.
 class Device final : public UserRole
 {
@@ -167,16 +212,7 @@ class Device final : public UserRole
         const Deltas deltas = co_await s.Run(model, s.host.backend->Adapt(*m_parts.adapter, layer - 1, input), layer);
         const Tensor updates = SideBySide(deltas);
 
-        const std::vector<Verdict> verdicts = co_await Decide(rows, updates, norms, layer);
-        Rows returned;
-        for (std::size_t i = 0; i < rows.size(); i++)
-        {
-            s.Decide({s.request, m_position + rows[i], layer}, 2, verdicts[i]);
-            if (verdicts[i].yes)
-            {
-                returned.push_back(i);
-            }
-        }
+        const Rows returned = co_await Decide(rows, updates, norms, layer);
         if (returned.empty())
         {
             s.Send(MessageKind::Skip, m_position, layer, {}, DType::F32);
@@ -186,34 +222,25 @@ class Device final : public UserRole
         s.Send(MessageKind::Deltas, m_position, layer, std::move(payload), s.Wire());
     }
 
-    /// Tier 2 for each row of \p updates, which belong to \p rows of the step.
-    Task<std::vector<Verdict>> Decide(const Rows& rows,
-                                      const Tensor& updates,
-                                      const std::vector<BaseNorm>& norms,
-                                      std::size_t layer)
+    /// Tier 2: the rows of \p updates, which belong to \p rows of the step, that go back.
+    Task<Rows> Decide(const Rows& rows,
+                      const Tensor& updates,
+                      const std::vector<BaseNorm>& norms,
+                      std::size_t layer)
     {
-        const auto decide = [&] {
-            std::vector<Verdict> verdicts;
-            for (std::size_t i = 0; i < rows.size(); i++)
-            {
-                std::vector<float>& previous = m_previous[rows[i]];
-                DeviceView view{.cell = {s.request, m_position + rows[i], layer},
-                                .update = updates.IsPhantom() ? std::span<const float>() : updates.Row(i),
-                                .previous = previous,
-                                .baseNorms = norms[i],
-                                .draw = m_policy.Selects() ? s.uniform(Draw::Tier2) : 0.0};
-                verdicts.push_back(m_policy.Return(view));
-                previous.assign(view.update.begin(), view.update.end());
-            }
-            return verdicts;
+        const auto verdictOf = [&](std::size_t i, const Cell& cell) {
+            std::vector<float>& previous = m_previous[rows[i]];
+            const DeviceView view{.cell = cell,
+                                  .update = updates.IsPhantom() ? std::span<const float>() : updates.Row(i),
+                                  .previous = previous,
+                                  .baseNorms = norms[i],
+                                  .draw = m_policy.Selects() ? s.uniform(Draw::Tier2) : 0.0};
+            const Verdict verdict = m_policy.Return(view);
+            previous.assign(view.update.begin(), view.update.end());
+            return verdict;
         };
-        const DecisionCost cost = m_policy.ReturnCost();
-        if (cost.IsFree())
-        {
-            co_return decide();
-        }
-        auto computed = Timed(Operation::Calibrate, rows.size(), WorkOf(cost, rows.size()), decide);
-        co_return co_await s.Run(*m_parts.model, std::move(computed), layer);
+        co_return co_await
+            DecideRows(s, *m_parts.model, 2, m_policy.ReturnCost(), rows, m_position, layer, verdictOf);
     }
 
     Session& s;
@@ -302,43 +329,25 @@ class Edge final : public ServerRole
     /// Tier 1: the rows of \p hidden, which enters \p layer, that go to the device.
     Task<Rows> Decide(const Tensor& hidden, std::size_t position, std::size_t layer)
     {
-        std::vector<Verdict> verdicts(hidden.Rows(), Verdict{.yes = false, .score = {}});
-        if (layer > 1 || m_firstLayer)
+        const Rows rows = AllRows(hidden.Rows());
+        if (layer == 1 && !m_firstLayer)
         {
-            const auto decide = [&] {
-                for (std::size_t row = 0; row < hidden.Rows(); row++)
-                {
-                    const bool numbers = !hidden.IsPhantom();
-                    verdicts[row] = m_policy.Offload(
-                        {.cell = {s.request, position + row, layer},
-                         .embedding = numbers ? std::as_const(m_embedding).Row(row) : std::span<const float>(),
-                         .hidden = numbers ? hidden.Row(row) : std::span<const float>(),
-                         .draw = m_policy.Selects() ? s.uniform(Draw::Tier1) : 0.0,
-                         .tokenDraw = m_tokenDraws[row]});
-                }
-                return true;
-            };
-            const DecisionCost cost = m_policy.OffloadCost();
-            if (cost.IsFree())
+            for (const std::size_t row : rows)
             {
-                decide();
+                s.Decide({s.request, position + row, layer}, 1, {.yes = false, .score = {}});
             }
-            else
-            {
-                auto computed = Timed(Operation::Calibrate, hidden.Rows(), WorkOf(cost, hidden.Rows()), decide);
-                co_await s.Run(*m_parts.model, std::move(computed), layer);
-            }
+            co_return Rows{};
         }
-        Rows offloaded;
-        for (std::size_t row = 0; row < verdicts.size(); row++)
-        {
-            s.Decide({s.request, position + row, layer}, 1, verdicts[row]);
-            if (verdicts[row].yes)
-            {
-                offloaded.push_back(row);
-            }
-        }
-        co_return offloaded;
+        const auto verdictOf = [&](std::size_t row, const Cell& cell) {
+            const bool numbers = !hidden.IsPhantom();
+            return m_policy.Offload(
+                {.cell = cell,
+                 .embedding = numbers ? std::as_const(m_embedding).Row(row) : std::span<const float>(),
+                 .hidden = numbers ? hidden.Row(row) : std::span<const float>(),
+                 .draw = m_policy.Selects() ? s.uniform(Draw::Tier1) : 0.0,
+                 .tokenDraw = m_tokenDraws[row]});
+        };
+        co_return co_await DecideRows(s, *m_parts.model, 1, m_policy.OffloadCost(), rows, position, layer, verdictOf);
     }
 
     void SendInput(const Projections& qkv, const Rows& rows, std::size_t position, std::size_t layer)
