@@ -6,43 +6,18 @@
 #include "support/same-bits.h"
 #include "support/split-run.h"
 #include "support/test-models.h"
+#include "support/tiny-deployment.h"
 
 #include "schemes/scheme.h"
 
 #include "ns3/simulator.h"
 
-#include <numeric>
 
 using namespace splitllm;
-using splitllm::test::Answer;
-using splitllm::test::Monolithic;
-using splitllm::test::SameBits;
-using splitllm::test::SplitRun;
-using splitllm::test::TestModel;
+using namespace splitllm::test;
 
 namespace
 {
-
-constexpr std::uint32_t kNewTokens = 12;
-
-std::vector<TokenId>
-Prompt()
-{
-    std::vector<TokenId> prompt(19);
-    std::iota(prompt.begin(), prompt.end(), 40);
-    return prompt;
-}
-
-SplitLlmHelper
-Deployment(const std::string& model, const std::string& scheme, const std::string& wire)
-{
-    SplitLlmHelper llm;
-    llm.SetModel(TestModel(model));
-    llm.SetAdapter(TestModel(model + "-lora"));
-    llm.SetScheme(scheme);
-    llm.SetWireType(wire);
-    return llm;
-}
 
 /// A wire without a network: one microsecond, and a chance to tamper with a payload before it is framed.
 class TamperingPort final : public MessagePort

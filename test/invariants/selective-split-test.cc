@@ -6,6 +6,7 @@
 #include "support/same-bits.h"
 #include "support/split-run.h"
 #include "support/test-models.h"
+#include "support/tiny-deployment.h"
 
 #include "llm/config.h"
 #include "policy/calibrator.h"
@@ -15,31 +16,17 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 #include <set>
 
 using namespace splitllm;
-using splitllm::test::Answer;
-using splitllm::test::Monolithic;
-using splitllm::test::SameBits;
-using splitllm::test::SplitRun;
-using splitllm::test::TestModel;
+using namespace splitllm::test;
 
 namespace
 {
 
-constexpr std::uint32_t kNewTokens = 12;
 constexpr std::size_t kLayers = 4;
 
 const std::filesystem::path kCalibrators = std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/data/tiny-calibrator";
-
-std::vector<TokenId>
-Prompt()
-{
-    std::vector<TokenId> prompt(19);
-    std::iota(prompt.begin(), prompt.end(), 40);
-    return prompt;
-}
 
 std::shared_ptr<const OffloadPolicy>
 Policy(const std::string& model, const std::string& json)
@@ -54,16 +41,19 @@ Policy(const std::string& model, const std::string& json)
     return MakeOffloadPolicy(parameters, context);
 }
 
-SplitLlmHelper
-Deployment(const std::string& model, const std::string& scheme, std::shared_ptr<const OffloadPolicy> policy)
+/// TLC's calibrators for the tiny LLaMA.
+std::shared_ptr<const OffloadPolicy>
+Calibrators(const std::string& name, double tau1, double tau2)
 {
-    SplitLlmHelper llm;
-    llm.SetModel(TestModel(model));
-    llm.SetAdapter(TestModel(model + "-lora"));
-    llm.SetScheme(scheme);
-    llm.SetPolicy(std::move(policy), scheme == "dlora");
-    llm.SetWireType("fp32");
-    return llm;
+    const Json parameters{{"name", "calibrator"}, {"path", name}, {"tau1", tau1}, {"tau2", tau2}};
+    return Policy("tiny-llama", parameters.dump());
+}
+
+/// A split whose tensors cross without loss.
+SplitLlmHelper
+Lossless(const std::string& model, const std::string& scheme, std::shared_ptr<const OffloadPolicy> policy)
+{
+    return Deployment(model, scheme, "fp32", std::move(policy));
 }
 
 using Cells = std::set<std::pair<std::size_t, std::size_t>>; // layer, position
@@ -104,9 +94,7 @@ TEST_CASE("TLC with thresholds 0 gives the bits of a model without the adapter o
     for (const std::string calibrator : {"narrow", "wide"})
     {
         CAPTURE(calibrator);
-        const auto policy =
-            Policy("tiny-llama", R"({"name": "calibrator", "tau1": 0, "tau2": 0, "path": ")" + calibrator + "\"}");
-        SplitRun run(Deployment("tiny-llama", "tlc", policy));
+        SplitRun run(Lossless("tiny-llama", "tlc", Calibrators(calibrator, 0.0, 0.0)));
         const Answer split = run.Ask(Prompt(), kNewTokens);
 
         Monolithic whole(TestModel("tiny-llama"), TestModel("tiny-llama-lora"));
@@ -123,17 +111,13 @@ TEST_CASE("TLC with threshold 1 in either tier gives the bits of the base model"
     Monolithic base(TestModel("tiny-llama"), "");
     const Answer expected = base.Ask(Prompt(), kNewTokens);
     {
-        const auto policy =
-            Policy("tiny-llama", R"({"name": "calibrator", "tau1": 1, "tau2": 0, "path": "narrow"})");
-        SplitRun run(Deployment("tiny-llama", "tlc", policy));
+        SplitRun run(Lossless("tiny-llama", "tlc", Calibrators("narrow", 1.0, 0.0)));
         CHECK(SameBits(run.Ask(Prompt(), kNewTokens), expected));
         CHECK(Count(run.messages, "layer-input") == 0);
     }
     {
         // Everything goes to the device and nothing comes back: each layer ends with a notice.
-        const auto policy =
-            Policy("tiny-llama", R"({"name": "calibrator", "tau1": 0, "tau2": 1, "path": "narrow"})");
-        SplitRun run(Deployment("tiny-llama", "tlc", policy));
+        SplitRun run(Lossless("tiny-llama", "tlc", Calibrators("narrow", 0.0, 1.0)));
         CHECK(SameBits(run.Ask(Prompt(), kNewTokens), expected));
         CHECK(Count(run.messages, "layer-input") == (kLayers - 1) * kNewTokens);
         CHECK(Count(run.messages, "skip") == (kLayers - 1) * kNewTokens);
@@ -149,7 +133,7 @@ TEST_CASE("cells decided one by one give the bits of a model that leaves out the
              {R"({"name": "random", "offload": 0.6, "return": 0.6})", R"({"name": "fixed", "layers": [1, 2, 4]})"})
         {
             CAPTURE(model, policy);
-            SplitRun run(Deployment(model, "tlc", Policy(model, policy)));
+            SplitRun run(Lossless(model, "tlc", Policy(model, policy)));
             const Answer split = run.Ask(Prompt(), kNewTokens);
             const Cells kept = Kept(run.decisions, 2);
             const Cells offloaded = Kept(run.decisions, 1);
@@ -167,14 +151,14 @@ TEST_CASE("cells decided one by one give the bits of a model that leaves out the
 TEST_CASE("DLoRA that skips nothing is LInfer, and skips whole tokens otherwise", "[invariant-2]")
 {
     const std::vector<float> quantiles = LoadTokenNormQuantiles(kCalibrators / "statistics.safetensors");
-    const Answer linfer = SplitRun(Deployment("tiny-llama", "linfer", nullptr)).Ask(Prompt(), kNewTokens);
+    const Answer linfer = SplitRun(Lossless("tiny-llama", "linfer", nullptr)).Ask(Prompt(), kNewTokens);
     for (const auto& policy : {KeepLargeTokens(1.0, quantiles), KeepRandomTokens(1.0)})
     {
-        CHECK(SameBits(SplitRun(Deployment("tiny-llama", "dlora", policy)).Ask(Prompt(), kNewTokens), linfer));
+        CHECK(SameBits(SplitRun(Lossless("tiny-llama", "dlora", policy)).Ask(Prompt(), kNewTokens), linfer));
     }
     for (const auto& policy : {KeepLargeTokens(0.5, quantiles), KeepRandomTokens(0.5)})
     {
-        SplitRun run(Deployment("tiny-llama", "dlora", policy));
+        SplitRun run(Lossless("tiny-llama", "dlora", policy));
         const Answer split = run.Ask(Prompt(), kNewTokens);
         const Cells kept = Kept(run.decisions, 2);
         CHECK(SameBits(split, Whole("tiny-llama", kept)));
@@ -194,9 +178,7 @@ TEST_CASE("each tier scores what its node holds: the residual at the edge, LoRA'
     for (const std::string name : {"narrow", "wide"})
     {
         CAPTURE(name);
-        const auto policy =
-            Policy("tiny-llama", R"({"name": "calibrator", "tau1": 0.45, "tau2": 0.5, "path": ")" + name + "\"}");
-        SplitRun run(Deployment("tiny-llama", "tlc", policy));
+        SplitRun run(Lossless("tiny-llama", "tlc", Calibrators(name, 0.45, 0.5)));
         const Answer split = run.Ask(Prompt(), kNewTokens);
         const Cells kept = Kept(run.decisions, 2);
         const Cells offloaded = Kept(run.decisions, 1);
