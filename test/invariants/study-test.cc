@@ -291,6 +291,22 @@ TEST_CASE("shape mode and numeric mode send the same bytes and charge the same t
     }
 }
 
+TEST_CASE("8-bit weights take half of 16-bit ones, and their keys and values as much", "[memory]")
+{
+    const auto edge = [](const char* dtype) {
+        Json json = InShapeMode(TinyStudy());
+        json["model"]["dtype"] = dtype;
+        return Run(json).memory.at("edge");
+    };
+    const MemoryPeaks eight = edge("int8");
+    const MemoryPeaks sixteen = edge("fp16");
+    const auto weights = static_cast<std::size_t>(MemoryUse::Weights);
+    const auto kv = static_cast<std::size_t>(MemoryUse::Kv);
+    CHECK(2 * eight.uses[weights] == sixteen.uses[weights]);
+    CHECK(eight.uses[kv] == sixteen.uses[kv]);
+    CHECK(eight.uses[kv] > 0);
+}
+
 TEST_CASE("decisions about cells send the same bytes in shape mode and in numeric mode", "[invariant-8]")
 {
     for (const char* scheme : {R"({"name": "tlc", "policy": {"name": "random", "offload": 0.5, "return": 0.5}})",
