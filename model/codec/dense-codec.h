@@ -20,6 +20,13 @@ class DecodeError : public std::runtime_error
     using std::runtime_error::runtime_error;
 };
 
+/// A value that a codec cannot carry. The message says which, and where.
+class EncodeError : public std::runtime_error
+{
+  public:
+    using std::runtime_error::runtime_error;
+};
+
 /**
  * Every element in turn, little-endian, in \p dtype: fp32 is lossless, fp16 and bf16 round to nearest even.
  * A phantom gives a phantom payload of the same size.

@@ -15,6 +15,7 @@ struct Payload
     std::vector<std::byte> bytes; //!< all of them; of a phantom those at its front, mostly none
     std::size_t size = 0;         //!< what travels
     bool phantom = false;
+    bool coded = false; //!< what a compressing codec made; otherwise plain elements
 
     static Payload Of(std::vector<std::byte> bytes)
     {
