@@ -96,7 +96,7 @@ Run(const Options& options)
     const AccuracyResult result = MeasureAccuracy(study, options.threads, [&](std::size_t done) {
         std::fprintf(stderr, "window %zu of %zu\n", done, study.windows.size());
     });
-    const Json report = AccuracyReport(study, result, "split-llm-accuracy " + file + " " + options.files[1]);
+    const Json report = AccuracyReport(study, result, "split-llm-accuracy " + file);
     std::ofstream stream(options.files[1]);
     stream << report.dump(1) << '\n';
     if (!stream.flush())
