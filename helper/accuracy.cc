@@ -3,6 +3,7 @@
 
 #include "base/deterministic-math.h"
 #include "base/input-error.h"
+#include "codec/container-summary.h"
 #include "codec/dense-codec.h"
 #include "compute/cpu/cpu-backend.h"
 #include "compute/cpu/team.h"
@@ -151,6 +152,9 @@ struct Sums
     double agreements = 0.0;
     double bytes = 0.0;
     double squaredError = 0.0;
+    double aboveBytes = 0.0;
+    double bits = 0.0;
+    std::size_t above = 0;
     std::size_t states = 0;
     std::size_t elements = 0;
 };
@@ -295,6 +299,12 @@ Cross(const Tensor& states, const AccuracyConfiguration& configuration, std::siz
         const Tensor decoded = configuration.codec->Decode(payload, states.Cols(), site);
         std::ranges::copy(decoded.Values(), received.Row(first).data());
         sums.bytes += static_cast<double>(payload.size);
+        if (const auto summary = SummariseContainer(payload.bytes, states.Cols()))
+        {
+            sums.above += summary->above;
+            sums.aboveBytes += static_cast<double>(summary->aboveBytes);
+            sums.bits += static_cast<double>(summary->bits);
+        }
     }
     for (std::size_t i = 0; i < states.Elements(); i++)
     {
@@ -316,7 +326,10 @@ MeanOf(const Sums& sums, std::size_t tokens)
             .klNats = sums.kl / n,
             .top1Agreement = sums.agreements / n,
             .bytesPerToken = sums.bytes / states,
-            .meanSquaredError = sums.squaredError / elements};
+            .meanSquaredError = sums.squaredError / elements,
+            .aboveShare = static_cast<double>(sums.above) / elements,
+            .aboveBytesShare = sums.bytes == 0.0 ? 0.0 : sums.aboveBytes / sums.bytes,
+            .meanBits = sums.bits / states};
 }
 
 // ---- reporting
@@ -339,6 +352,12 @@ RowOf(std::size_t split, unsigned front, unsigned back, unsigned activation, con
     row["top1_agreement"] = accuracy.top1Agreement;
     row["payload_bytes_per_token"] = accuracy.bytesPerToken;
     row["mean_squared_error"] = accuracy.meanSquaredError;
+    if (row["codec"] == "tab-q")
+    {
+        row["above_share"] = accuracy.aboveShare;
+        row["above_bytes_share"] = accuracy.aboveBytesShare;
+        row["mean_bits"] = accuracy.meanBits;
+    }
     return row;
 }
 

@@ -60,6 +60,9 @@ struct Accuracy
     double top1Agreement = 0.0; //!< share of tokens where both have the same most likely one
     double bytesPerToken = 0.0; //!< payload of a state
     double meanSquaredError = 0.0; //!< of a state's element after the codec
+    double aboveShare = 0.0;      //!< TAB-Q: elements that travel exactly
+    double aboveBytesShare = 0.0; //!< TAB-Q: of the payload, what they take
+    double meanBits = 0.0;        //!< TAB-Q: Q*, of a magnitude
 };
 
 /// The full-precision model, and every configuration in the order of the study.

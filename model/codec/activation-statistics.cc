@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "codec/activation-statistics.h"
 
+#include "base/input-error.h"
+
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -155,6 +158,24 @@ ActivationStatistics::Find(const CodecSite& site) const
         return nullptr;
     }
     return &kind->second[IndexOf(site)];
+}
+
+float
+ActivationStatistics::Quantile(const CodecSite& site, double level) const
+{
+    const SiteStatistics* found = Find(site);
+    if (found == nullptr)
+    {
+        throw InputError("codec: the activation statistics have no " + std::string(site.kind) + ", layer " +
+                         std::to_string(site.layer));
+    }
+    return found->quantiles.at(static_cast<std::size_t>(std::ranges::find(m_levels, level) - m_levels.begin()));
+}
+
+ActivationStatistics
+ReadStatistics(StrictObject& parameters, const CodecContext& context)
+{
+    return ActivationStatistics::Load(context.calibrations / parameters.String("statistics"), context.config);
 }
 
 } // namespace splitllm

@@ -67,12 +67,23 @@ class ActivationStatistics
     /// Those of \p site; null where it was not measured.
     const SiteStatistics* Find(const CodecSite& site) const;
 
+    /**
+     * The magnitude that a share \p level of the elements at \p site does not exceed.
+     * \param level one of Levels()
+     * \throws InputError where \p site was not measured
+     */
+    float Quantile(const CodecSite& site, double level) const;
+
   private:
     ActivationStatistics() = default;
 
     std::vector<double> m_levels;
     std::map<std::string, std::vector<SiteStatistics>, std::less<>> m_sites;
 };
+
+/// The statistics that the key "statistics" of a codec's parameters names, relative to the context's folder.
+/// \throws InputError
+ActivationStatistics ReadStatistics(StrictObject& parameters, const CodecContext& context);
 
 /// Index of \p site among the entries of its kind.
 std::size_t IndexOf(const CodecSite& site);

@@ -4,6 +4,7 @@
 #include "codec/activation-statistics.h"
 #include "codec/baseline-codecs.h"
 #include "codec/dense-codec.h"
+#include "codec/tab-q-codec.h"
 
 #include <algorithm>
 
@@ -43,13 +44,6 @@ class DenseCodec final : public TensorCodec
 };
 
 const std::vector<std::string> kBaselineNames{"round-to-nearest", "smoothquant", "omniquant", "atom"};
-
-/// The statistics that a codec's parameters name.
-ActivationStatistics
-ReadStatistics(StrictObject& parameters, const CodecContext& context)
-{
-    return ActivationStatistics::Load(context.calibrations / parameters.String("statistics"), context.config);
-}
 
 /// One of kBaselineNames.
 std::shared_ptr<const TensorCodec>
@@ -100,6 +94,7 @@ TensorCodecNames()
     std::vector<std::string> names = kDenseNames;
     names.insert(names.end(), kBaselineNames.begin(), kBaselineNames.end());
     names.emplace_back("clamp");
+    names.emplace_back("tab-q");
     return names;
 }
 
@@ -116,6 +111,10 @@ ReadTensorCodec(StrictObject& object, const std::string& key, const CodecContext
     if (std::ranges::find(kBaselineNames, name) != kBaselineNames.end())
     {
         codec = ReadBaselineCodec(name, parameters, context);
+    }
+    else if (name == "tab-q")
+    {
+        codec = ReadTabQCodec(parameters, context);
     }
     else if (name == "clamp")
     {

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from splitllm.cli import InputError
 from splitllm.gated import rms_norm, rotate
 
-LEVELS = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 1.0)
+LEVELS = (0.5, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999, 0.99999, 1.0)
 BITS = (2, 3, 4, 5, 6, 7, 8)
 TRANSFORM_BITS = 4  # at which shift and scale are learned; the clip factors are learned for every width
 LEARN_ON = 1024  # tokens, evenly spread over those that were seen
