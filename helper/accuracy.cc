@@ -89,10 +89,15 @@ Alternatives(StrictObject& object, const std::string& key, const Json& fallback)
 }
 
 unsigned
-ReadBits(StrictObject& object, const std::string& key, DType stored)
+ReadBits(StrictObject& object, const std::string& key, const ModelConfig& config)
 {
     const auto bits = static_cast<unsigned>(object.Integer(key, 0, 64));
-    const std::vector<unsigned> accepted = AcceptedWeightBits(stored);
+    std::vector<unsigned> accepted = AcceptedWeightBits(config.dtype);
+    const std::vector<std::size_t> groups = AcceptedGroups(config);
+    if (std::ranges::find(groups, WeightPrecision::kGroup) == groups.end())
+    {
+        accepted = {accepted.back()}; // as stored: rows of this model are no whole number of groups
+    }
     if (std::ranges::find(accepted, bits) == accepted.end())
     {
         std::vector<std::string> names;
@@ -131,8 +136,8 @@ ReadConfigurations(StrictObject& object,
                     StrictObject reader(one, object.Origin(), path);
                     AccuracyConfiguration configuration;
                     configuration.split = reader.Integer("split", 1, context.config.layers);
-                    configuration.frontBits = ReadBits(reader, "front_bits", context.config.dtype);
-                    configuration.backBits = ReadBits(reader, "back_bits", context.config.dtype);
+                    configuration.frontBits = ReadBits(reader, "front_bits", context.config);
+                    configuration.backBits = ReadBits(reader, "back_bits", context.config);
                     configuration.codec = ReadTensorCodec(reader, "codec", context);
                     configuration.codecJson = one["codec"];
                     configurations.push_back(std::move(configuration));
