@@ -89,14 +89,14 @@ Alternatives(StrictObject& object, const std::string& key, const Json& fallback)
 }
 
 unsigned
-ReadBits(StrictObject& object, const std::string& key, const ModelConfig& config)
+ReadBits(StrictObject& object, const std::string& key, const ModelConfig& config, std::size_t group)
 {
     const auto bits = static_cast<unsigned>(object.Integer(key, 0, 64));
     std::vector<unsigned> accepted = AcceptedWeightBits(config.dtype);
     const std::vector<std::size_t> groups = AcceptedGroups(config);
-    if (std::ranges::find(groups, WeightPrecision::kGroup) == groups.end())
+    if (std::ranges::find(groups, group) == groups.end())
     {
-        accepted = {accepted.back()}; // as stored: rows of this model are no whole number of groups
+        accepted = {accepted.back()}; // as stored: rows of this model are no whole number of such groups
     }
     if (std::ranges::find(accepted, bits) == accepted.end())
     {
@@ -112,6 +112,7 @@ void
 ReadConfigurations(StrictObject& object,
                    const std::string& path,
                    const CodecContext& context,
+                   std::size_t group,
                    std::vector<AccuracyConfiguration>& configurations)
 {
     const unsigned stored = static_cast<unsigned>(8 * SizeOf(context.config.dtype));
@@ -136,8 +137,8 @@ ReadConfigurations(StrictObject& object,
                     StrictObject reader(one, object.Origin(), path);
                     AccuracyConfiguration configuration;
                     configuration.split = reader.Integer("split", 1, context.config.layers);
-                    configuration.frontBits = ReadBits(reader, "front_bits", context.config);
-                    configuration.backBits = ReadBits(reader, "back_bits", context.config);
+                    configuration.frontBits = ReadBits(reader, "front_bits", context.config, group);
+                    configuration.backBits = ReadBits(reader, "back_bits", context.config, group);
                     configuration.codec = ReadTensorCodec(reader, "codec", context);
                     configuration.codecJson = one["codec"];
                     configurations.push_back(std::move(configuration));
@@ -180,7 +181,11 @@ class Layers
         }
         for (const unsigned b : bits)
         {
-            m_models[b] = m_backend.Resident(model, WeightPrecision::FrontBack(config, config.layers, b, b));
+            const bool stored = b == study.storedBits;
+            m_models[b] = m_backend.Resident(
+                model,
+                stored ? WeightPrecision(config)
+                       : WeightPrecision::Front(config, config.layers, b, study.weightGroup));
         }
     }
 
@@ -391,6 +396,7 @@ ReadAccuracyStudy(Json& json, const std::string& origin, const AccuracyFolders& 
     const std::size_t length = object.Integer("window", 2, model->config.maxPositions, 256);
     const std::size_t tokens = object.Integer("tokens", length, 1U << 30);
     study.rowsPerMessage = object.Integer("rows_per_message", 1, 1U << 20, 1);
+    study.weightGroup = object.Integer("weight_group", 1, 65536, WeightPrecision::kGroup);
     std::vector<std::vector<TokenId>> windows =
         ReadWindows(object, folders.texts / (study.text + ".jsonl"), length, model->config.vocab);
     const std::size_t count = tokens / length;
@@ -410,6 +416,7 @@ ReadAccuracyStudy(Json& json, const std::string& origin, const AccuracyFolders& 
         ReadConfigurations(configurations[i],
                            "configurations[" + std::to_string(i) + "]",
                            context,
+                           study.weightGroup,
                            study.configurations);
     }
     object.Finish();
@@ -504,6 +511,7 @@ AccuracyReport(const AccuracyStudy& study, const AccuracyResult& result, const s
             {"text", study.text},
             {"window", study.windows.empty() ? 0 : study.windows.front().size()},
             {"tokens", result.tokens},
+            {"weight_group", study.weightGroup},
             {"rows", rows}};
 }
 

@@ -49,6 +49,7 @@ struct AccuracyStudy
     std::vector<std::vector<TokenId>> windows; //!< each predicted from its own start on
     std::size_t rowsPerMessage = 1;            //!< states that are coded together
     unsigned storedBits = 0;                   //!< of a weight as the model is stored
+    std::size_t weightGroup = 0;               //!< columns that share a scale where weights are quantised
     std::vector<AccuracyConfiguration> configurations;
 };
 
@@ -90,7 +91,7 @@ AccuracyResult MeasureAccuracy(const AccuracyStudy& study,
                                std::size_t threads,
                                const std::function<void(std::size_t done)>& onWindow);
 
-/// The result as what is committed: {"command", "model", "text", "window", "tokens", "rows": [{"split", ...}]}.
+/// The result as what is committed: {"command", "model", "text", "window", "tokens", "weight_group", "rows": [{"split", ...}]}.
 Json AccuracyReport(const AccuracyStudy& study, const AccuracyResult& result, const std::string& command);
 
 } // namespace splitllm

@@ -164,6 +164,7 @@ TEST_CASE("Fewer bits on the wire and in the weights cost accuracy")
                                             33,
                                             "whole-groups");
     REQUIRE(study.configurations.size() == 9);
+    CHECK(study.weightGroup == 32);
     const AccuracyResult result = Measure(study);
     const auto kl = [&](std::size_t i) { return result.configurations[i].klNats; };
     CHECK((kl(0) > 0.0 && kl(0) < kl(1) && kl(1) < kl(2)));
