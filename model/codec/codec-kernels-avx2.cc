@@ -17,7 +17,6 @@ namespace
 
 constexpr std::size_t kWidth = 8;
 constexpr std::size_t kLanes = 32;
-constexpr std::size_t kVectors = kLanes / kWidth;
 
 inline __m256i
 LoadBits(const void* from)
@@ -186,6 +185,17 @@ SetOf(__m256i lanes)
     return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(lanes)));
 }
 
+/// The 32 lanes of four registers.
+inline void
+StoreStates(__m256i a, __m256i b, __m256i c, __m256i d, std::uint32_t* states)
+{
+    for (const __m256i lanes : {a, b, c, d})
+    {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(states), lanes);
+        states += 8;
+    }
+}
+
 /// The fields of RansEncodeSymbol for 8 lanes.
 struct EncodeSymbols
 {
@@ -283,16 +293,20 @@ Put32(const std::uint8_t* symbols,
       std::uint32_t* states,
       std::uint16_t* top)
 {
-    __m256i x[kVectors];
-    std::memcpy(x, states, sizeof x);
+    // by name: an array would stay in memory
+    __m256i a = LoadBits(states);
+    __m256i b = LoadBits(states + 8);
+    __m256i c = LoadBits(states + 16);
+    __m256i d = LoadBits(states + 24);
     for (std::size_t step = steps; step-- > 0;)
     {
-        for (std::size_t i = kVectors; i-- > 0;)
-        {
-            top = Put8(x[i], alphabet, symbols + step * kLanes + i * kWidth, top);
-        }
+        const std::uint8_t* first = symbols + step * kLanes;
+        top = Put8(d, alphabet, first + 24, top);
+        top = Put8(c, alphabet, first + 16, top);
+        top = Put8(b, alphabet, first + 8, top);
+        top = Put8(a, alphabet, first, top);
     }
-    std::memcpy(states, x, sizeof x);
+    StoreStates(a, b, c, d, states);
     return top;
 }
 
@@ -307,13 +321,22 @@ RansPut32(const std::uint8_t* symbols,
                                 : Put32(symbols, steps, AnyAlphabet(table), states, top);
 }
 
+/// slots[at], lane by lane: loads and shuffles are faster than the gather instruction on many CPUs, and nowhere much slower.
+inline __m256i
+Gather(const std::uint32_t* slots, __m256i at)
+{
+    alignas(32) std::uint32_t i[kWidth];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(i), at);
+    const auto slot = [&](std::size_t lane) { return static_cast<int>(slots[i[lane]]); };
+    return _mm256_setr_epi32(slot(0), slot(1), slot(2), slot(3), slot(4), slot(5), slot(6), slot(7));
+}
+
 /// RansTake for 8 lanes, with the words that follow.
 inline void
 Take8(__m256i& x, const std::uint32_t* slots, std::uint8_t* symbols, const std::byte*& words)
 {
     const __m256i low12 = _mm256_set1_epi32(kRansTotal - 1);
-    const __m256i slot =
-        _mm256_i32gather_epi32(reinterpret_cast<const int*>(slots), _mm256_and_si256(x, low12), 4);
+    const __m256i slot = Gather(slots, _mm256_and_si256(x, low12));
     StoreBytes(slot, symbols);
     const __m256i f =
         _mm256_add_epi32(_mm256_and_si256(_mm256_srli_epi32(slot, 8), low12), _mm256_set1_epi32(1));
@@ -334,18 +357,21 @@ RansTake32(std::uint8_t* symbols,
            const std::byte*& words,
            const std::byte* end)
 {
-    __m256i x[kVectors];
-    std::memcpy(x, states, sizeof x);
+    // by name: an array would stay in memory
+    __m256i a = LoadBits(states);
+    __m256i b = LoadBits(states + 8);
+    __m256i c = LoadBits(states + 16);
+    __m256i d = LoadBits(states + 24);
     const std::byte* at = words;
     std::size_t step = 0;
-    for (; step < steps && end - at >= static_cast<std::ptrdiff_t>(2 * kLanes); step++)
+    for (; step < steps && end - at >= static_cast<std::ptrdiff_t>(2 * kLanes); step++, symbols += kLanes)
     {
-        for (std::size_t i = 0; i < kVectors; i++)
-        {
-            Take8(x[i], table.slots, symbols + step * kLanes + i * kWidth, at);
-        }
+        Take8(a, table.slots, symbols, at);
+        Take8(b, table.slots, symbols + 8, at);
+        Take8(c, table.slots, symbols + 16, at);
+        Take8(d, table.slots, symbols + 24, at);
     }
-    std::memcpy(states, x, sizeof x);
+    StoreStates(a, b, c, d, states);
     words = at;
     return step;
 }
