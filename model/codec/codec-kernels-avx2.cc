@@ -133,6 +133,45 @@ AddSigns(const float* x, std::size_t n, bool signedZero, std::uint8_t* codes)
     AddSignsFrom(x, whole, n, signedZero, codes);
 }
 
+/// Count16 for the four symbols from \p first on, in \p vectors of 32 symbols, at most 255.
+inline void
+CountFour(const std::uint8_t* symbols, std::size_t vectors, int first, std::uint32_t* histogram)
+{
+    __m256i counts[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (std::size_t i = 0; i < vectors; i++)
+    {
+        const __m256i v = LoadBits(symbols + 32 * i);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++)
+        {
+            const __m256i equal = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(static_cast<char>(first + j)));
+            counts[j] = _mm256_sub_epi8(counts[j], equal); // minus -1
+        }
+    }
+    for (int j = 0; j < 4; j++)
+    {
+        std::uint64_t sums[4];
+        const __m256i sum = _mm256_sad_epu8(counts[j], _mm256_setzero_si256());
+        std::memcpy(sums, &sum, sizeof sum);
+        histogram[first + j] += static_cast<std::uint32_t>(sums[0] + sums[1] + sums[2] + sums[3]);
+    }
+}
+
+void
+Count16(const std::uint8_t* symbols, std::size_t n, std::uint32_t* histogram)
+{
+    const std::size_t vectors = n / 32;
+    for (std::size_t done = 0; done < vectors; done += 255)
+    {
+        const std::size_t now = std::min<std::size_t>(vectors - done, 255);
+        for (int first = 0; first < 16; first += 4)
+        {
+            CountFour(symbols + 32 * done, now, first, histogram);
+        }
+    }
+    Count16From(symbols, vectors * 32, n, histogram);
+}
+
 /// For each set of 8 lanes, as byte indices: which lane goes where.
 struct LaneTables
 {
@@ -379,7 +418,7 @@ RansTake32(std::uint8_t* symbols,
 } // namespace
 
 constinit const CodecKernels kCodecKernelsAvx2 =
-    {InstructionSet::Avx2, Range, Quantise, Distortion, AddSigns, RansPut32, RansTake32};
+    {InstructionSet::Avx2, Range, Quantise, Distortion, AddSigns, Count16, RansPut32, RansTake32};
 
 } // namespace splitllm
 

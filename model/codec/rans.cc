@@ -44,9 +44,10 @@ PutSymbols(std::span<const std::uint8_t> symbols,
     }
     for (; i >= first + kLanes; i -= kLanes)
     {
-        for (unsigned lane = kLanes; lane-- > 0;)
+#pragma GCC unroll 4 // so that the states stay in registers
+        for (unsigned back = 1; back <= kLanes; back++)
         {
-            put(i - kLanes + lane, lane);
+            put(i - back, kLanes - back);
         }
     }
     std::copy_n(x, kLanes, states);
@@ -71,6 +72,7 @@ TakeSymbols(std::span<std::uint8_t> symbols,
     // As long as there is a word for every lane, none needs a check, and reading one always is faster than a branch.
     for (; i + kLanes <= n && end - at >= static_cast<std::ptrdiff_t>(2 * kLanes); i += kLanes)
     {
+#pragma GCC unroll 4
         for (unsigned lane = 0; lane < kLanes; lane++)
         {
             symbols[i + lane] = RansTake(x[lane], table.slots);
@@ -105,8 +107,17 @@ TakeSymbols(std::span<std::uint8_t> symbols,
 } // namespace
 
 void
-CountSymbols(std::span<const std::uint8_t> symbols, std::span<std::uint32_t, kRansMaxSymbols> histogram)
+CountSymbols(std::span<const std::uint8_t> symbols,
+             unsigned alphabet,
+             std::span<std::uint32_t, kRansMaxSymbols> histogram,
+             const CodecKernels& kernels)
 {
+    if (alphabet <= 16)
+    {
+        std::ranges::fill(histogram, 0);
+        kernels.count16(symbols.data(), symbols.size(), histogram.data());
+        return;
+    }
     // Four tables take turns: adding to one place twice in a row would wait for the first sum.
     std::uint32_t counts[4][kRansMaxSymbols] = {};
     std::size_t i = 0;

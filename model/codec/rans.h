@@ -112,8 +112,14 @@ RansTake(std::uint32_t& x, const std::uint32_t* slots)
     return static_cast<std::uint8_t>(slot);
 }
 
-/// How often each symbol occurs in fewer than 2^32 \p symbols.
-void CountSymbols(std::span<const std::uint8_t> symbols, std::span<std::uint32_t, kRansMaxSymbols> histogram);
+/**
+ * How often each symbol occurs.
+ * \param symbols fewer than 2^32, all below \p alphabet
+ */
+void CountSymbols(std::span<const std::uint8_t> symbols,
+                  unsigned alphabet,
+                  std::span<std::uint32_t, kRansMaxSymbols> histogram,
+                  const CodecKernels& kernels = BestCodecKernels());
 
 /**
  * Frequencies in proportion to \p counts, in integers only: 1 where the share is below 1/4096 and not zero, and the rest of

@@ -543,7 +543,7 @@ PrepareRow(std::span<const float> row,
     prepared.quantised = QuantiseTabQ(row, range, threshold, parameters.tabQ);
     if (parameters.entropy)
     {
-        CountSymbols(prepared.quantised.symbols, prepared.histogram);
+        CountSymbols(prepared.quantised.symbols, 2U << prepared.quantised.bits, prepared.histogram);
         if (!IsConstant(prepared))
         {
             prepared.table = BestStaticTable(prepared.quantised.bits, HistogramOf(prepared));

@@ -35,7 +35,7 @@ void
 EncodeSymbols(const std::vector<std::uint8_t>& symbols, std::vector<std::byte>& stream)
 {
     std::array<std::uint32_t, kRansMaxSymbols> histogram;
-    CountSymbols(symbols, histogram);
+    CountSymbols(symbols, 16, histogram);
     std::array<std::uint64_t, kRansMaxSymbols> counts;
     std::copy(histogram.begin(), histogram.end(), counts.begin());
     const RansFrequencies frequencies = NormaliseFrequencies(counts);
