@@ -17,7 +17,6 @@ namespace
 
 constexpr std::size_t kWidth = 8;
 constexpr std::size_t kLanes = 32;
-constexpr std::size_t kVectors = kLanes / kWidth;
 
 inline __m256i
 LoadBits(const void* from)
@@ -134,6 +133,45 @@ AddSigns(const float* x, std::size_t n, bool signedZero, std::uint8_t* codes)
     AddSignsFrom(x, whole, n, signedZero, codes);
 }
 
+/// Count16 for the four symbols from \p first on, in \p vectors of 32 symbols, at most 255.
+inline void
+CountFour(const std::uint8_t* symbols, std::size_t vectors, int first, std::uint32_t* histogram)
+{
+    __m256i counts[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (std::size_t i = 0; i < vectors; i++)
+    {
+        const __m256i v = LoadBits(symbols + 32 * i);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++)
+        {
+            const __m256i equal = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(static_cast<char>(first + j)));
+            counts[j] = _mm256_sub_epi8(counts[j], equal); // minus -1
+        }
+    }
+    for (int j = 0; j < 4; j++)
+    {
+        std::uint64_t sums[4];
+        const __m256i sum = _mm256_sad_epu8(counts[j], _mm256_setzero_si256());
+        std::memcpy(sums, &sum, sizeof sum);
+        histogram[first + j] += static_cast<std::uint32_t>(sums[0] + sums[1] + sums[2] + sums[3]);
+    }
+}
+
+void
+Count16(const std::uint8_t* symbols, std::size_t n, std::uint32_t* histogram)
+{
+    const std::size_t vectors = n / 32;
+    for (std::size_t done = 0; done < vectors; done += 255)
+    {
+        const std::size_t now = std::min<std::size_t>(vectors - done, 255);
+        for (int first = 0; first < 16; first += 4)
+        {
+            CountFour(symbols + 32 * done, now, first, histogram);
+        }
+    }
+    Count16From(symbols, vectors * 32, n, histogram);
+}
+
 /// For each set of 8 lanes, as byte indices: which lane goes where.
 struct LaneTables
 {
@@ -184,6 +222,17 @@ inline unsigned
 SetOf(__m256i lanes)
 {
     return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(lanes)));
+}
+
+/// The 32 lanes of four registers.
+inline void
+StoreStates(__m256i a, __m256i b, __m256i c, __m256i d, std::uint32_t* states)
+{
+    for (const __m256i lanes : {a, b, c, d})
+    {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(states), lanes);
+        states += 8;
+    }
 }
 
 /// The fields of RansEncodeSymbol for 8 lanes.
@@ -283,16 +332,20 @@ Put32(const std::uint8_t* symbols,
       std::uint32_t* states,
       std::uint16_t* top)
 {
-    __m256i x[kVectors];
-    std::memcpy(x, states, sizeof x);
+    // by name: an array would stay in memory
+    __m256i a = LoadBits(states);
+    __m256i b = LoadBits(states + 8);
+    __m256i c = LoadBits(states + 16);
+    __m256i d = LoadBits(states + 24);
     for (std::size_t step = steps; step-- > 0;)
     {
-        for (std::size_t i = kVectors; i-- > 0;)
-        {
-            top = Put8(x[i], alphabet, symbols + step * kLanes + i * kWidth, top);
-        }
+        const std::uint8_t* first = symbols + step * kLanes;
+        top = Put8(d, alphabet, first + 24, top);
+        top = Put8(c, alphabet, first + 16, top);
+        top = Put8(b, alphabet, first + 8, top);
+        top = Put8(a, alphabet, first, top);
     }
-    std::memcpy(states, x, sizeof x);
+    StoreStates(a, b, c, d, states);
     return top;
 }
 
@@ -307,13 +360,22 @@ RansPut32(const std::uint8_t* symbols,
                                 : Put32(symbols, steps, AnyAlphabet(table), states, top);
 }
 
+/// slots[at], lane by lane: loads and shuffles are faster than the gather instruction on many CPUs, and nowhere much slower.
+inline __m256i
+Gather(const std::uint32_t* slots, __m256i at)
+{
+    alignas(32) std::uint32_t i[kWidth];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(i), at);
+    const auto slot = [&](std::size_t lane) { return static_cast<int>(slots[i[lane]]); };
+    return _mm256_setr_epi32(slot(0), slot(1), slot(2), slot(3), slot(4), slot(5), slot(6), slot(7));
+}
+
 /// RansTake for 8 lanes, with the words that follow.
 inline void
 Take8(__m256i& x, const std::uint32_t* slots, std::uint8_t* symbols, const std::byte*& words)
 {
     const __m256i low12 = _mm256_set1_epi32(kRansTotal - 1);
-    const __m256i slot =
-        _mm256_i32gather_epi32(reinterpret_cast<const int*>(slots), _mm256_and_si256(x, low12), 4);
+    const __m256i slot = Gather(slots, _mm256_and_si256(x, low12));
     StoreBytes(slot, symbols);
     const __m256i f =
         _mm256_add_epi32(_mm256_and_si256(_mm256_srli_epi32(slot, 8), low12), _mm256_set1_epi32(1));
@@ -334,18 +396,21 @@ RansTake32(std::uint8_t* symbols,
            const std::byte*& words,
            const std::byte* end)
 {
-    __m256i x[kVectors];
-    std::memcpy(x, states, sizeof x);
+    // by name: an array would stay in memory
+    __m256i a = LoadBits(states);
+    __m256i b = LoadBits(states + 8);
+    __m256i c = LoadBits(states + 16);
+    __m256i d = LoadBits(states + 24);
     const std::byte* at = words;
     std::size_t step = 0;
-    for (; step < steps && end - at >= static_cast<std::ptrdiff_t>(2 * kLanes); step++)
+    for (; step < steps && end - at >= static_cast<std::ptrdiff_t>(2 * kLanes); step++, symbols += kLanes)
     {
-        for (std::size_t i = 0; i < kVectors; i++)
-        {
-            Take8(x[i], table.slots, symbols + step * kLanes + i * kWidth, at);
-        }
+        Take8(a, table.slots, symbols, at);
+        Take8(b, table.slots, symbols + 8, at);
+        Take8(c, table.slots, symbols + 16, at);
+        Take8(d, table.slots, symbols + 24, at);
     }
-    std::memcpy(states, x, sizeof x);
+    StoreStates(a, b, c, d, states);
     words = at;
     return step;
 }
@@ -353,7 +418,7 @@ RansTake32(std::uint8_t* symbols,
 } // namespace
 
 constinit const CodecKernels kCodecKernelsAvx2 =
-    {InstructionSet::Avx2, Range, Quantise, Distortion, AddSigns, RansPut32, RansTake32};
+    {InstructionSet::Avx2, Range, Quantise, Distortion, AddSigns, Count16, RansPut32, RansTake32};
 
 } // namespace splitllm
 

@@ -64,3 +64,12 @@ AddSignsFrom(const float* x, std::size_t first, std::size_t n, bool signedZero, 
         codes[i] = static_cast<std::uint8_t>(codes[i] << 1 | (hasSign ? bits >> 31 : 0));
     }
 }
+
+inline void
+Count16From(const std::uint8_t* symbols, std::size_t first, std::size_t n, std::uint32_t* histogram)
+{
+    for (std::size_t i = first; i < n; i++)
+    {
+        histogram[symbols[i]]++;
+    }
+}

@@ -53,6 +53,9 @@ struct CodecKernels
      */
     void (*addSigns)(const float* x, std::size_t n, bool signedZero, std::uint8_t* codes);
 
+    /// Adds how often each of the symbols 0 to 15 occurs to \p histogram; there are no others.
+    void (*count16)(const std::uint8_t* symbols, std::size_t n, std::uint32_t* histogram);
+
     /**
      * Puts 32 * \p steps symbols, from the last to the first, into 32 lanes.
      * \param top one past the place of the first word that leaves; the next goes before it

@@ -44,9 +44,10 @@ PutSymbols(std::span<const std::uint8_t> symbols,
     }
     for (; i >= first + kLanes; i -= kLanes)
     {
-        for (unsigned lane = kLanes; lane-- > 0;)
+#pragma GCC unroll 4 // so that the states stay in registers
+        for (unsigned back = 1; back <= kLanes; back++)
         {
-            put(i - kLanes + lane, lane);
+            put(i - back, kLanes - back);
         }
     }
     std::copy_n(x, kLanes, states);
@@ -71,6 +72,7 @@ TakeSymbols(std::span<std::uint8_t> symbols,
     // As long as there is a word for every lane, none needs a check, and reading one always is faster than a branch.
     for (; i + kLanes <= n && end - at >= static_cast<std::ptrdiff_t>(2 * kLanes); i += kLanes)
     {
+#pragma GCC unroll 4
         for (unsigned lane = 0; lane < kLanes; lane++)
         {
             symbols[i + lane] = RansTake(x[lane], table.slots);
@@ -104,19 +106,62 @@ TakeSymbols(std::span<std::uint8_t> symbols,
 
 } // namespace
 
+void
+CountSymbols(std::span<const std::uint8_t> symbols,
+             unsigned alphabet,
+             std::span<std::uint32_t, kRansMaxSymbols> histogram,
+             const CodecKernels& kernels)
+{
+    if (alphabet <= 16)
+    {
+        std::ranges::fill(histogram, 0);
+        kernels.count16(symbols.data(), symbols.size(), histogram.data());
+        return;
+    }
+    // Four tables take turns: adding to one place twice in a row would wait for the first sum.
+    std::uint32_t counts[4][kRansMaxSymbols] = {};
+    std::size_t i = 0;
+    for (; i + 4 <= symbols.size(); i += 4)
+    {
+        for (std::size_t j = 0; j < 4; j++)
+        {
+            counts[j][symbols[i + j]]++;
+        }
+    }
+    for (; i < symbols.size(); i++)
+    {
+        counts[0][symbols[i]]++;
+    }
+    for (std::size_t symbol = 0; symbol < kRansMaxSymbols; symbol++)
+    {
+        histogram[symbol] = counts[0][symbol] + counts[1][symbol] + counts[2][symbol] + counts[3][symbol];
+    }
+}
+
 RansFrequencies
 NormaliseFrequencies(std::span<const std::uint64_t> counts)
 {
     assert(counts.size() <= kRansMaxSymbols);
     const std::uint64_t total = std::accumulate(counts.begin(), counts.end(), std::uint64_t{0});
     assert(total > 0 && total < std::uint64_t{1} << 51);
+    // What is rarer than 1/4096 gets that much, and the others share the rest.
+    std::uint64_t rare = 0;
+    std::uint64_t common = 0;
+    for (const std::uint64_t count : counts)
+    {
+        const bool isRare = count * kRansTotal < total;
+        rare += isRare && count > 0 ? 1 : 0;
+        common += isRare ? 0 : count;
+    }
     RansFrequencies frequencies;
     std::int64_t missing = kRansTotal;
     for (std::size_t i = 0; i < counts.size(); i++)
     {
         if (counts[i] > 0)
         {
-            const std::uint64_t f = (counts[i] * kRansTotal + total / 2) / total;
+            const std::uint64_t f = counts[i] * kRansTotal < total
+                                        ? 1
+                                        : (counts[i] * (kRansTotal - rare) + common / 2) / common;
             frequencies.of[i] = static_cast<std::uint16_t>(std::max<std::uint64_t>(f, 1));
             missing -= frequencies.of[i];
         }

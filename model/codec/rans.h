@@ -113,8 +113,18 @@ RansTake(std::uint32_t& x, const std::uint32_t* slots)
 }
 
 /**
- * Frequencies in proportion to \p counts, in integers only: each rounded to nearest, at least 1 where the count is not
- * zero; what is then missing or too much is the most frequent symbol's, which gives way to the next where it has none left.
+ * How often each symbol occurs.
+ * \param symbols fewer than 2^32, all below \p alphabet
+ */
+void CountSymbols(std::span<const std::uint8_t> symbols,
+                  unsigned alphabet,
+                  std::span<std::uint32_t, kRansMaxSymbols> histogram,
+                  const CodecKernels& kernels = BestCodecKernels());
+
+/**
+ * Frequencies in proportion to \p counts, in integers only: 1 where the share is below 1/4096 and not zero, and the rest of
+ * the 4096 in proportion among the others, rounded to nearest; what is then missing or too much is the most frequent
+ * symbol's, up to a quarter of it, then that of the next.
  * \param counts at most kRansMaxSymbols, of a sum below 2^51; not all zero (asserted)
  */
 RansFrequencies NormaliseFrequencies(std::span<const std::uint64_t> counts);

@@ -40,29 +40,6 @@ IsJustified(std::size_t cols, std::size_t bodyBytes)
     return cols <= kColumnsPerByte * (sizeof(RowRecord) + bodyBytes);
 }
 
-/// Four tables take turns: adding to one place twice in a row would wait for the first sum.
-void
-Count(std::span<const std::uint8_t> symbols, std::array<std::uint32_t, kRansMaxSymbols>& histogram)
-{
-    std::uint32_t counts[4][kRansMaxSymbols] = {};
-    std::size_t i = 0;
-    for (; i + 4 <= symbols.size(); i += 4)
-    {
-        for (std::size_t j = 0; j < 4; j++)
-        {
-            counts[j][symbols[i + j]]++;
-        }
-    }
-    for (; i < symbols.size(); i++)
-    {
-        counts[0][symbols[i]]++;
-    }
-    for (std::size_t symbol = 0; symbol < kRansMaxSymbols; symbol++)
-    {
-        histogram[symbol] = counts[0][symbol] + counts[1][symbol] + counts[2][symbol] + counts[3][symbol];
-    }
-}
-
 /// The part of a row's histogram that its symbols can lie in.
 std::span<const std::uint32_t>
 HistogramOf(const PreparedRow& row)
@@ -209,6 +186,8 @@ class BitReader
     unsigned m_count = 0;
 };
 
+// How the bit width of a frequency differs from that of the symbol before: "0" not at all, "10" one less, "110" one more,
+// "111" and 4 bits by whatever. Neighbours are alike, and far out frequencies of 0 and 1 take turns.
 constexpr unsigned kWidthBits = 4; // a frequency has up to 13 bits
 
 std::vector<std::byte>
@@ -222,11 +201,29 @@ WriteTable(const RansFrequencies& table)
         symbols--;
     }
     writer.Put(symbols - 1, 8);
+    unsigned before = 0;
     for (unsigned i = 0; i < symbols; i++)
     {
         const std::uint32_t f = table.of[i];
         const auto width = static_cast<unsigned>(std::bit_width(f));
-        writer.Put(width, kWidthBits);
+        if (width == before)
+        {
+            writer.Put(0b0, 1);
+        }
+        else if (width + 1 == before)
+        {
+            writer.Put(0b01, 2);
+        }
+        else if (width == before + 1)
+        {
+            writer.Put(0b011, 3);
+        }
+        else
+        {
+            writer.Put(0b111, 3);
+            writer.Put(width, kWidthBits);
+        }
+        before = width;
         if (width > 1)
         {
             writer.Put(f - (1U << (width - 1)), width - 1);
@@ -243,9 +240,20 @@ ReadTable(std::span<const std::byte> bytes)
     RansFrequencies table;
     std::uint32_t sum = 0;
     const unsigned symbols = reader.Get(8) + 1;
+    unsigned width = 0;
     for (unsigned i = 0; i < symbols; i++)
     {
-        const unsigned width = reader.Get(kWidthBits);
+        if (reader.Get(1) != 0)
+        {
+            if (reader.Get(1) == 0)
+            {
+                width--; // below zero it is above all
+            }
+            else
+            {
+                width = reader.Get(1) == 0 ? width + 1 : reader.Get(kWidthBits);
+            }
+        }
         if (width > kRansBits + 1)
         {
             throw DecodeError("a table has a frequency above " + std::to_string(kRansTotal));
@@ -535,7 +543,7 @@ PrepareRow(std::span<const float> row,
     prepared.quantised = QuantiseTabQ(row, range, threshold, parameters.tabQ);
     if (parameters.entropy)
     {
-        Count(prepared.quantised.symbols, prepared.histogram);
+        CountSymbols(prepared.quantised.symbols, 2U << prepared.quantised.bits, prepared.histogram);
         if (!IsConstant(prepared))
         {
             prepared.table = BestStaticTable(prepared.quantised.bits, HistogramOf(prepared));

@@ -30,8 +30,9 @@
  * | values       | as many, of header.exact                | with kHasAbove     |
  * | bodies       | record.bodyBytes each                   | always             |
  *
- * A table is the number of symbols less 1 (8 bits), then for each symbol, least significant bit first, the bit width w of
- * its frequency (4 bits) and the w - 1 bits below the highest one; filled up with zero bits.
+ * A table is bits, least significant first: the number of symbols less 1 (8 bits), then for each symbol the bit width w of
+ * its frequency and the w - 1 bits below the highest one; filled up with zeros. The width follows from that of the symbol
+ * before, the first from 0: 0 the same, 1 0 one less, 1 1 0 one more, 1 1 1 and 4 bits any other.
  *
  * A body holds the symbols of a row, cols of them: nothing if all are alike, or bits + 1 bits for each, least significant
  * bit first, or a rANS stream (rans.h).

@@ -403,12 +403,18 @@ TEST_CASE("htscodecs decodes our streams, and we decode those of htscodecs", "[c
                 }
                 read++;
                 const std::uint8_t* stream = nullptr;
-                const RansFrequencies their = FrequenciesIn(first, stream);
-                REQUIRE(std::accumulate(std::begin(their.of), std::end(their.of), 0) == 4096);
+                RansFrequencies their = FrequenciesIn(first, stream);
+                // few symbols are written with frequencies of a smaller sum
+                const int sum = std::accumulate(std::begin(their.of), std::end(their.of), 0);
+                REQUIRE(4096 % sum == 0);
+                for (std::uint16_t& f : their.of)
+                {
+                    f = static_cast<std::uint16_t>(f * (4096 / sum));
+                }
                 Symbols decoded(size);
                 REQUIRE(RansDecode(std::span(copy).subspan(static_cast<std::size_t>(stream - first)),
                                    MakeRansDecodeTable(their),
-                                   lanes,
+                                   (first[0] & RANS_ORDER_X32) != 0 ? 32 : 4,
                                    decoded));
                 REQUIRE(decoded == symbols);
             }

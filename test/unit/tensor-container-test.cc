@@ -181,31 +181,40 @@ TEST_CASE("Each kind of body is used where it is the shortest", "[codec]")
 TEST_CASE("Table, states and words stay near the entropy of the symbols", "[codec]")
 {
     CodecRows rows(4);
-    // columns, allowed excess; below 60 bytes of entropy one state and its rounding are more than that
     for (const auto& [cols, most] : std::map<std::size_t, double>{{576, 1.15}, {2048, 1.05}, {4096, 1.05}, {16384, 1.05}})
     {
         for (int repeat = 0; repeat < 50; repeat++)
         {
+            // heavy tails without what lies above the threshold, and as they are
             for (int kind = 0; kind < 4; kind++)
             {
-                std::vector<float> row = kind == 0   ? rows.Gauss(cols)
-                                         : kind == 1 ? rows.Laplace(cols)
-                                                     : rows.HeavyTails(cols);
+                const std::vector<float> row = kind == 0   ? rows.Gauss(cols)
+                                               : kind == 1 ? rows.Laplace(cols)
+                                                           : rows.HeavyTails(cols);
+                const std::optional<float> tau = kind == 2 ? std::optional(4.0F) : std::nullopt;
                 for (const unsigned bits : {4U, 8U})
                 {
-                    // heavy tails as they are, and without what lies above the threshold
-                    const std::optional<float> tau = kind == 3 ? std::optional(4.0F) : std::nullopt;
                     const ContainerParameters parameters{.tabQ = {bits, 0.2, false}, .exact = DType::F16, .entropy = true};
                     const PreparedRow prepared = PrepareRow(row, 0, tau, parameters);
                     const double entropy = EntropyBytes(prepared.quantised.symbols);
                     const Bytes bytes = EncodeContainer(TensorOf({row}), tau, parameters);
-                    const double coded = HeaderOf(bytes).tableBytes + RecordOf(bytes, 0).bodyBytes;
+                    const RowRecord record = RecordOf(bytes, 0);
+                    const double coded = HeaderOf(bytes).tableBytes + record.bodyBytes;
                     INFO(cols << " columns, rows of kind " << kind << ", Qbar " << bits << ": entropy " << entropy
                               << " bytes, coded " << coded << " (Q " << prepared.quantised.bits << ", body "
-                              << static_cast<int>(RecordOf(bytes, 0).body) << ", lanes "
-                              << static_cast<int>(RecordOf(bytes, 0).lanes) << ")");
-                    CHECK(coded <= std::max(entropy * most, entropy + 5.0));
+                              << static_cast<int>(record.body) << ", lanes " << static_cast<int>(record.lanes) << ")");
                     CHECK(coded >= entropy);
+                    if (kind < 2 || (kind == 2 && bits == 4))
+                    {
+                        CHECK(coded <= entropy * most);
+                        continue;
+                    }
+                    // With an outlier nearly all codes are 0. A state of 4 bytes is then more than 5 %, and so is the
+                    // 1/4096 that each of the other symbols has at least, though it may not occur.
+                    const double floors = static_cast<double>(cols) * (2U << prepared.quantised.bits) / 4096.0 * 1.4427 / 8.0;
+                    // Of the 250 symbols of Qbar = 8 it leaves most without an occurrence.
+                    const double share = bits == 4 ? most : cols == 576 ? 1.35 : 1.12;
+                    CHECK(coded <= std::max(entropy * share, entropy + 6.0 + 1.1 * floors));
                 }
             }
         }
