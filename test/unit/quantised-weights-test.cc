@@ -12,7 +12,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -431,4 +433,57 @@ TEST_CASE("Error grows with fewer bits and more quantised layers")
     CHECK(error(WeightPrecision::Front(config, 2, 8, 32)) < four / 50); // steps are 17 times finer
     CHECK(error(WeightPrecision::Front(config, 1, 4, 32)) < four);
     CHECK(error(WeightPrecision::Front(config, 4, 4, 32)) > four);
+}
+
+TEST_CASE("SmolLM2's predictions move further with fewer bits and more quantised layers", "[smollm2]")
+{
+    const char* folder = std::getenv("SPLITLLM_MODELS");
+    const std::filesystem::path file =
+        std::filesystem::path(folder != nullptr ? folder : SPLITLLM_MODEL_DIR) / "smollm2-135m-instruct";
+    if (!std::filesystem::exists(file / "model.safetensors"))
+    {
+        WARN("skipped: no SmolLM2 in " << file << "; scripts/import-model makes it");
+        return;
+    }
+    const auto model = Model::Load(file);
+    CpuBackend backend;
+    // "What is the capital of France, and what is it known for?"
+    const std::vector<TokenId> tokens{1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 28,
+                                      284, 732, 314, 357, 1343, 327, 47, 2, 198, 1, 520, 9531, 198};
+    const auto logits = [&](const WeightPrecision& precision) {
+        return Logits(backend, *backend.Resident(model, precision), tokens, {tokens.size()});
+    };
+    const std::vector<float> stored = logits(WeightPrecision(model->config));
+    // Kullback-Leibler divergence of the prediction of every token's successor, in nats, on average
+    const auto divergence = [&](std::size_t l, unsigned bits) {
+        const std::vector<float> quantised = logits(WeightPrecision::Front(model->config, l, bits));
+        const std::size_t vocab = model->config.vocab;
+        const auto logSum = [&](const std::vector<float>& all, std::size_t row) {
+            double sum = 0.0;
+            for (std::size_t i = 0; i < vocab; ++i)
+            {
+                sum += std::exp(double{all[row * vocab + i]});
+            }
+            return std::log(sum);
+        };
+        double sum = 0.0;
+        for (std::size_t row = 0; row < tokens.size(); ++row)
+        {
+            const double p = logSum(stored, row);
+            const double q = logSum(quantised, row);
+            for (std::size_t i = row * vocab; i < (row + 1) * vocab; ++i)
+            {
+                sum += std::exp(stored[i] - p) * ((stored[i] - p) - (quantised[i] - q));
+            }
+        }
+        return sum / static_cast<double>(tokens.size());
+    };
+    const double ten4 = divergence(10, 4);
+    const double all4 = divergence(30, 4);
+    const double all8 = divergence(30, 8);
+    INFO("10 layers of 4 bits " << ten4 << ", 30 of 4 bits " << all4 << ", 30 of 8 bits " << all8);
+    CHECK(all8 > 0.0);
+    CHECK(10 * all8 < ten4);
+    CHECK(ten4 < all4);
+    CHECK(all4 < 1.0); // still the same model
 }
