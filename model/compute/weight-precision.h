@@ -22,7 +22,7 @@ class WeightPrecision
 {
   public:
     /// Columns of a group unless something else is asked for.
-    static constexpr std::size_t kGroup = 32;
+    static constexpr std::size_t kGroup = 64;
 
     /// Bytes of a group's scale and minimum.
     static constexpr std::size_t kGroupBytes = 4;

@@ -12,7 +12,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -234,23 +236,23 @@ TEST_CASE("Precision says which layers have how many bits")
     };
     using Bits = std::vector<unsigned>;
     CHECK(bits(WeightPrecision(config)) == Bits{16, 16, 16, 16});
-    CHECK(bits(WeightPrecision::Front(config, 3, 4)) == Bits{4, 4, 4, 16});
-    CHECK(bits(WeightPrecision::Back(config, 3, 8)) == Bits{16, 16, 16, 8});
-    CHECK(bits(WeightPrecision::FrontBack(config, 1, 8, 4)) == Bits{8, 4, 4, 4});
-    CHECK(bits(WeightPrecision::FrontBack(config, 2, 4, 16)) == Bits{4, 4, 16, 16});
-    CHECK(WeightPrecision::Front(config, 0, 4) == WeightPrecision(config));
-    CHECK(WeightPrecision::Back(config, 4, 4) == WeightPrecision(config));
+    CHECK(bits(WeightPrecision::Front(config, 3, 4, 32)) == Bits{4, 4, 4, 16});
+    CHECK(bits(WeightPrecision::Back(config, 3, 8, 32)) == Bits{16, 16, 16, 8});
+    CHECK(bits(WeightPrecision::FrontBack(config, 1, 8, 4, 32)) == Bits{8, 4, 4, 4});
+    CHECK(bits(WeightPrecision::FrontBack(config, 2, 4, 16, 32)) == Bits{4, 4, 16, 16});
+    CHECK(WeightPrecision::Front(config, 0, 4, 32) == WeightPrecision(config));
+    CHECK(WeightPrecision::Back(config, 4, 4, 32) == WeightPrecision(config));
 }
 
 TEST_CASE("A precision that no kernel has is refused with what is accepted")
 {
     ModelConfig config = SmallLlama(); // widths 96, 64 and 160: groups of 32 alone
     CHECK(AcceptedGroups(config) == std::vector<std::size_t>{32});
-    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 2, 5); }).find("is 5; accepted: 4, 8, 16") != std::string::npos);
-    CHECK(ReasonOf([&] { WeightPrecision::Back(config, 2, 32); }).find("accepted: 4, 8, 16") != std::string::npos);
-    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 5, 4); }).find("is 5; accepted: 0 to 4") != std::string::npos);
-    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 2, 4, 64); }).find("is 64; accepted: 32") != std::string::npos);
-    CHECK_NOTHROW(WeightPrecision::Front(config, 0, 4, 64)); // no layer has groups
+    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 2, 5, 32); }).find("is 5; accepted: 4, 8, 16") != std::string::npos);
+    CHECK(ReasonOf([&] { WeightPrecision::Back(config, 2, 32, 32); }).find("accepted: 4, 8, 16") != std::string::npos);
+    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 5, 4, 32); }).find("is 5; accepted: 0 to 4") != std::string::npos);
+    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 2, 4); }).find("is 64; accepted: 32") != std::string::npos);
+    CHECK_NOTHROW(WeightPrecision::Front(config, 0, 4)); // no layer has groups
 
     CHECK(AcceptedWeightBits(DType::F32) == std::vector<unsigned>{4, 8, 32});
     CHECK(AcceptedWeightBits(DType::BF16) == std::vector<unsigned>{4, 8, 16});
@@ -259,7 +261,7 @@ TEST_CASE("A precision that no kernel has is refused with what is accepted")
     CHECK(AcceptedGroups(NamedShape("smollm2-135m", DType::BF16)) == std::vector<std::size_t>{32, 64});
     CHECK(AcceptedGroups(NamedShape("llama-2-7b", DType::F16)) == std::vector<std::size_t>{32, 64, 128});
     config.ffn = 77;
-    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 1, 4); }).find("accepted: none") != std::string::npos);
+    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 1, 4, 32); }).find("accepted: none") != std::string::npos);
 
     ShapeBackend backend(DType::F16);
     ModelConfig deeper = SmallLlama();
@@ -274,9 +276,9 @@ TEST_CASE("Logits of quantised layers agree with the reference transformer on th
         const auto model = RandomModel(config, 21);
         const std::vector<TokenId> tokens = RandomTokens(config, 41);
         const auto stored = ReferenceTransformer(*model).Logits(tokens);
-        for (const WeightPrecision& precision : {WeightPrecision::Front(config, 2, 4),
-                                                 WeightPrecision::Back(config, 3, 8),
-                                                 WeightPrecision::FrontBack(config, 1, 4, 8)})
+        for (const WeightPrecision& precision : {WeightPrecision::Front(config, 2, 4, 32),
+                                                 WeightPrecision::Back(config, 3, 8, 32),
+                                                 WeightPrecision::FrontBack(config, 1, 4, 8, 32)})
         {
             CpuBackend backend(2);
             const auto resident = backend.Resident(model, precision);
@@ -298,10 +300,10 @@ TEST_CASE("A model with no quantised layer has the bits of the stored one")
         const std::vector<TokenId> tokens = RandomTokens(config, 20);
         CpuBackend backend(1);
         const std::vector<float> stored = Logits(backend, *backend.Resident(model), tokens, {20});
-        const auto none = backend.Resident(model, WeightPrecision::FrontBack(config, 2, 16, 16));
+        const auto none = backend.Resident(model, WeightPrecision::FrontBack(config, 2, 16, 16, 32));
         CHECK(SameBits(Logits(backend, *none, tokens, {20}), stored));
         CHECK(none->Precision() == WeightPrecision(config));
-        const auto back = backend.Resident(model, WeightPrecision::Back(config, 3, 4));
+        const auto back = backend.Resident(model, WeightPrecision::Back(config, 3, 4, 32));
         CHECK_FALSE(SameBits(Logits(backend, *back, tokens, {20}), stored));
     }
 }
@@ -312,7 +314,7 @@ TEST_CASE("Layers that are not quantised compute the bits of the stored model")
     const auto model = RandomModel(config, 23);
     CpuBackend backend(1);
     const auto stored = backend.Resident(model);
-    const auto front = backend.Resident(model, WeightPrecision::Front(config, 2, 4));
+    const auto front = backend.Resident(model, WeightPrecision::Front(config, 2, 4, 32));
     Tensor hidden = Tensor::Zeros(3, config.hidden);
     Random random(24);
     std::ranges::generate(hidden.Values(), [&] { return random.Uniform(); });
@@ -341,7 +343,7 @@ TEST_CASE("Quantised layers give the same bits on any instruction set, threads a
     {
         const auto model = RandomModel(config, 25);
         const std::vector<TokenId> tokens = RandomTokens(config, 64);
-        const WeightPrecision precision = WeightPrecision::FrontBack(config, 1, 4, 8);
+        const WeightPrecision precision = WeightPrecision::FrontBack(config, 1, 4, 8, 32);
         CpuBackend reference(1, *SupportedKernels().front());
         const std::vector<float> expected =
             Logits(reference, *reference.Resident(model, precision), tokens, std::vector<std::size_t>(64, 1));
@@ -364,7 +366,7 @@ TEST_CASE("The CPU backend and the shape backend report the same work of quantis
     for (const ModelConfig& config : kConfigs)
     {
         const auto weights = RandomModel(config, 26);
-        const WeightPrecision precision = WeightPrecision::FrontBack(config, 1, 4, 8);
+        const WeightPrecision precision = WeightPrecision::FrontBack(config, 1, 4, 8, 32);
         const auto works = [&](Backend& backend) {
             const auto model = backend.Resident(weights, precision);
             const auto cache = backend.NewCache(*model, 0, 2, 3);
@@ -404,7 +406,7 @@ TEST_CASE("The bytes of quantised layers are those that the CPU backend holds")
                     scales += matrix.Bytes() - matrix.codes.size();
                 }
             }
-            const WeightPrecision precision = WeightPrecision::Front(config, 3, bits);
+            const WeightPrecision precision = WeightPrecision::Front(config, 3, bits, 32);
             const WeightPrecision none(config);
             const WeightBytes stored = LayerBytes(config, none, 0, 1);
             const std::uint64_t vectors = stored.weights - codes * 16 / bits;
@@ -427,8 +429,61 @@ TEST_CASE("Error grows with fewer bits and more quantised layers")
     const auto error = [&](const WeightPrecision& precision) {
         return Nmse(Logits(backend, *backend.Resident(model, precision), tokens, {60}), exact);
     };
-    const double four = error(WeightPrecision::Front(config, 2, 4));
-    CHECK(error(WeightPrecision::Front(config, 2, 8)) < four / 50); // steps are 17 times finer
-    CHECK(error(WeightPrecision::Front(config, 1, 4)) < four);
-    CHECK(error(WeightPrecision::Front(config, 4, 4)) > four);
+    const double four = error(WeightPrecision::Front(config, 2, 4, 32));
+    CHECK(error(WeightPrecision::Front(config, 2, 8, 32)) < four / 50); // steps are 17 times finer
+    CHECK(error(WeightPrecision::Front(config, 1, 4, 32)) < four);
+    CHECK(error(WeightPrecision::Front(config, 4, 4, 32)) > four);
+}
+
+TEST_CASE("SmolLM2's predictions move further with fewer bits and more quantised layers", "[smollm2]")
+{
+    const char* folder = std::getenv("SPLITLLM_MODELS");
+    const std::filesystem::path file =
+        std::filesystem::path(folder != nullptr ? folder : SPLITLLM_MODEL_DIR) / "smollm2-135m-instruct";
+    if (!std::filesystem::exists(file / "model.safetensors"))
+    {
+        WARN("skipped: no SmolLM2 in " << file << "; scripts/import-model makes it");
+        return;
+    }
+    const auto model = Model::Load(file);
+    CpuBackend backend;
+    // "What is the capital of France, and what is it known for?"
+    const std::vector<TokenId> tokens{1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 28,
+                                      284, 732, 314, 357, 1343, 327, 47, 2, 198, 1, 520, 9531, 198};
+    const auto logits = [&](const WeightPrecision& precision) {
+        return Logits(backend, *backend.Resident(model, precision), tokens, {tokens.size()});
+    };
+    const std::vector<float> stored = logits(WeightPrecision(model->config));
+    // Kullback-Leibler divergence of the prediction of every token's successor, in nats, on average
+    const auto divergence = [&](std::size_t l, unsigned bits) {
+        const std::vector<float> quantised = logits(WeightPrecision::Front(model->config, l, bits));
+        const std::size_t vocab = model->config.vocab;
+        const auto logSum = [&](const std::vector<float>& all, std::size_t row) {
+            double sum = 0.0;
+            for (std::size_t i = 0; i < vocab; ++i)
+            {
+                sum += std::exp(double{all[row * vocab + i]});
+            }
+            return std::log(sum);
+        };
+        double sum = 0.0;
+        for (std::size_t row = 0; row < tokens.size(); ++row)
+        {
+            const double p = logSum(stored, row);
+            const double q = logSum(quantised, row);
+            for (std::size_t i = row * vocab; i < (row + 1) * vocab; ++i)
+            {
+                sum += std::exp(stored[i] - p) * ((stored[i] - p) - (quantised[i] - q));
+            }
+        }
+        return sum / static_cast<double>(tokens.size());
+    };
+    const double ten4 = divergence(10, 4);
+    const double all4 = divergence(30, 4);
+    const double all8 = divergence(30, 8);
+    INFO("10 layers of 4 bits " << ten4 << ", 30 of 4 bits " << all4 << ", 30 of 8 bits " << all8);
+    CHECK(all8 > 0.0);
+    CHECK(10 * all8 < ten4);
+    CHECK(ten4 < all4);
+    CHECK(all4 < 1.0); // still the same model
 }

@@ -209,10 +209,10 @@ TEST_CASE("A quantised layer reads codes, scales and stored vectors")
     // a norm of 64 in bf16; the hidden state, and with it Q, K and V, in fp16
     const std::uint64_t project = 2 * 64 + 2 * 3 * 64;
     const std::uint64_t finish = 2 * 64 + 2 * 3 * (64 + 160);
-    const auto int4 = WeightPrecision::Front(config, 1, 4);
+    const auto int4 = WeightPrecision::Front(config, 1, 4, 32);
     CHECK(read(int4, 0) == std::pair(project + 5120 + 4 * 320, finish + 15360 + 4 * 960));
     CHECK(read(int4, 1) == std::pair(project + 20480, finish + 61440));
-    const auto int8 = WeightPrecision::Back(config, 1, 8);
+    const auto int8 = WeightPrecision::Back(config, 1, 8, 32);
     CHECK(read(int8, 0) == std::pair(project + 20480, finish + 61440));
     CHECK(read(int8, 1) == std::pair(project + 10240 + 4 * 320, finish + 30720 + 4 * 960));
 

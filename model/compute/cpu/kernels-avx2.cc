@@ -216,10 +216,9 @@ struct Levels
     __m256 scale;
     __m256 minimum;
 
-    static Levels Of(const std::uint16_t* scales)
+    static Levels Of(const float* pair)
     {
-        const __m128 pair = _mm_cvtph_ps(_mm_loadu_si32(scales));
-        return {_mm256_broadcastss_ps(pair), _mm256_broadcastss_ps(_mm_movehdup_ps(pair))};
+        return {_mm256_set1_ps(pair[0]), _mm256_set1_ps(pair[1])};
     }
 
     __m256 Weights(__m256i code) const

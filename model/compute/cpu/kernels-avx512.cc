@@ -212,15 +212,6 @@ Largest(V v)
     return _mm512_reduce_max_ps(v.lanes);
 }
 
-/// The scale and the minimum at \p scales, each in all lanes.
-inline void
-LoadScale(const std::uint16_t* scales, __m512& scale, __m512& minimum)
-{
-    const __m128 pair = _mm_cvtph_ps(_mm_loadu_si32(scales));
-    scale = _mm512_broadcastss_ps(pair);
-    minimum = _mm512_broadcastss_ps(_mm_movehdup_ps(pair));
-}
-
 template <int Bits>
 struct Levels;
 
@@ -230,11 +221,9 @@ struct Levels<8>
     __m512 scale;
     __m512 minimum;
 
-    static Levels Of(const std::uint16_t* scales)
+    static Levels Of(const float* pair)
     {
-        Levels levels;
-        LoadScale(scales, levels.scale, levels.minimum);
-        return levels;
+        return {_mm512_set1_ps(pair[0]), _mm512_set1_ps(pair[1])};
     }
 
     V Weights(const std::uint8_t* codes, int half) const
@@ -250,13 +239,10 @@ struct Levels<4>
 {
     __m512 weights;
 
-    static Levels Of(const std::uint16_t* scales)
+    static Levels Of(const float* pair)
     {
         const __m512 code = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        __m512 scale;
-        __m512 minimum;
-        LoadScale(scales, scale, minimum);
-        return {_mm512_fmadd_ps(code, scale, minimum)};
+        return {_mm512_fmadd_ps(code, _mm512_set1_ps(pair[0]), _mm512_set1_ps(pair[1]))};
     }
 
     V Weights(const std::uint8_t* codes, int half) const

@@ -111,6 +111,13 @@ MatMul(const void* weights,
     Tiles<V::kTokens>(static_cast<const W*>(weights), rows, n, x, tokens, y, yStride);
 }
 
+template <typename T>
+inline V
+LoadChunk(const T* from, std::size_t count)
+{
+    return count == kLanes ? V::Load(from) : V::LoadPart(from, count);
+}
+
 /// One tile of a product with codes of \p Bits bits: R rows by T tokens, \p n a multiple of \p group.
 template <int Bits, int R, int T>
 inline void
@@ -136,16 +143,38 @@ QuantisedTile(const std::uint8_t* codes,
             sums[t][r] = V::Zero();
         }
     }
-    for (std::size_t first = 0; first < n; first += group, scales += 2)
+    const std::uint8_t* next = codes + R * rowBytes;
+    float pairs[R][kLanes]; // scales and minima of eight groups
+    std::size_t held = 0;   // where those begin in a row
+    for (std::size_t first = 0, pair = 0; first < n; first += group, pair += 2)
     {
+        if (pair % kLanes == 0)
+        {
+            // the last eight overlap those before, which is faster than to load a part
+            held = rowScales >= kLanes && rowScales - pair < kLanes ? rowScales - kLanes : pair;
+            const std::size_t count = rowScales < kLanes ? rowScales : kLanes;
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r)
+            {
+                LoadChunk(reinterpret_cast<const F16*>(scales + r * rowScales + held), count).Store(pairs[r]);
+            }
+        }
         Levels<Bits> levels[R];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
         {
-            levels[r] = Levels<Bits>::Of(scales + r * rowScales);
+            levels[r] = Levels<Bits>::Of(pairs[r] + pair - held);
         }
-        for (std::size_t i = first; i < first + group; i += kChunk, codes += kChunkBytes)
+        for (std::size_t i = first; i < first + group; i += kChunk, codes += kChunkBytes, next += R * kChunkBytes)
         {
+            if constexpr (T == 1)
+            {
+                // Rows side by side hide from the CPU that memory is read from front to back.
+                for (std::size_t line = 0; line < R * kChunkBytes; line += 64)
+                {
+                    __builtin_prefetch(next + line);
+                }
+            }
 #pragma GCC unroll 2
             for (int half = 0; half < 2; ++half)
             {
@@ -235,13 +264,6 @@ ForChunks(std::size_t n, Body body)
     {
         body(i, n - i);
     }
-}
-
-template <typename T>
-inline V
-LoadChunk(const T* from, std::size_t count)
-{
-    return count == kLanes ? V::Load(from) : V::LoadPart(from, count);
 }
 
 inline void
