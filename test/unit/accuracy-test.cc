@@ -11,6 +11,7 @@
 #include "support/test-models.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <numeric>
 #include <string>
@@ -231,4 +232,32 @@ TEST_CASE("What is wrong with an accuracy study is said with its place")
     CHECK(error(R"({"split": 1})", 44).find("study: tokens: 44; the text has 3 windows") == 0);
     text.folder.Write("text.jsonl", R"({"id": "a", "source": "s", "tokens": [1, 256]})");
     CHECK(error(R"({"split": 1})").find("text.jsonl:1: tokens: 256 is no token id below 256") != std::string::npos);
+}
+
+TEST_CASE("Every accuracy study that comes with the module can be read", "[scenarios][smollm2]")
+{
+    const char* models = std::getenv("SPLITLLM_MODELS");
+    if (models == nullptr || !std::filesystem::exists(std::filesystem::path(models) / "smollm2-135m-instruct"))
+    {
+        WARN("skipped: no SPLITLLM_MODELS with the model of scripts/setup.sh");
+        return;
+    }
+    const std::filesystem::path scenarios = std::filesystem::path(SPLITLLM_SOURCE_DIR) / "scenarios";
+    std::size_t read = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(scenarios / "opsc" / "accuracy"))
+    {
+        if (entry.path().extension() == ".json")
+        {
+            CAPTURE(entry.path().string());
+            Json json = LoadStrictJson(entry.path());
+            CHECK(!ReadAccuracyStudy(json,
+                                     entry.path().string(),
+                                     {.models = models,
+                                      .texts = scenarios / "texts",
+                                      .calibrations = scenarios / "calibrations"})
+                       .configurations.empty());
+            read++;
+        }
+    }
+    CHECK(read >= 7);
 }
