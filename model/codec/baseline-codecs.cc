@@ -368,8 +368,8 @@ class SmoothQuant final : public RowCodec
               std::vector<float> scales;
               for (const float largest : channels.largest)
               {
-                  scales.push_back(static_cast<float>(
-                      deterministic::Exp(alpha * deterministic::Log(std::max(largest, kLeast)))));
+                  scales.push_back(
+                      static_cast<float>(deterministic::Exp(alpha * deterministic::Log(std::max(largest, kLeast)))));
               }
               return scales;
           })
@@ -420,8 +420,8 @@ class OmniQuant final : public RowCodec
               const auto clip = channels.clip.find(bits);
               if (clip == channels.clip.end())
               {
-                  throw InputError("codec: the activation statistics have no clip factors for " +
-                                   std::to_string(bits) + " bits");
+                  throw InputError("codec: the activation statistics have no clip factors for " + std::to_string(bits) +
+                                   " bits");
               }
               return Learned{channels.shift, channels.scale, clip->second};
           })
