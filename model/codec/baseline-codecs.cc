@@ -303,10 +303,8 @@ class PerSite
         {
             for (const SiteStatistics& entry : entries)
             {
-                if (!entry.channels.largest.empty())
-                {
-                    m_derived[kind].push_back({entry.channels.largest.size(), derive(entry.channels)});
-                }
+                const std::size_t cols = entry.channels.largest.size(); // 0 where they were not measured
+                m_derived[kind].push_back({cols, cols == 0 ? T() : derive(entry.channels)});
             }
         }
     }
@@ -321,7 +319,10 @@ class PerSite
             std::vector<std::string> measured;
             for (const auto& [name, entries] : m_derived)
             {
-                measured.push_back(name);
+                if (std::ranges::any_of(entries, [](const auto& entry) { return entry.first != 0; }))
+                {
+                    measured.push_back(name);
+                }
             }
             throw InputError("codec: the activation statistics have no channels of " + std::string(site.kind) +
                              ", layer " + std::to_string(site.layer) + ", of " + std::to_string(cols) +

@@ -310,6 +310,15 @@ TEST_CASE("A quantiser refuses what it cannot carry")
     }
 }
 
+TEST_CASE("A layer whose channels were not measured does not lend its place to the next")
+{
+    Json json = StatisticsJson(Channels({16.0, 1.0}, {1, 1}, {0, 0}, {1, 1}, Json::object()));
+    json["sites"]["hidden-state"][0] = {{"quantiles", {1.0}}};
+    const auto codec = MakeSmoothQuant(3, ActivationStatistics::Read(json, "test", ConfigOf(2)), 0.5);
+    CHECK(RoundTrip(*codec, {12.0F, 3.0F}) == std::vector<float>{12.0F, 3.0F});
+    CHECK_THROWS_AS(codec->Encode(Tensor::Zeros(1, 2), {.kind = "hidden-state", .layer = 1}), InputError);
+}
+
 TEST_CASE("Bytes that no quantiser writes are refused")
 {
     const auto nearest = MakeRoundToNearest(3);
