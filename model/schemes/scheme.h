@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ struct SchemeParts
     std::shared_ptr<const ResidentAdapter> adapter;
     Sampling sampling;
     DType wire = DType::F16; //!< of tensors between nodes
+    std::optional<std::size_t> context = {}; //!< positions that a request takes at most; absent: as many as the model has
 };
 
 /// The part of a scheme that runs where the user is.

@@ -157,34 +157,30 @@ Session::TensorIn(const Message& message, std::size_t cols) const
     }
 }
 
-ns3::Time
-Session::TimeOf(Operation operation,
-                std::size_t rows,
-                const Work& work,
-                DType weights,
-                std::chrono::nanoseconds elapsed) const
+Task<ByteSemaphore::Ticket>
+Session::Admit(std::uint64_t bytes)
 {
-    return ns3::NanoSeconds(host.profile.TimeOf(operation, rows, work, weights, elapsed).count());
+    const ns3::Time asked = ns3::Simulator::Now();
+    ByteSemaphore::Ticket ticket = co_await host.kvMemory.Acquire(bytes);
+    path.Charge(Component::Queue, ns3::Simulator::Now() - asked);
+    co_return std::move(ticket);
 }
 
 void
-Session::Record(Operation operation,
-                std::size_t layer,
-                std::size_t rows,
-                ns3::Time submitted,
-                const ComputeQueue::Slot& slot)
+Session::Record(const ComputeJob& job, ns3::Time submitted, const ComputeQueue::Slot& slot)
 {
     if (host.onCompute)
     {
         host.onCompute({.session = id,
                         .request = request,
-                        .operation = std::string(NameOf(operation)),
-                        .layer = static_cast<int>(layer),
-                        .rows = rows,
-                        .component = ComponentOf(operation),
+                        .operation = std::string(NameOf(job.operation)),
+                        .layer = static_cast<int>(job.layer),
+                        .rows = job.rows,
+                        .component = ComponentOf(job.operation),
                         .submitted = submitted,
                         .start = slot.start,
-                        .end = slot.end});
+                        .end = slot.end,
+                        .batch = slot.batch});
     }
 }
 
