@@ -145,6 +145,7 @@ Run::Run(const Study& study,
     m_llm.SetKeep(study.scheme.keep);
     m_llm.SetWireType(study.scheme.wire);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
+    m_llm.SetContext(study.Context());
     m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
 
@@ -171,6 +172,8 @@ Run::InstallServer(const NodeSpec& spec)
     m_serverName = spec.name;
     m_internet.Install(m_serverNode);
     m_llm.SetServerAttribute("Name", StringValue(spec.name));
+    m_llm.SetServerAttribute("Batch", UintegerValue(spec.batch));
+    m_llm.SetServerAttribute("KvMemory", UintegerValue(spec.kvMemory));
     for (const LinkSpec& link : m_study.links)
     {
         if (link.type == LinkType::Wired)
@@ -181,6 +184,7 @@ Run::InstallServer(const NodeSpec& spec)
     m_server = m_llm.InstallEdgeServer(m_serverNode, spec.hardware);
     m_server->AssignStreams(kSessionStreams);
     Trace(spec.name, m_server);
+    m_server->TraceConnectWithoutContext("Compute", MakeCallback(&Recorder::OnServerCompute, &m_recorder));
 }
 
 void
@@ -385,6 +389,8 @@ Run::Execute()
         if (const Host* host = m_server->GetHost())
         {
             records.serverBusySeconds = host->queue.Busy().GetSeconds();
+            records.serverJobs = host->queue.Jobs();
+            records.serverBatches = host->queue.Batches();
         }
         for (const std::unique_ptr<ServiceLink>& link : m_serviceLinks)
         {
