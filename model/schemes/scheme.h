@@ -26,7 +26,7 @@ struct SchemeParts
     std::shared_ptr<const ResidentAdapter> adapter;
     Sampling sampling;
     DType wire = DType::F16; //!< of tensors between nodes
-    std::optional<std::size_t> context = {}; //!< positions that a request takes at most; absent: as many as the model has
+    std::optional<std::size_t> context = {}; //!< positions a request takes at most; absent: all of the model
 };
 
 /// The part of a scheme that runs where the user is.

@@ -12,8 +12,8 @@ namespace splitllm
 {
 
 /**
- * A counting semaphore of bytes: who wants some waits until they are free, first come, first served. A large demand that
- * waits is not overtaken by small ones that would fit.
+ * A counting semaphore of bytes: who wants some waits until they are free, first come, first served. A large demand
+ * that waits is not overtaken by small ones that would fit.
  */
 class ByteSemaphore
 {
