@@ -63,8 +63,8 @@ struct NodeSpec
     NodeRole role = NodeRole::UserDevice;
     std::uint32_t count = 1;
     DeviceProfile hardware;
-    std::uint32_t batch = 1;     //!< servers: sessions whose equal operations run as one, at most
-    std::uint64_t kvMemory = 0;  //!< servers: bytes that requests under way may need for KV; 0: no request waits
+    std::uint32_t batch = 1;    //!< servers: sessions whose equal operations run as one, at most
+    std::uint64_t kvMemory = 0; //!< servers: bytes that requests under way may need for KV; 0: no request waits
 };
 
 enum class LinkType

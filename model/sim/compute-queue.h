@@ -41,8 +41,8 @@ struct ComputeJob
  * Without batches a job gets its slot when it is handed in, and keeps it.
  *
  * With batches of up to m > 1 jobs the device, once it is free, takes the job that waits longest and every other
- * waiting one that batches with it, the longest waiting first, up to m. They run as one operation, whose work is theirs joined
- * (Work::Join), and end together. No job waits for others to come; but a device that becomes free, or gets its first
+ * waiting one that batches with it, the longest waiting first, up to m. They run as one operation, whose work is theirs
+ * joined (Work::Join), and end together. No job waits for others to come; but a device that becomes free, or gets its first
  * job, starts only after the events that are already scheduled for that instant, so that what comes at the same instant
  * is in the same batch. Jobs that come at one instant wait in the order of the events that hand them in, and sessions
  * of a batch go on in its order. A job whose coroutine is destroyed while it waits leaves the queue.

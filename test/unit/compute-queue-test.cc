@@ -211,7 +211,8 @@ TEST_CASE("Jobs that come together read the weights and launch once", "[compute-
     // Bound by memory, and by arithmetic.
     for (const std::uint64_t flops : {1'000ULL, 700'000ULL})
     {
-        const Work work{.flops = flops, .bytesRead = 9'000 + 110, .bytesWritten = 31, .launches = 3, .weightBytes = 9'000};
+        const Work work{
+            .flops = flops, .bytesRead = 9'000 + 110, .bytesWritten = 31, .launches = 3, .weightBytes = 9'000};
         for (const int k : {1, 3, 16, 17, 37})
         {
             CAPTURE(flops, k);
