@@ -287,6 +287,9 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
     double returned = 0.0;
     double lost = 0.0;
     double busy = 0.0;
+    double serverTokens = 0.0;
+    double serverJobs = 0.0;
+    double serverBatches = 0.0;
     double tokens = 0.0;
     for (const RunRecords& run : runs)
     {
@@ -309,6 +312,9 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
         }
         lost += static_cast<double>(run.sessionsLost.size());
         busy += run.serverBusySeconds;
+        serverTokens += static_cast<double>(run.serverTokens);
+        serverJobs += static_cast<double>(run.serverJobs);
+        serverBatches += static_cast<double>(run.serverBatches);
         tokens += static_cast<double>(run.tokens.size());
     }
     AddTokenMetrics(metrics, later);
@@ -323,6 +329,11 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
     AddOpscMetrics(metrics, study, runs);
     AddMemoryMetrics(metrics, runs);
     metrics.emplace_back("server_busy_s", busy);
+    metrics.emplace_back("server_tokens", serverTokens);
+    if (serverBatches > 0.0)
+    {
+        metrics.emplace_back("server_batch.mean", serverJobs / serverBatches);
+    }
     metrics.emplace_back("tokens", tokens);
     metrics.emplace_back("sessions_lost", lost);
     return metrics;

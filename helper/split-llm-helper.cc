@@ -60,6 +60,7 @@ struct SplitLlmHelper::Parts
     SchemeOptions schemeOptions;
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16);
     Sampling sampling;
+    std::optional<std::size_t> context;
     std::filesystem::path profiles = SPLITLLM_PROFILE_DIR;
     std::uint32_t threads = 0;
 
@@ -72,7 +73,7 @@ struct SplitLlmHelper::Parts
 void
 SplitLlmHelper::Parts::Load()
 {
-    SchemeParts parts{.model = nullptr, .adapter = nullptr, .sampling = sampling, .codec = codec};
+    SchemeParts parts{.model = nullptr, .adapter = nullptr, .sampling = sampling, .codec = codec, .context = context};
     if (shape)
     {
         const auto model = std::make_shared<Model>();
@@ -190,6 +191,12 @@ void
 SplitLlmHelper::SetSampling(double temperature, double topP)
 {
     m_parts->sampling = {.temperature = temperature, .topP = topP};
+}
+
+void
+SplitLlmHelper::SetContext(std::size_t positions)
+{
+    m_parts->context = positions;
 }
 
 void

@@ -8,6 +8,7 @@
 #include "ns3/split-llm-servers.h"
 #include "ns3/split-llm-user-device.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -78,6 +79,10 @@ class SplitLlmHelper
 
     /// Temperature 0 (default) is greedy.
     void SetSampling(double temperature, double topP);
+
+    /// Positions that a request takes at most: of its prompt and its answer, without the last token. A server with
+    /// KvMemory counts on it. Default: as many as the model has.
+    void SetContext(std::size_t positions);
 
     /// Where named hardware profiles lie. Default: scenarios/hardware of the source tree.
     void SetProfileFolder(const std::filesystem::path& folder);

@@ -123,6 +123,18 @@ ReadNode(StrictObject& nodes, const std::string& name, const StudyFolders& folde
         const std::string profile = object.String("hardware");
         node.hardware = At(object, "hardware", [&] { return DeviceProfile::Load(profile, folders.profiles); });
     }
+    if (node.role != NodeRole::UserDevice)
+    {
+        node.batch = static_cast<std::uint32_t>(object.Integer("batch", 1, 4096, 1));
+        if (object.Has("kv_memory"))
+        {
+            node.kvMemory = ReadBytes(object, "kv_memory");
+            if (node.kvMemory == 0)
+            {
+                object.Fail("kv_memory", "is 0; accepted: at least a byte, or no such key where no request is to wait");
+            }
+        }
+    }
     object.Finish();
     return node;
 }
@@ -722,6 +734,17 @@ SetPath(Json& json, const std::string& path, Json value, const std::string& orig
 }
 
 } // namespace
+
+std::size_t
+Study::Context() const
+{
+    std::size_t longest = 0;
+    for (const RequestSpec& request : requests)
+    {
+        longest = std::max(longest, PositionsOf(request, *this));
+    }
+    return longest;
+}
 
 const NodeSpec&
 Study::Server() const

@@ -67,6 +67,8 @@ struct NodeSpec
     NodeRole role = NodeRole::UserDevice;
     std::uint32_t count = 1;
     DeviceProfile hardware;
+    std::uint32_t batch = 1;    //!< servers: sessions whose equal operations run as one, at most
+    std::uint64_t kvMemory = 0; //!< servers: bytes that requests under way may need for KV; 0: no request waits
 };
 
 enum class LinkType
@@ -133,6 +135,9 @@ struct Study
     std::vector<TokenId> stop;   //!< tokens that end an answer before that
     bool quality = false;        //!< compares with the full model along the reference answers
     std::uint32_t timelineTokens = 0; //!< of the first request that the timeline shows
+
+    /// Positions that a request takes at most.
+    std::size_t Context() const;
 
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;

@@ -131,7 +131,8 @@ ProjectWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activat
     const std::uint64_t weights = NormParameters(config) + config.hidden * out + bias;
     Work work;
     work.flops = rows * (NormFlops(config) + 2 * config.hidden * out + bias);
-    work.bytesRead = weights * SizeOf(config.dtype) + rows * config.hidden * activation;
+    work.weightBytes = weights * SizeOf(config.dtype);
+    work.bytesRead = work.weightBytes + rows * config.hidden * activation;
     work.bytesWritten = rows * (config.hidden + out) * activation;
     work.launches = 4;
     return work;
@@ -176,8 +177,9 @@ FinishLayerWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t bef
 
     Work work;
     work.flops = rotation + scores + softmax + values + output + norm + mlp + residuals;
-    work.bytesRead = weights * SizeOf(config.dtype) +
-                     (rows * (hidden + ProjectedWidth(config)) + 2 * kv * before) * activation;
+    work.weightBytes = weights * SizeOf(config.dtype);
+    work.bytesRead =
+        work.weightBytes + (rows * (hidden + ProjectedWidth(config)) + 2 * kv * before) * activation;
     work.bytesWritten = rows * (hidden + 2 * kv) * activation;
     work.launches = opt ? 11 : 13;
     return work;
@@ -241,7 +243,8 @@ HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation
     const std::uint64_t matrix = std::uint64_t{config.hidden} * config.vocab;
     Work work;
     work.flops = rows * (NormFlops(config) + 2 * matrix);
-    work.bytesRead = (NormParameters(config) + matrix) * SizeOf(config.dtype) + rows * config.hidden * activation;
+    work.weightBytes = (NormParameters(config) + matrix) * SizeOf(config.dtype);
+    work.bytesRead = work.weightBytes + rows * config.hidden * activation;
     work.bytesWritten = rows * config.vocab * activation;
     work.launches = 2;
     return work;

@@ -351,8 +351,7 @@ class CloudRole final : public ServerRole
             Message message = co_await s.Receive();
             if (message.kind == MessageKind::End)
             {
-                m_cache.reset();
-                m_consumed = 0;
+                Forget();
                 continue;
             }
             s.id = message.session;
@@ -373,16 +372,19 @@ class CloudRole final : public ServerRole
         return !plain && m_options.compressed ? *m_options.compressed : *m_parts.codec;
     }
 
+    void Forget()
+    {
+        m_cache.reset();
+        m_admission = {};
+        m_consumed = 0;
+    }
+
     Task<void> ServeStep(Message message)
     {
         const ResidentModel& model = *m_parts.model;
-        if (m_options.context != OpscContext::Stateful)
-        {
-            m_cache.reset();
-            m_consumed = 0;
-        }
         if (!m_cache && HasBack())
         {
+            m_admission = co_await s.Admit(LongestKvBytes(m_parts, m_layers - m_options.split));
             m_cache = std::make_unique<RequestCache>(s, model, m_options.split, m_layers);
         }
         Time began = Simulator::Now();
@@ -416,7 +418,7 @@ class CloudRole final : public ServerRole
         SendToken(next, position + rows, Simulator::Now() - began);
         if (m_options.context != OpscContext::Stateful)
         {
-            m_cache.reset(); // until the next step a stateless cloud holds nothing
+            Forget(); // until the next step a stateless cloud holds nothing
         }
     }
 
@@ -472,6 +474,7 @@ class CloudRole final : public ServerRole
     const SchemeParts& m_parts;
     const OpscOptions& m_options;
     std::size_t m_layers;
+    ByteSemaphore::Ticket m_admission;     //!< of the request, or of a stateless step
     std::unique_ptr<RequestCache> m_cache; //!< of the back layers; null where there are none
     std::size_t m_consumed = 0;            //!< positions whose keys and values are there
 };
