@@ -190,6 +190,61 @@ TEST_CASE("Every operation's work on a small OPT is what a count by hand gives")
     CHECK(backend.Head(*model, hidden).work == Work{2 * (70 + 220), 2 * (20 + 110) + 2 * 20, 2 * 22, 2, 2 * (20 + 110)});
 }
 
+TEST_CASE("A quantised layer reads codes, scales and stored vectors")
+{
+    // d 64, q 96, kv 32, f 128: Q, K and V of 64 x 160 = 10240 parameters, the rest 96 x 64 + 3 x 64 x 128 = 30720
+    ModelConfig config = SmallLlama();
+    config.hidden = 64;
+    config.heads = 6;
+    config.kvHeads = 2;
+    config.headDim = 16;
+    config.ffn = 128;
+    ShapeBackend backend(DType::F16);
+    const Tensor hidden = Tensor::Phantom(3, 64);
+    const auto read = [&](const WeightPrecision& precision, std::size_t layer) {
+        const auto model = backend.Resident(ShapeOf(config), precision);
+        const auto cache = backend.NewCache(*model, layer, layer + 1, 3);
+        const auto projected = backend.Project(*model, layer, hidden);
+        const Work finished = backend.FinishLayer(*model, layer, hidden, projected.value, *cache).work;
+        return std::pair(projected.work.bytesRead, finished.bytesRead);
+    };
+    // a norm of 64 in bf16; the hidden state, and with it Q, K and V, in fp16
+    const std::uint64_t project = 2 * 64 + 2 * 3 * 64;
+    const std::uint64_t finish = 2 * 64 + 2 * 3 * (64 + 160);
+    const auto int4 = WeightPrecision::Front(config, 1, 4, 32);
+    CHECK(read(int4, 0) == std::pair(project + 5120 + 4 * 320, finish + 15360 + 4 * 960));
+    CHECK(read(int4, 1) == std::pair(project + 20480, finish + 61440));
+    const auto int8 = WeightPrecision::Back(config, 1, 8, 32);
+    CHECK(read(int8, 0) == std::pair(project + 20480, finish + 61440));
+    CHECK(read(int8, 1) == std::pair(project + 10240 + 4 * 320, finish + 30720 + 4 * 960));
+
+    // nothing else changes
+    const auto stored = backend.Resident(ShapeOf(config));
+    const auto quantised = backend.Resident(ShapeOf(config), int4);
+    Work expected = backend.Project(*stored, 0, hidden).work;
+    expected.bytesRead = project + 5120 + 4 * 320;
+    CHECK(backend.Project(*quantised, 0, hidden).work == expected);
+
+    // memory: the same, and two norms
+    CHECK((LayerBytes(config, int4, 0, 1) == WeightBytes{5120 + 15360 + 2 * 2 * 64, 4 * (320 + 960)}));
+    CHECK(LayerBytes(config, int4, 0, 1).Total() == 20480 + 256 + 5120);
+    CHECK(NominalLayerBytes(config, int4, 0, 1) == (10240 + 30720 + 128) / 2);
+    CHECK(NominalLayerBytes(config, int4, 0, 2) == (10240 + 30720 + 128) / 2 + 2 * (10240 + 30720 + 128));
+    CHECK(NominalLayerBytes(config, int4, 1, 1) == 0);
+}
+
+TEST_CASE("OPSC's Eq 1 counts nominal bits of all layers")
+{
+    // 20 layers of 202,383,360 parameters in 4 bits, 12 in 16
+    const ModelConfig llama7 = NamedShape("llama-2-7b", DType::F16);
+    const auto mixed = WeightPrecision::FrontBack(llama7, 20, 4, 16);
+    CHECK(NominalLayerBytes(llama7, mixed, 0, 32) == 6881034240); // 6.8810 GB
+    CHECK(NominalLayerBytes(llama7, mixed, 0, 20) == 2023833600);
+    // 40 layers of 317,204,480
+    const ModelConfig llama13 = NamedShape("llama-2-13b", DType::F16);
+    CHECK(NominalLayerBytes(llama13, WeightPrecision::Front(llama13, 40, 4), 0, 40) == 6344089600);
+}
+
 TEST_CASE("LoRA's work counts A and B of all three projections")
 {
     ShapeBackend backend(DType::F32);
