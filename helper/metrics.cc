@@ -3,6 +3,7 @@
 
 #include "answers.h"
 #include "base/deterministic-math.h"
+#include "compute/footprint.h"
 #include "llm/config.h"
 #include "policy/opsc-sizes.h"
 
@@ -126,6 +127,17 @@ AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
     }
 }
 
+/// Bytes of the scales of the device's quantised weights, which Eq 1 leaves out.
+std::uint64_t
+ScaleBytes(const Study& study)
+{
+    const SchemeSpec& scheme = study.scheme;
+    const bool split = scheme.opsc.placement == OpscPlacement::Split;
+    const WeightPrecision precision =
+        OpscPrecision(study.config, scheme.opsc.split, scheme.weightBits, scheme.weightGroup);
+    return LayerBytes(study.config, precision, 0, split ? scheme.opsc.split : study.config.layers).scales;
+}
+
 /// OPSC: what its equations count, and what became of its deadlines.
 void
 AddOpscMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
@@ -141,6 +153,7 @@ AddOpscMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecord
     const std::uint64_t eq2 = OpscKvBits(config, study.LongestContext(), scheme.opsc.split, activations);
     metrics.emplace_back("opsc.eq1_bytes", static_cast<double>(eq1));
     metrics.emplace_back("opsc.eq2_bytes", static_cast<double>(eq2) / 8.0);
+    metrics.emplace_back("opsc.scale_bytes", static_cast<double>(ScaleBytes(study)));
     if (!scheme.opsc.deadline)
     {
         return;

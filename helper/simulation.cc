@@ -143,7 +143,10 @@ Run::Run(const Study& study,
     m_llm.SetScheme(study.scheme.name);
     m_llm.SetPolicy(study.scheme.policy, study.scheme.firstLayer);
     m_llm.SetKeep(study.scheme.keep);
-    m_llm.SetOpsc(study.scheme.opsc);
+    m_llm.SetOpsc(study.scheme.opsc,
+                  study.scheme.weightBits.front,
+                  study.scheme.weightBits.back,
+                  study.scheme.weightGroup);
     m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
     m_llm.SetContext(study.Context());

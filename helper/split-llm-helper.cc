@@ -60,6 +60,8 @@ struct SplitLlmHelper::Parts
     SchemeOptions schemeOptions;
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16);
     Sampling sampling;
+    FrontBack deviceBits; //!< of the weights of OPSC's device
+    std::size_t group = WeightPrecision::kGroup;
     std::optional<std::size_t> context;
     std::filesystem::path profiles = SPLITLLM_PROFILE_DIR;
     std::uint32_t threads = 0;
@@ -68,6 +70,7 @@ struct SplitLlmHelper::Parts
     std::shared_ptr<const Scheme> scheme;
 
     void Load();
+    std::shared_ptr<const ResidentModel> OnDevice(std::shared_ptr<const Model> model) const;
 };
 
 void
@@ -81,6 +84,7 @@ SplitLlmHelper::Parts::Load()
         // 8-bit weights are multiplied with 16-bit activations.
         backend = std::make_shared<ShapeBackend>(shape->dtype == DType::I8 ? DType::F16 : shape->dtype);
         parts.model = backend->Resident(model);
+        schemeOptions.opsc.device = OnDevice(model);
         if (adapterRank > 0)
         {
             const auto adapter = std::make_shared<Adapter>();
@@ -99,12 +103,24 @@ SplitLlmHelper::Parts::Load()
         const std::shared_ptr<const Model> model = Model::Load(modelFolder);
         backend = std::make_shared<CpuBackend>(threads);
         parts.model = backend->Resident(model);
+        schemeOptions.opsc.device = OnDevice(model);
         if (!adapterFolder.empty())
         {
             parts.adapter = backend->Resident(Adapter::Load(adapterFolder, model->config), model->config);
         }
     }
     scheme = MakeScheme(schemeName, std::move(parts), schemeOptions);
+}
+
+/// The model in the precision of OPSC's device; null where that is the precision it is stored with.
+std::shared_ptr<const ResidentModel>
+SplitLlmHelper::Parts::OnDevice(std::shared_ptr<const Model> model) const
+{
+    if (schemeName != "opsc" || deviceBits == FrontBack())
+    {
+        return nullptr;
+    }
+    return backend->Resident(model, OpscPrecision(model->config, schemeOptions.opsc.split, deviceBits, group));
 }
 
 SplitLlmHelper::SplitLlmHelper()
@@ -170,9 +186,11 @@ SplitLlmHelper::SetKeep(double share)
 }
 
 void
-SplitLlmHelper::SetOpsc(const OpscOptions& options)
+SplitLlmHelper::SetOpsc(const OpscOptions& options, unsigned frontBits, unsigned backBits, std::size_t group)
 {
     m_parts->schemeOptions.opsc = options;
+    m_parts->deviceBits = {frontBits, backBits};
+    m_parts->group = group;
 }
 
 void

@@ -5,6 +5,7 @@
 #include "base/strict-json.h"
 #include "codec/tensor-codec.h"
 #include "compute/device-profile.h"
+#include "compute/weight-precision.h"
 #include "llm/config.h"
 #include "llm/sampling.h"
 #include "net/service-link.h"
@@ -102,7 +103,8 @@ struct SchemeSpec
     bool firstLayer = false; //!< whether the policy decides about layer 1
     double keep = 1.0;       //!< "mlora": share of the positions that each layer's cache keeps
     OpscOptions opsc;        //!< "opsc", all but the model in the device's precision
-    FrontBack weightBits;    //!< "opsc": of the device's layers
+    FrontBack weightBits;    //!< "opsc": of the device's layers; 16 for what they are stored with
+    std::size_t weightGroup = WeightPrecision::kGroup; //!< "opsc": columns of quantised weights that share a scale
     unsigned activationBits = 16; //!< "opsc": nominal, for Eq 2
 };
 

@@ -80,13 +80,17 @@ class Device final : public UserRole
             m_stateMemory.Resize(m_states.Elements() * SizeOf(m_model.Activations()));
         }
         std::optional<Uploads> uploads;
-        if (m_deadline)
+        if (m_deadline && m_options.controlled)
         {
             uploads = co_await WithinDeadline();
         }
         else
         {
-            uploads = co_await Code(m_options.context == OpscContext::StatelessKv, *m_parts.codec);
+            uploads = co_await Code(SendsKeysAndValues(), *m_parts.codec);
+            if (m_deadline)
+            {
+                Report(*uploads, SendsKeysAndValues(), false);
+            }
         }
         if (!uploads)
         {
@@ -118,7 +122,8 @@ class Device final : public UserRole
     /// Whether all states may have to travel.
     bool RemembersStates() const
     {
-        return m_options.context == OpscContext::Stateless || (SendsKeysAndValues() && m_options.deadline);
+        return m_options.context == OpscContext::Stateless ||
+               (SendsKeysAndValues() && m_options.deadline && m_options.controlled);
     }
 
     /// Whether there are layers behind the split.
@@ -248,19 +253,34 @@ class Device final : public UserRole
         return Simulator::Now() - m_start;
     }
 
-    /// Eq 11 against the deadline, if \p uploads were sent now; reports them if so.
-    bool Arrives(const Uploads& uploads, bool keysAndValues, bool compressed) const
+    /// Eq 11: time from the step's start until \p uploads, sent now, have arrived at worst.
+    Time Latency(const Uploads& uploads) const
     {
         Time latency = Elapsed();
-        std::uint64_t bytes = 0;
         for (const Upload& upload : uploads)
         {
             latency += s.WorstArrival(upload.kind, upload.payload.size);
-            bytes += upload.payload.size;
         }
-        if (latency > *m_deadline)
+        return latency;
+    }
+
+    /// Whether \p uploads arrive by the deadline if they are sent now; reports them if so.
+    bool Arrives(const Uploads& uploads, bool keysAndValues, bool compressed) const
+    {
+        const bool arrives = Latency(uploads) <= *m_deadline;
+        if (arrives)
         {
-            return false;
+            Report(uploads, keysAndValues, compressed);
+        }
+        return arrives;
+    }
+
+    void Report(const Uploads& uploads, bool keysAndValues, bool compressed) const
+    {
+        std::uint64_t bytes = 0;
+        for (const Upload& upload : uploads)
+        {
+            bytes += upload.payload.size;
         }
         if (s.onUpload)
         {
@@ -272,9 +292,8 @@ class Device final : public UserRole
                         .payloadBytes = bytes,
                         .start = m_start,
                         .deadline = *m_deadline,
-                        .predicted = latency});
+                        .predicted = Latency(uploads)});
         }
-        return true;
     }
 
     /// The next token, with its keys and values behind the split, and the deadline of the next step, where they come.
@@ -510,7 +529,8 @@ Footprint
 OpscSplitScheme::UserFootprint() const
 {
     const ModelConfig& config = Parts().model->Config();
-    return {EmbeddingBytes(config) + LayerBytes(config, m_options.split), 0};
+    const WeightPrecision& precision = m_options.device ? m_options.device->Precision() : Parts().model->Precision();
+    return {EmbeddingBytes(config) + LayerBytes(config, precision, 0, m_options.split).Total(), 0};
 }
 
 Footprint
