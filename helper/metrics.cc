@@ -4,6 +4,7 @@
 #include "answers.h"
 #include "base/deterministic-math.h"
 #include "llm/config.h"
+#include "policy/opsc-sizes.h"
 
 #include <algorithm>
 #include <array>
@@ -125,6 +126,58 @@ AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
     }
 }
 
+/// OPSC: what its equations count, and what became of its deadlines.
+void
+AddOpscMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
+{
+    if (study.scheme.name != "opsc")
+    {
+        return;
+    }
+    const ModelConfig& config = study.config;
+    const SchemeSpec& scheme = study.scheme;
+    const FrontBack activations{scheme.activationBits, scheme.activationBits};
+    const std::uint64_t eq1 = OpscWeightBytes(config, scheme.opsc.split, scheme.weightBits);
+    const std::uint64_t eq2 = OpscKvBits(config, study.LongestContext(), scheme.opsc.split, activations);
+    metrics.emplace_back("opsc.eq1_bytes", static_cast<double>(eq1));
+    metrics.emplace_back("opsc.eq2_bytes", static_cast<double>(eq2) / 8.0);
+    if (!scheme.opsc.deadline)
+    {
+        return;
+    }
+    double uploads = 0.0;
+    double met = 0.0;
+    double keysAndValues = 0.0;
+    double compressed = 0.0;
+    double requests = 0.0;
+    double exits = 0.0;
+    double tokens = 0.0;
+    for (const RunRecords& run : runs)
+    {
+        for (const UploadRow& row : run.uploads)
+        {
+            uploads += 1.0;
+            met += !row.arrived.IsZero() && row.arrived <= row.upload.deadline ? 1.0 : 0.0;
+            keysAndValues += row.upload.keysAndValues ? 1.0 : 0.0;
+            compressed += row.upload.compressed ? 1.0 : 0.0;
+        }
+        for (const RequestRow& row : run.requests)
+        {
+            requests += 1.0;
+            exits += row.earlyExit ? 1.0 : 0.0;
+            tokens += static_cast<double>(row.generated.size());
+        }
+    }
+    if (uploads > 0.0)
+    {
+        metrics.emplace_back("deadline_met_ratio", met / uploads);
+        metrics.emplace_back("opsc.kv_ratio", keysAndValues / uploads);
+        metrics.emplace_back("opsc.compressed_ratio", compressed / uploads);
+    }
+    metrics.emplace_back("opsc.early_exit_ratio", exits / requests);
+    metrics.emplace_back("opsc.tokens_per_response", tokens / requests);
+}
+
 void
 AddMemoryMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
 {
@@ -234,6 +287,9 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
     double returned = 0.0;
     double lost = 0.0;
     double busy = 0.0;
+    double serverTokens = 0.0;
+    double serverJobs = 0.0;
+    double serverBatches = 0.0;
     double tokens = 0.0;
     for (const RunRecords& run : runs)
     {
@@ -256,6 +312,9 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
         }
         lost += static_cast<double>(run.sessionsLost.size());
         busy += run.serverBusySeconds;
+        serverTokens += static_cast<double>(run.serverTokens);
+        serverJobs += static_cast<double>(run.serverJobs);
+        serverBatches += static_cast<double>(run.serverBatches);
         tokens += static_cast<double>(run.tokens.size());
     }
     AddTokenMetrics(metrics, later);
@@ -267,8 +326,14 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
         metrics.emplace_back("return_ratio", returned / cells);
     }
     AddQualityMetrics(metrics, study, runs);
+    AddOpscMetrics(metrics, study, runs);
     AddMemoryMetrics(metrics, runs);
     metrics.emplace_back("server_busy_s", busy);
+    metrics.emplace_back("server_tokens", serverTokens);
+    if (serverBatches > 0.0)
+    {
+        metrics.emplace_back("server_batch.mean", serverJobs / serverBatches);
+    }
     metrics.emplace_back("tokens", tokens);
     metrics.emplace_back("sessions_lost", lost);
     return metrics;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "recorder.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -43,7 +44,29 @@ Recorder::OnToken(const TokenRecord& record)
         }
     }
     m_records.requests.at(record.request).generated.push_back(record.token);
+    m_records.serverTokens += m_onServer.erase(record.session);
     m_onToken();
+}
+
+void
+Recorder::OnEarlyExit(std::uint32_t session, std::uint32_t request, std::uint32_t tokens)
+{
+    m_records.requests.at(request).earlyExit = true;
+    const auto ofRequest = [&](const TokenRow& row) {
+        return row.token.session == session && row.token.request == request;
+    };
+    const auto last = std::ranges::find_if(m_records.tokens.rbegin(), m_records.tokens.rend(), ofRequest);
+    if (tokens > 0)
+    {
+        last->token.last = true;
+    }
+}
+
+void
+Recorder::OnUpload(const UploadRecord& record)
+{
+    m_uploads[record.session] = m_records.uploads.size();
+    m_records.uploads.push_back({record, ns3::Time()});
 }
 
 void
@@ -84,6 +107,12 @@ Recorder::OnMessage(const std::string& node, const MessageRecord& record)
         return;
     }
     m_records.messagesReceived[direction]++;
+    const auto upload = m_uploads.find(record.session);
+    if (upload != m_uploads.end() && record.direction == Direction::Up && record.payloadBytes > 0)
+    {
+        UploadRow& row = m_records.uploads[upload->second];
+        row.arrived = record.arrived - row.upload.start;
+    }
     if (m_timelineTokens > 0)
     {
         const std::string layer = record.layer > 0 ? " " + std::to_string(record.layer) : "";
@@ -113,8 +142,18 @@ Recorder::OnCompute(const std::string& node, const ComputeRecord& record)
          record.start,
          record.end,
          Detail("session", record.session) + "," + Detail("rows", record.rows) + "," +
+             Detail("batch", record.batch) + "," +
              Detail("queued_ns", static_cast<std::uint64_t>((record.start - record.submitted).GetNanoSeconds())) +
              ",\"component\":\"" + NameOf(record.component) + "\""});
+}
+
+void
+Recorder::OnServerCompute(const ComputeRecord& record)
+{
+    if (record.layer > 0)
+    {
+        m_onServer.insert(record.session);
+    }
 }
 
 void

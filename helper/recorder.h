@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,10 +38,18 @@ struct DecisionRow
     std::array<double, 2> scores; //!< of tier 1 and 2; NaN without one
 };
 
+/// What was sent for a token under a deadline, and when it came.
+struct UploadRow
+{
+    UploadRecord upload;
+    ns3::Time arrived; //!< time from the step's start; zero if it never came
+};
+
 /// One request of a run.
 struct RequestRow
 {
     std::size_t prompt = 0; //!< index in Study::requests
+    bool earlyExit = false; //!< it ended before its time
     std::vector<std::uint32_t> generated;
 };
 
@@ -66,6 +75,7 @@ struct RunRecords
     std::vector<TokenRow> tokens;
     std::vector<DecisionRow> decisions;
     std::vector<RequestRow> requests;      //!< by index
+    std::vector<UploadRow> uploads;        //!< empty without a deadline
     std::vector<QualityRow> quality;       //!< empty unless the study asks for it
     std::array<std::uint64_t, kDirections> wireBytes{};    //!< at the network devices
     std::array<std::uint64_t, kDirections> headerBytes{};  //!< of messages sent
@@ -78,6 +88,9 @@ struct RunRecords
     std::string outOfMemoryReason;
     std::vector<std::string> sessionsLost; //!< a reason each
     double serverBusySeconds = 0.0;
+    std::uint64_t serverTokens = 0;  //!< tokens for which layers ran on the server
+    std::uint64_t serverJobs = 0;    //!< operations of sessions on the server
+    std::uint64_t serverBatches = 0; //!< what they were run as
     std::uint64_t events = 0; //!< of the simulator
     Timeline timeline;
 };
@@ -93,9 +106,12 @@ class Recorder
     Recorder(std::uint32_t timelineTokens, std::function<void()> onToken);
 
     void OnToken(const TokenRecord& record);
+    void OnEarlyExit(std::uint32_t session, std::uint32_t request, std::uint32_t tokens);
+    void OnUpload(const UploadRecord& record);
     void OnDecision(const DecisionRecord& record);
     void OnMessage(const std::string& node, const MessageRecord& record);
     void OnCompute(const std::string& node, const ComputeRecord& record);
+    void OnServerCompute(const ComputeRecord& record);
     void OnPacket(const std::string& node, Direction direction, std::uint32_t bytes, ns3::Time start, ns3::Time end);
     void OnSessionEnd(std::uint32_t session, const std::string& reason);
 
@@ -124,6 +140,8 @@ class Recorder
     };
 
     std::map<std::uint32_t, Decided> m_decided; //!< by session
+    std::map<std::uint32_t, std::size_t> m_uploads; //!< where a session's latest is in the records
+    std::set<std::uint32_t> m_onServer; //!< sessions for which a layer ran on the server since their last token
 };
 
 } // namespace splitllm

@@ -103,7 +103,7 @@ class Run
     std::vector<std::unique_ptr<ServiceLink>> m_serviceLinks;
     Ptr<Node> m_serverNode;
     std::string m_serverName;
-    Ptr<EdgeServer> m_server;
+    Ptr<ServerApplication> m_server;
     std::vector<Ptr<UserDevice>> m_users;
     std::function<void(const LogitsRecord&)> m_onLogits;
 };
@@ -143,14 +143,16 @@ Run::Run(const Study& study,
     m_llm.SetScheme(study.scheme.name);
     m_llm.SetPolicy(study.scheme.policy, study.scheme.firstLayer);
     m_llm.SetKeep(study.scheme.keep);
-    m_llm.SetWireType(study.scheme.wire);
+    m_llm.SetOpsc(study.scheme.opsc);
+    m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
+    m_llm.SetContext(study.Context());
     m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
 
     if (m_llm.GetScheme()->HasServer())
     {
-        InstallServer(study.Node(NodeRole::EdgeServer));
+        InstallServer(study.Server());
     }
     InstallUsers(study.Node(NodeRole::UserDevice));
 }
@@ -171,6 +173,8 @@ Run::InstallServer(const NodeSpec& spec)
     m_serverName = spec.name;
     m_internet.Install(m_serverNode);
     m_llm.SetServerAttribute("Name", StringValue(spec.name));
+    m_llm.SetServerAttribute("Batch", UintegerValue(spec.batch));
+    m_llm.SetServerAttribute("KvMemory", UintegerValue(spec.kvMemory));
     for (const LinkSpec& link : m_study.links)
     {
         if (link.type == LinkType::Wired)
@@ -178,9 +182,17 @@ Run::InstallServer(const NodeSpec& spec)
             m_llm.SetServerAttribute("SegmentSize", UintegerValue(TcpMessagePort::SegmentBytes(link.mtu)));
         }
     }
-    m_server = m_llm.InstallEdgeServer(m_serverNode, spec.hardware);
+    if (spec.role == NodeRole::Cloud)
+    {
+        m_server = m_llm.InstallCloud(m_serverNode, spec.hardware);
+    }
+    else
+    {
+        m_server = m_llm.InstallEdgeServer(m_serverNode, spec.hardware);
+    }
     m_server->AssignStreams(kSessionStreams);
     Trace(spec.name, m_server);
+    m_server->TraceConnectWithoutContext("Compute", MakeCallback(&Recorder::OnServerCompute, &m_recorder));
 }
 
 void
@@ -210,6 +222,8 @@ Run::InstallUsers(const NodeSpec& spec)
         }
         Trace(name, user);
         user->TraceConnectWithoutContext("Token", MakeCallback(&Recorder::OnToken, &m_recorder));
+        user->TraceConnectWithoutContext("EarlyExit", MakeCallback(&Recorder::OnEarlyExit, &m_recorder));
+        user->TraceConnectWithoutContext("Upload", MakeCallback(&Recorder::OnUpload, &m_recorder));
         m_users.push_back(user);
     }
 }
@@ -385,6 +399,8 @@ Run::Execute()
         if (const Host* host = m_server->GetHost())
         {
             records.serverBusySeconds = host->queue.Busy().GetSeconds();
+            records.serverJobs = host->queue.Jobs();
+            records.serverBatches = host->queue.Batches();
         }
         for (const std::unique_ptr<ServiceLink>& link : m_serviceLinks)
         {

@@ -8,6 +8,7 @@
 #include "ns3/split-llm-servers.h"
 #include "ns3/split-llm-user-device.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -18,6 +19,8 @@ namespace splitllm
 
 class DeviceProfile;
 class OffloadPolicy;
+struct OpscOptions;
+class TensorCodec;
 
 /**
  * Installs the applications of one split model on nodes of a topology that you built.
@@ -65,11 +68,21 @@ class SplitLlmHelper
     /// Share of the positions that "mlora" keeps in each layer's KV cache, above 0 and at most 1.
     void SetKeep(double share);
 
+    /// What "opsc" is to do.
+    void SetOpsc(const OpscOptions& options);
+
     /// Element type of tensors between nodes: "fp32", "fp16" (default) or "bf16".
     void SetWireType(const std::string& dtype);
 
+    /// How tensors between nodes are coded, instead of element by element.
+    void SetCodec(std::shared_ptr<const TensorCodec> codec);
+
     /// Temperature 0 (default) is greedy.
     void SetSampling(double temperature, double topP);
+
+    /// Positions that a request takes at most: of its prompt and its answer, without the last token. A server with
+    /// KvMemory counts on it. Default: as many as the model has.
+    void SetContext(std::size_t positions);
 
     /// Where named hardware profiles lie. Default: scenarios/hardware of the source tree.
     void SetProfileFolder(const std::filesystem::path& folder);

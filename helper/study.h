@@ -3,10 +3,13 @@
 #define SPLITLLM_STUDY_H
 
 #include "base/strict-json.h"
+#include "codec/tensor-codec.h"
 #include "compute/device-profile.h"
+#include "llm/config.h"
 #include "llm/sampling.h"
 #include "net/service-link.h"
 #include "policy/offload-policy.h"
+#include "schemes/opsc/opsc-options.h"
 #include "tensor/dtype.h"
 
 #include "ns3/data-rate.h"
@@ -31,6 +34,7 @@ struct StudyFolders
     std::filesystem::path profiles; //!< NAME.json hardware profiles
     std::filesystem::path prompts;  //!< NAME.jsonl prompt sets
     std::filesystem::path calibrators; //!< calibrator folders
+    std::filesystem::path calibrations; //!< activation statistics
 };
 
 /// The model of a study and its adapter.
@@ -63,6 +67,8 @@ struct NodeSpec
     NodeRole role = NodeRole::UserDevice;
     std::uint32_t count = 1;
     DeviceProfile hardware;
+    std::uint32_t batch = 1;    //!< servers: sessions whose equal operations run as one, at most
+    std::uint64_t kvMemory = 0; //!< servers: bytes that requests under way may need for KV; 0: no request waits
 };
 
 enum class LinkType
@@ -91,10 +97,13 @@ struct LinkSpec
 struct SchemeSpec
 {
     std::string name;
-    std::string wire; //!< element type of tensors between nodes
+    std::shared_ptr<const TensorCodec> codec; //!< of tensors between nodes
     std::shared_ptr<const OffloadPolicy> policy; //!< "tlc" and "dlora"
     bool firstLayer = false; //!< whether the policy decides about layer 1
     double keep = 1.0;       //!< "mlora": share of the positions that each layer's cache keeps
+    OpscOptions opsc;        //!< "opsc", all but the model in the device's precision
+    FrontBack weightBits;    //!< "opsc": of the device's layers
+    unsigned activationBits = 16; //!< "opsc": nominal, for Eq 2
 };
 
 /// One request of the workload.
@@ -114,6 +123,7 @@ struct Study
     std::uint32_t repeat = 1;
     bool shapeMode = false;
     ModelSpec model;
+    ModelConfig config; //!< the model's shape
     std::vector<NodeSpec> nodes;
     std::vector<LinkSpec> links;
     SchemeSpec scheme;
@@ -126,8 +136,23 @@ struct Study
     bool quality = false;        //!< compares with the full model along the reference answers
     std::uint32_t timelineTokens = 0; //!< of the first request that the timeline shows
 
+    /// Positions that a request takes at most.
+    std::size_t Context() const;
+
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;
+
+    /**
+     * The group that serves the users: of an edge server and a cloud the one that the scheme is made for.
+     * \throws std::logic_error if there is none
+     */
+    const NodeSpec& Server() const;
+
+    /// Positions that a request takes at most, along the reference answer as well.
+    std::size_t PositionsOf(const RequestSpec& request) const;
+
+    /// That of the longest request.
+    std::size_t LongestContext() const;
 };
 
 /**

@@ -17,12 +17,15 @@ class RequestCache
     /// An empty cache for every layer of \p model.
     RequestCache(Session& session, const ResidentModel& model);
 
+    /// An empty cache for layers [\p first, \p last), counted from 0, of \p model.
+    RequestCache(Session& session, const ResidentModel& model, std::size_t first, std::size_t last);
+
     KvCache& Cache()
     {
         return *m_cache;
     }
 
-    /// Makes room in the ledger for \p rows more positions of every layer. \throws OutOfMemory
+    /// Makes room in the ledger for \p rows more positions of all its layers. \throws OutOfMemory
     void Reserve(std::size_t rows);
 
     /// Makes room in the ledger for \p rows more positions of one layer. \throws OutOfMemory
@@ -31,15 +34,17 @@ class RequestCache
     /// Gives back the memory of \p entries that were dropped from one layer.
     void Release(std::size_t entries);
 
-    /// Positions consumed by every layer.
+    /// Positions consumed by the last layer.
     std::size_t Position() const;
 
   private:
-    const ModelConfig& m_config;
     std::unique_ptr<KvCache> m_cache;
     std::uint64_t m_bytesPerEntry; //!< of one layer
     Reservation m_memory;
 };
+
+/// Bytes of keys and values of the longest request that \p parts allow, in \p layers layers.
+std::uint64_t LongestKvBytes(const SchemeParts& parts, std::size_t layers);
 
 /**
  * Head and sampling: the token that follows the position whose final state is \p hL (1 x d). Reports the logits to
@@ -54,10 +59,11 @@ class FullModel
     /// \param keep share of the positions that each layer's cache keeps, in (0, 1]; where it is 1 nothing is pruned
     FullModel(Session& session, const SchemeParts& parts, double keep = 1.0);
 
-    /// Embedding, all layers with the adapter, head and sampling: the token that follows \p tokens.
+    /// Embedding, all layers with the adapter, head and sampling: the token that follows \p tokens. The first step of a
+    /// request waits until the host admits it.
     Task<TokenId> Step(std::span<const TokenId> tokens);
 
-    /// Drops the request's keys and values.
+    /// Drops the request's keys and values, and makes room for another one.
     void Reset();
 
     /// Positions consumed by the request so far.
@@ -67,6 +73,7 @@ class FullModel
     Session& m_session;
     const SchemeParts& m_parts;
     double m_keep;
+    ByteSemaphore::Ticket m_admission; //!< of the request
     std::unique_ptr<RequestCache> m_cache;
 };
 

@@ -2,6 +2,7 @@
 #include "schemes/session.h"
 
 #include "codec/dense-codec.h"
+#include "compute/timed.h"
 
 #include <limits>
 #include <string>
@@ -10,23 +11,58 @@
 namespace splitllm
 {
 
-Session::Session(Host& itsHost, MessagePort* port, DType wire)
+namespace
+{
+
+Work
+WorkOf(const CodecCost& cost)
+{
+    return {.flops = cost.flops,
+            .bytesRead = cost.bytesRead,
+            .bytesWritten = cost.bytesWritten,
+            .launches = cost.launches};
+}
+
+} // namespace
+
+Session::Session(Host& itsHost, MessagePort* port, std::shared_ptr<const TensorCodec> codec)
     : host(itsHost),
       m_port(port),
-      m_wire(wire)
+      m_codec(std::move(codec))
 {
 }
 
-void
-Session::Send(MessageKind kind, std::size_t position, std::size_t layer, const Tensor& tensor)
+Task<void>
+Session::Send(MessageKind kind, std::size_t position, std::size_t layer, Tensor tensor)
 {
-    Send(kind, position, layer, Encode(tensor), m_wire);
+    Payload payload = co_await Encode(kind, layer, std::move(tensor));
+    Send(kind, position, layer, std::move(payload), m_codec->Exact());
 }
 
-Payload
-Session::Encode(const Tensor& tensor) const
+Task<Payload>
+Session::Encode(MessageKind kind, std::size_t layer, Tensor tensor)
 {
-    return EncodeDense(tensor, m_wire);
+    return Encode(kind, layer, std::move(tensor), *m_codec);
+}
+
+Task<Payload>
+Session::Encode(MessageKind kind, std::size_t layer, Tensor tensor, const TensorCodec& codec)
+{
+    const CodecCost cost = codec.EncodeCost(tensor.Rows(), tensor.Cols());
+    auto computed = Timed(Operation::Encode, tensor.Rows(), WorkOf(cost), [&] {
+        return codec.Encode(tensor, {.kind = NameOf(kind), .layer = layer});
+    });
+    if (!cost.IsFree())
+    {
+        co_await Occupy({.model = nullptr,
+                         .operation = computed.operation,
+                         .layer = layer,
+                         .rows = computed.rows,
+                         .rate = codec.Exact(),
+                         .work = computed.work,
+                         .elapsed = computed.elapsed});
+    }
+    co_return std::move(computed.value);
 }
 
 void
@@ -139,17 +175,45 @@ Session::Decide(const Cell& cell, unsigned tier, const Verdict& verdict)
     }
 }
 
-Tensor
-Session::TensorIn(const Message& message, std::size_t cols) const
+Task<Tensor>
+Session::TensorIn(Message message, std::size_t cols)
 {
-    if (message.dtype != m_wire)
+    return TensorIn(std::move(message), cols, *m_codec);
+}
+
+Task<Tensor>
+Session::TensorIn(Message message, std::size_t cols, const TensorCodec& codec)
+{
+    Computed<Tensor> computed = Decoded(message, cols, codec);
+    const CodecCost cost = codec.DecodeCost(computed.rows, cols);
+    if (!cost.IsFree())
     {
-        throw ProtocolError("expected elements of " + std::string(NameOf(m_wire)) + ", got " +
+        co_await Occupy({.model = nullptr,
+                         .operation = computed.operation,
+                         .layer = message.layer,
+                         .rows = computed.rows,
+                         .rate = codec.Exact(),
+                         .work = WorkOf(cost),
+                         .elapsed = computed.elapsed});
+    }
+    co_return std::move(computed.value);
+}
+
+Computed<Tensor>
+Session::Decoded(const Message& message, std::size_t cols, const TensorCodec& codec)
+{
+    if (message.dtype != codec.Exact())
+    {
+        throw ProtocolError("expected elements of " + std::string(NameOf(codec.Exact())) + ", got " +
                             std::string(NameOf(message.dtype)));
     }
     try
     {
-        return DecodeDense(message.payload, cols, m_wire);
+        auto computed = Timed(Operation::Decode, 0, Work(), [&] {
+            return codec.Decode(message.payload, cols, {.kind = NameOf(message.kind), .layer = message.layer});
+        });
+        computed.rows = computed.value.Rows();
+        return computed;
     }
     catch (const DecodeError& error)
     {
@@ -158,33 +222,57 @@ Session::TensorIn(const Message& message, std::size_t cols) const
 }
 
 ns3::Time
-Session::TimeOf(Operation operation,
-                std::size_t rows,
-                const Work& work,
-                DType weights,
-                std::chrono::nanoseconds elapsed) const
+Session::EncodingTime(const TensorCodec& codec, std::size_t rows, std::size_t cols) const
 {
-    return ns3::NanoSeconds(host.profile.TimeOf(operation, rows, work, weights, elapsed).count());
+    const Work work = WorkOf(codec.EncodeCost(rows, cols));
+    return ns3::NanoSeconds(host.profile.TimeOf(Operation::Encode, rows, work, codec.Exact(), {}).count());
+}
+
+ns3::Time
+Session::WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const
+{
+    const std::optional<ns3::Time> time = m_port->WorstArrival(kind, payloadBytes);
+    if (!time)
+    {
+        throw std::logic_error("the link cannot tell how long a message takes");
+    }
+    return *time;
+}
+
+Task<void>
+Session::Occupy(ComputeJob job)
+{
+    const ns3::Time submitted = ns3::Simulator::Now();
+    const ComputeQueue::Slot slot = co_await host.queue.Run(job);
+    path.Charge(Component::Queue, slot.start - submitted);
+    path.Charge(ComponentOf(job.operation), slot.end - slot.start);
+    Record(job, submitted, slot);
+}
+
+Task<ByteSemaphore::Ticket>
+Session::Admit(std::uint64_t bytes)
+{
+    const ns3::Time asked = ns3::Simulator::Now();
+    ByteSemaphore::Ticket ticket = co_await host.kvMemory.Acquire(bytes);
+    path.Charge(Component::Queue, ns3::Simulator::Now() - asked);
+    co_return std::move(ticket);
 }
 
 void
-Session::Record(Operation operation,
-                std::size_t layer,
-                std::size_t rows,
-                ns3::Time submitted,
-                const ComputeQueue::Slot& slot)
+Session::Record(const ComputeJob& job, ns3::Time submitted, const ComputeQueue::Slot& slot)
 {
     if (host.onCompute)
     {
         host.onCompute({.session = id,
                         .request = request,
-                        .operation = std::string(NameOf(operation)),
-                        .layer = static_cast<int>(layer),
-                        .rows = rows,
-                        .component = ComponentOf(operation),
+                        .operation = std::string(NameOf(job.operation)),
+                        .layer = static_cast<int>(job.layer),
+                        .rows = job.rows,
+                        .component = ComponentOf(job.operation),
                         .submitted = submitted,
                         .start = slot.start,
-                        .end = slot.end});
+                        .end = slot.end,
+                        .batch = slot.batch});
     }
 }
 
@@ -198,10 +286,15 @@ ComponentOf(Operation operation)
         return Component::Adapter;
     case Operation::Calibrate:
         return Component::Calibrator;
+    case Operation::Encode:
+    case Operation::Decode:
+        return Component::Codec;
     case Operation::Embed:
     case Operation::Project:
     case Operation::FinishLayer:
     case Operation::Prune:
+    case Operation::Snapshot:
+    case Operation::Restore:
     case Operation::Head:
     case Operation::Sample:
         break;

@@ -2,18 +2,20 @@
 #ifndef SPLITLLM_SESSION_H
 #define SPLITLLM_SESSION_H
 
+#include "codec/tensor-codec.h"
 #include "compute/footprint.h"
 #include "net/message-port.h"
 #include "policy/offload-policy.h"
 #include "schemes/host.h"
+#include "sim/byte-semaphore.h"
 #include "sim/critical-path.h"
-#include "sim/delay.h"
 #include "sim/task.h"
 
 #include "ns3/simulator.h"
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <stdexcept>
 #include <vector>
@@ -48,33 +50,43 @@ class Session
     /**
      * \param host where the role runs
      * \param port the connection to the other node; null where there is none
-     * \param wire element type of tensors on the wire
+     * \param codec how tensors travel
      */
-    Session(Host& host, MessagePort* port, DType wire);
+    Session(Host& host, MessagePort* port, std::shared_ptr<const TensorCodec> codec);
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
     /**
-     * Occupies the host's compute device for the time of an operation that was just executed, and returns its result
-     * when simulated time has come that far.
+     * Occupies the host's compute device for the time of an operation that was just executed, in a batch with those of
+     * other sessions where the host makes batches, and returns its result when simulated time has come that far.
      * \param layer from 1; 0 outside the layers
      */
     template <typename T>
     Task<T> Run(const ResidentModel& model, Computed<T> computed, std::size_t layer = 0);
 
-    /// Sends \p tensor in the session's wire type.
-    void Send(MessageKind kind, std::size_t position, std::size_t layer, const Tensor& tensor);
+    /**
+     * Waits until \p bytes of keys and values, the most that the request may need here, fit into the host's KV memory
+     * beside those of the requests admitted before. The request is admitted for as long as the ticket is held.
+     * \throws OutOfMemory if they never will
+     */
+    Task<ByteSemaphore::Ticket> Admit(std::uint64_t bytes);
+
+    /// Codes \p tensor, which takes the codec's time, and hands it to the network, whose time nobody waits for.
+    Task<void> Send(MessageKind kind, std::size_t position, std::size_t layer, Tensor tensor);
 
     /// What Send makes of \p tensor.
-    Payload Encode(const Tensor& tensor) const;
+    Task<Payload> Encode(MessageKind kind, std::size_t layer, Tensor tensor);
 
-    /// Element type of tensors on the wire.
-    DType Wire() const
+    /// What \p codec makes of it instead.
+    Task<Payload> Encode(MessageKind kind, std::size_t layer, Tensor tensor, const TensorCodec& codec);
+
+    /// How tensors travel.
+    const TensorCodec& Codec() const
     {
-        return m_wire;
+        return *m_codec;
     }
 
-    /// Sends \p payload of elements of \p dtype.
+    /// Hands \p payload of elements of \p dtype to the network.
     void Send(MessageKind kind, std::size_t position, std::size_t layer, Payload payload, DType dtype);
 
     /// The next message, whatever it is. Throws what MessagePort::Receive throws.
@@ -96,8 +108,23 @@ class Session
     /// The token ids in \p message. \throws ProtocolError unless they are below \p vocab
     static std::vector<TokenId> TokensIn(const Message& message, std::size_t vocab);
 
-    /// The tensor in \p message. \throws ProtocolError unless it has the session's wire type and \p cols columns
-    Tensor TensorIn(const Message& message, std::size_t cols) const;
+    /**
+     * The tensor in \p message, after the time that decoding it takes.
+     * \throws ProtocolError unless it is what the session's codec makes of a tensor of \p cols columns
+     */
+    Task<Tensor> TensorIn(Message message, std::size_t cols);
+
+    /// The same for a tensor that \p codec coded.
+    Task<Tensor> TensorIn(Message message, std::size_t cols, const TensorCodec& codec);
+
+    /// How long coding \p rows rows of \p cols elements with \p codec takes, once the device is free.
+    ns3::Time EncodingTime(const TensorCodec& codec, std::size_t rows, std::size_t cols) const;
+
+    /**
+     * How long a message of \p payloadBytes takes to arrive at worst, as the link's figures say.
+     * \throws std::logic_error if the connection is none that knows
+     */
+    ns3::Time WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const;
 
     /// Reports a decision of tier 1 (at the edge) or 2 (at the device).
     void Decide(const Cell& cell, unsigned tier, const Verdict& verdict);
@@ -108,6 +135,9 @@ class Session
     /// Called with every decision the role takes.
     std::function<void(const DecisionRecord&)> onDecision;
 
+    /// Called with what a role decided to send under a deadline.
+    std::function<void(const UploadRecord&)> onUpload;
+
     /// Called with the logits that a token is chosen from, where this node chooses it; empty for a phantom.
     std::function<void(std::span<const float>)> onLogits;
 
@@ -117,19 +147,15 @@ class Session
     CriticalPath path;
 
   private:
-    ns3::Time TimeOf(Operation operation,
-                     std::size_t rows,
-                     const Work& work,
-                     DType weights,
-                     std::chrono::nanoseconds elapsed) const;
-    void Record(Operation operation,
-                std::size_t layer,
-                std::size_t rows,
-                ns3::Time submitted,
-                const ComputeQueue::Slot& slot);
+    static Computed<Tensor> Decoded(const Message& message, std::size_t cols, const TensorCodec& codec);
+
+    /// Occupies the host's compute device with \p job.
+    Task<void> Occupy(ComputeJob job);
+
+    void Record(const ComputeJob& job, ns3::Time submitted, const ComputeQueue::Slot& slot);
 
     MessagePort* m_port;
-    DType m_wire;
+    std::shared_ptr<const TensorCodec> m_codec;
 };
 
 /// Which component an operation's time belongs to.
@@ -143,14 +169,13 @@ Session::Run(const ResidentModel& model, Computed<T> computed, std::size_t layer
         host.memory,
         MemoryUse::Activations,
         ActivationBytes(model.Config(), computed.operation, computed.rows, model.Activations()));
-    const ns3::Time duration =
-        TimeOf(computed.operation, computed.rows, computed.work, model.Config().dtype, computed.elapsed);
-    const ns3::Time submitted = ns3::Simulator::Now();
-    const ComputeQueue::Slot slot = host.queue.Take(submitted, duration);
-    co_await Delay(slot.end - submitted);
-    path.Charge(Component::Queue, slot.start - submitted);
-    path.Charge(ComponentOf(computed.operation), duration);
-    Record(computed.operation, layer, computed.rows, submitted, slot);
+    co_await Occupy({.model = &model,
+                     .operation = computed.operation,
+                     .layer = layer,
+                     .rows = computed.rows,
+                     .rate = model.Config().dtype,
+                     .work = computed.work,
+                     .elapsed = computed.elapsed});
     co_return std::move(computed.value);
 }
 
