@@ -260,6 +260,14 @@ TEST_CASE("A precision that no kernel has is refused with what is accepted")
     CHECK_FALSE(WeightPrecision::Front(NamedShape("llama-7b", DType::I8), 3, 8).Quantised(0));
     CHECK(AcceptedGroups(NamedShape("smollm2-135m", DType::BF16)) == std::vector<std::size_t>{32, 64});
     CHECK(AcceptedGroups(NamedShape("llama-2-7b", DType::F16)) == std::vector<std::size_t>{32, 64, 128});
+    ModelConfig narrow = config; // hidden, query and MLP width limit the group, each on its own
+    for (std::size_t limited = 0; limited < 3; ++limited)
+    {
+        narrow.hidden = limited == 0 ? 64 : 128;
+        narrow.headDim = limited == 1 ? 16 : 32; // four heads
+        narrow.ffn = limited == 2 ? 64 : 128;
+        CHECK(AcceptedGroups(narrow) == std::vector<std::size_t>{32, 64});
+    }
     config.ffn = 77;
     CHECK(ReasonOf([&] { WeightPrecision::Front(config, 1, 4, 32); }).find("accepted: none") != std::string::npos);
 
