@@ -223,6 +223,7 @@ TEST_CASE("A quantised layer reads codes, scales and stored vectors")
     const auto quantised = backend.Resident(ShapeOf(config), int4);
     Work expected = backend.Project(*stored, 0, hidden).work;
     expected.bytesRead = project + 5120 + 4 * 320;
+    expected.weightBytes = 2 * 64 + 5120 + 4 * 320;
     CHECK(backend.Project(*quantised, 0, hidden).work == expected);
 
     // memory: the same, and two norms
