@@ -760,17 +760,6 @@ SetPath(Json& json, const std::string& path, Json value, const std::string& orig
 
 } // namespace
 
-std::size_t
-Study::Context() const
-{
-    std::size_t longest = 0;
-    for (const RequestSpec& request : requests)
-    {
-        longest = std::max(longest, PositionsOf(request, *this));
-    }
-    return longest;
-}
-
 const NodeSpec&
 Study::Server() const
 {

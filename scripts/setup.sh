@@ -22,7 +22,7 @@ MODELS=$ROOT/models
 NS3_VERSION=3.44.post0
 
 PACKAGES_RUN=(g++ cmake ninja-build ccache python3-venv libeigen3-dev nlohmann-json3-dev)
-PACKAGES_BENCHMARKS=(libbenchmark-dev)
+PACKAGES_BENCHMARKS=(libbenchmark-dev libhtscodecs-dev)
 
 started=$SECONDS
 say() { printf '[%3d s] %s\n' $((SECONDS - started)) "$*"; }

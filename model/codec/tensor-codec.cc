@@ -2,6 +2,7 @@
 #include "codec/tensor-codec.h"
 
 #include "codec/dense-codec.h"
+#include "codec/tab-q-codec.h"
 
 #include <algorithm>
 
@@ -67,11 +68,13 @@ MakeDenseCodec(DType dtype)
 std::vector<std::string>
 TensorCodecNames()
 {
-    return kDenseNames;
+    std::vector<std::string> names = kDenseNames;
+    names.emplace_back("tab-q");
+    return names;
 }
 
 std::shared_ptr<const TensorCodec>
-ReadTensorCodec(StrictObject& object, const std::string& key, const CodecContext&)
+ReadTensorCodec(StrictObject& object, const std::string& key, const CodecContext& context)
 {
     if (!object.Has(key) || object.Raw(key).is_string())
     {
@@ -79,8 +82,10 @@ ReadTensorCodec(StrictObject& object, const std::string& key, const CodecContext
     }
     StrictObject parameters = object.Object(key);
     const std::string name = parameters.Choice("name", TensorCodecNames());
+    const auto codec =
+        name == "tab-q" ? ReadTabQCodec(parameters, context) : MakeDenseCodec(*DTypeFromName(name));
     parameters.Finish();
-    return MakeDenseCodec(*DTypeFromName(name));
+    return codec;
 }
 
 } // namespace splitllm
