@@ -102,6 +102,9 @@ class MessagePort
     /// A message is complete. \throws MalformedFrame if it is not the one due
     void Deliver(Message message);
 
+    /// Delivers what \p packet brings, copied into \p reader. Fails the connection if it makes no sense.
+    void DeliverPacket(FrameReader& reader, ns3::Ptr<const ns3::Packet> packet);
+
     /// The peer closed; nothing comes any more.
     void EndReceiving();
 

@@ -108,6 +108,17 @@ struct ComputeRecord
     ns3::Time end;
 };
 
+/// One attempt to get a packet or message over a fading channel.
+struct AttemptRecord
+{
+    ns3::Time start;
+    ns3::Time end;
+    std::uint64_t bytes;  //!< that took this time
+    std::uint32_t number; //!< of the same packet or message's attempts, from 1
+    double snr;           //!< linear, of the channel during the attempt
+    bool success;         //!< the channel carried the rate
+};
+
 } // namespace splitllm
 
 #endif // SPLITLLM_RECORDS_H
