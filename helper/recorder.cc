@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "recorder.h"
 
+#include "base/strict-json.h"
+
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -17,6 +20,19 @@ Detail(const std::string& name, std::uint64_t value)
 }
 
 } // namespace
+
+void
+LinkAttempts::Add(const LinkAttempts& other)
+{
+    frames += other.frames;
+    attempts += other.attempts;
+    failed += other.failed;
+    roundsLost += other.roundsLost;
+    most = std::max(most, other.most);
+    largestFrame = std::max(largestFrame, other.largestFrame);
+    deliveredBytes += other.deliveredBytes;
+    busy += other.busy;
+}
 
 Recorder::Recorder(std::uint32_t timelineTokens, std::function<void()> onToken)
     : m_timelineTokens(timelineTokens),
@@ -129,6 +145,22 @@ Recorder::OnPacket(const std::string& node,
     {
         m_records.timeline.push_back(
             {node, Lane::Packets, std::to_string(bytes) + " B", start, end, Detail("bytes", bytes)});
+    }
+}
+
+void
+Recorder::OnAttempt(const std::string& node, const AttemptRecord& record)
+{
+    if (m_timelineTokens > 0)
+    {
+        const std::string outcome = record.success ? "delivered" : "outage";
+        m_records.timeline.push_back({node,
+                                      Lane::Packets,
+                                      std::to_string(record.bytes) + " B" + (record.success ? "" : ", outage"),
+                                      record.start,
+                                      record.end,
+                                      Detail("bytes", record.bytes) + "," + Detail("attempt", record.number) +
+                                          ",\"snr\":" + Json(record.snr).dump() + ",\"outcome\":\"" + outcome + "\""});
     }
 }
 

@@ -60,6 +60,21 @@ struct MemoryPeaks
     std::uint64_t total = 0;
 };
 
+/// What happened on a fading link, in both directions and for all users.
+struct LinkAttempts
+{
+    std::uint64_t frames = 0;     //!< packets, or messages sent whole
+    std::uint64_t attempts = 0;
+    std::uint64_t failed = 0;     //!< attempts
+    std::uint64_t roundsLost = 0; //!< of N attempts that all failed
+    std::uint32_t most = 0;       //!< attempts at one frame
+    std::uint64_t largestFrame = 0;   //!< bytes that take time
+    std::uint64_t deliveredBytes = 0; //!< likewise
+    ns3::Time busy;                   //!< attempts and the feedback after them
+
+    void Add(const LinkAttempts& other);
+};
+
 /// Everything that one run of a point produced.
 struct RunRecords
 {
@@ -77,6 +92,7 @@ struct RunRecords
     std::string outOfMemory;                   //!< the group that it befell, and why; empty otherwise
     std::string outOfMemoryReason;
     std::vector<std::string> sessionsLost; //!< a reason each
+    std::map<std::string, LinkAttempts> links; //!< by name, fading links only
     double serverBusySeconds = 0.0;
     std::uint64_t events = 0; //!< of the simulator
     Timeline timeline;
@@ -97,6 +113,7 @@ class Recorder
     void OnMessage(const std::string& node, const MessageRecord& record);
     void OnCompute(const std::string& node, const ComputeRecord& record);
     void OnPacket(const std::string& node, Direction direction, std::uint32_t bytes, ns3::Time start, ns3::Time end);
+    void OnAttempt(const std::string& node, const AttemptRecord& record);
     void OnSessionEnd(std::uint32_t session, const std::string& reason);
 
     RunRecords& Records()

@@ -4,17 +4,13 @@
 
 #include "base/strict-json.h"
 #include "compute/device-profile.h"
+#include "link-spec.h"
 #include "llm/sampling.h"
-#include "net/service-link.h"
 #include "policy/offload-policy.h"
 #include "tensor/dtype.h"
 
-#include "ns3/data-rate.h"
-#include "ns3/nstime.h"
-
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -65,28 +61,6 @@ struct NodeSpec
     DeviceProfile hardware;
 };
 
-enum class LinkType
-{
-    Wired,
-    Service,
-};
-
-/// A link between two groups of nodes: one instance for each member of the larger group.
-struct LinkSpec
-{
-    std::string name;
-    std::string from; //!< group names
-    std::string to;
-    LinkType type = LinkType::Wired;
-    ns3::DataRate rate;
-    ns3::Time delay;
-    std::uint16_t mtu = 1500;     //!< wired
-    double loss = 0.0;            //!< wired: probability that a packet is lost
-    std::uint64_t queueBytes = 0; //!< wired
-    ns3::Time startup;            //!< service
-    std::map<MessageKind, ServiceCost> kinds; //!< service
-};
-
 /// How the model is split, and what decides on the way.
 struct SchemeSpec
 {
@@ -128,6 +102,9 @@ struct Study
 
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;
+
+    /// The link between two groups. \throws std::logic_error if there is none
+    const LinkSpec& LinkBetween(const NodeSpec& a, const NodeSpec& b) const;
 };
 
 /**
