@@ -18,15 +18,15 @@ namespace
 long double
 WorstCaseOfABit(const RayleighChannel& channel, long double rate, long double epsilon)
 {
-    const long double outage = -std::expm1(-std::expm1(rate / channel.bandwidth * std::log(2.0L)) / channel.snr);
-    return std::max(1.0L, std::ceil(std::log(epsilon) / std::log(outage))) / rate;
+    const long double success = std::exp(-std::expm1(rate / channel.bandwidth * std::log(2.0L)) / channel.snr);
+    return std::max(1.0L, std::ceil(std::log(epsilon) / std::log1p(-success))) / rate;
 }
 
 /// R ln(1/Po(R)), likewise.
 long double
 RelaxedGain(const RayleighChannel& channel, long double rate)
 {
-    return -rate * std::log(-std::expm1(-std::expm1(rate / channel.bandwidth * std::log(2.0L)) / channel.snr));
+    return -rate * std::log1p(-std::exp(-std::expm1(rate / channel.bandwidth * std::log(2.0L)) / channel.snr));
 }
 
 bool
