@@ -5,6 +5,7 @@
 #include "net/block-fading-net-device.h"
 
 #include "ns3/mac48-address.h"
+#include "ns3/net-device-queue-interface.h"
 #include "ns3/packet.h"
 #include "ns3/queue.h"
 
@@ -48,9 +49,14 @@ BlockFadingHelper::Install(Ptr<Node> a, Ptr<Node> b)
     {
         auto device = m_device.Create<BlockFadingNetDevice>();
         device->SetAddress(Mac48Address::Allocate());
-        device->SetQueue(m_queue.Create<Queue<Packet>>());
+        const auto queue = m_queue.Create<Queue<Packet>>();
+        device->SetQueue(queue);
         node->AddDevice(device);
         device->Attach(channel);
+        // Lets queue discs above wait for room in the queue.
+        auto flowControl = CreateObject<NetDeviceQueueInterface>();
+        flowControl->GetTxQueue(0)->ConnectQueueTraces(queue);
+        device->AggregateObject(flowControl);
         devices.Add(device);
     }
     return devices;

@@ -167,7 +167,11 @@ Recorder::OnAttempt(const std::string& node, const AttemptRecord& record)
 void
 Recorder::OnSessionEnd(std::uint32_t session, const std::string& reason)
 {
-    m_records.sessionsLost.push_back("session " + std::to_string(session) + ": " + reason);
+    // Both ends may report; what the first one says is what happened first.
+    if (m_lost.insert(session).second)
+    {
+        m_records.sessionsLost.push_back("session " + std::to_string(session) + ": " + reason);
+    }
 }
 
 } // namespace splitllm

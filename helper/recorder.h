@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -91,7 +92,7 @@ struct RunRecords
     std::map<std::string, MemoryPeaks> memory; //!< by group; the largest of its members
     std::string outOfMemory;                   //!< the group that it befell, and why; empty otherwise
     std::string outOfMemoryReason;
-    std::vector<std::string> sessionsLost; //!< a reason each
+    std::vector<std::string> sessionsLost; //!< the first reason of each
     std::map<std::string, LinkAttempts> links; //!< by name, fading links only
     double serverBusySeconds = 0.0;
     std::uint64_t events = 0; //!< of the simulator
@@ -141,6 +142,7 @@ class Recorder
     };
 
     std::map<std::uint32_t, Decided> m_decided; //!< by session
+    std::set<std::uint32_t> m_lost;             //!< sessions that ended before their time
 };
 
 } // namespace splitllm

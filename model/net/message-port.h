@@ -89,6 +89,12 @@ class MessagePort
         return m_sends;
     }
 
+    /// Whether a message has come in.
+    bool HasReceived() const
+    {
+        return m_received > 0;
+    }
+
     /// Called for every message sent and received.
     std::function<void(const MessageRecord&)> onMessage;
 
