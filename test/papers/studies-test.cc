@@ -74,7 +74,7 @@ TEST_CASE("every study that comes with the module can be read", "[scenarios][smo
                                .profiles = kScenarios / "hardware",
                                .prompts = kScenarios / "prompts",
                                .calibrators = kScenarios / "calibrators"};
-    for (const char* name : {".", "tlc", "papers"})
+    for (const char* name : {".", "links", "tlc", "papers"})
     {
         for (const std::filesystem::path& path : StudiesIn(kScenarios / name))
         {
