@@ -7,6 +7,8 @@
 
 #include "simulation.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <numeric>
 #include <string>
 
@@ -82,4 +84,34 @@ TEST_CASE("A fading link at a low SNR ends every run with all messages accounted
         }
     }
     CHECK(lost > 0);
+}
+
+TEST_CASE("A session is complete or reported as lost by its own number, even if its first message is lost",
+          "[invariant-11][fading]")
+{
+    Json json = SmallStudy();
+    json["workload"]["new_tokens"] = 1;
+    // The threshold is 0.74 of a mean of 24: 3 % of the messages are lost, at one attempt each.
+    json["links"]["device-edge"] = Json::parse(R"({"type": "fading", "bandwidth": "10MHz", "rate": "8Mbps", "snr": 24,
+                                                   "attempts": 1, "on_loss": "fail"})");
+    std::size_t firstLost = 0;
+    for (std::uint32_t seed = 1; seed <= 200; seed++)
+    {
+        json["seed"] = seed;
+        const RunRecords records = Simulate(ReadStudy(json, "test", Folders()), 0, 1, [] {});
+        for (std::uint32_t session = 0; session < 2; session++)
+        {
+            const std::string name = "session " + std::to_string(session) + ": ";
+            const auto reported = std::ranges::count_if(records.sessionsLost, [&name](const std::string& reason) {
+                return reason.starts_with(name);
+            });
+            const auto tokens = std::ranges::count_if(records.tokens, [session](const TokenRow& row) {
+                return row.token.session == session;
+            });
+            CHECK(reported == (tokens == 2 ? 0 : 1));
+            const std::string first = name + "message 0 lost after 1 attempts";
+            firstLost += std::ranges::count(records.sessionsLost, first) > 0 && session == 1 ? 1 : 0;
+        }
+    }
+    CHECK(firstLost > 0);
 }
