@@ -62,6 +62,12 @@ struct LinkSpec
     std::map<MessageKind, ServiceCost> kinds; //!< service
     FadingSpec fading;
     WifiSpec wifi;
+
+    /// Whether messages cross as they are; otherwise TCP carries them.
+    bool CarriesWholeMessages() const
+    {
+        return type == LinkType::Service || (type == LinkType::Fading && !fading.tcp);
+    }
 };
 
 /**

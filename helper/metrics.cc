@@ -4,6 +4,7 @@
 #include "answers.h"
 #include "base/deterministic-math.h"
 #include "llm/config.h"
+#include "policy/opsc-sizes.h"
 #include "policy/outage.h"
 
 #include <algorithm>
@@ -124,6 +125,58 @@ AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
         metrics.emplace_back("response_s.mean", Mean(responses));
         AddDirections(metrics, "payload_bytes_per_response", payload, static_cast<double>(responses.size()));
     }
+}
+
+/// OPSC: what its equations count, and what became of its deadlines.
+void
+AddOpscMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
+{
+    if (study.scheme.name != "opsc")
+    {
+        return;
+    }
+    const ModelConfig& config = study.config;
+    const SchemeSpec& scheme = study.scheme;
+    const FrontBack activations{scheme.activationBits, scheme.activationBits};
+    const std::uint64_t eq1 = OpscWeightBytes(config, scheme.opsc.split, scheme.weightBits);
+    const std::uint64_t eq2 = OpscKvBits(config, study.LongestContext(), scheme.opsc.split, activations);
+    metrics.emplace_back("opsc.eq1_bytes", static_cast<double>(eq1));
+    metrics.emplace_back("opsc.eq2_bytes", static_cast<double>(eq2) / 8.0);
+    if (!scheme.opsc.deadline)
+    {
+        return;
+    }
+    double uploads = 0.0;
+    double met = 0.0;
+    double keysAndValues = 0.0;
+    double compressed = 0.0;
+    double requests = 0.0;
+    double exits = 0.0;
+    double tokens = 0.0;
+    for (const RunRecords& run : runs)
+    {
+        for (const UploadRow& row : run.uploads)
+        {
+            uploads += 1.0;
+            met += !row.arrived.IsZero() && row.arrived <= row.upload.deadline ? 1.0 : 0.0;
+            keysAndValues += row.upload.keysAndValues ? 1.0 : 0.0;
+            compressed += row.upload.compressed ? 1.0 : 0.0;
+        }
+        for (const RequestRow& row : run.requests)
+        {
+            requests += 1.0;
+            exits += row.earlyExit ? 1.0 : 0.0;
+            tokens += static_cast<double>(row.generated.size());
+        }
+    }
+    if (uploads > 0.0)
+    {
+        metrics.emplace_back("deadline_met_ratio", met / uploads);
+        metrics.emplace_back("opsc.kv_ratio", keysAndValues / uploads);
+        metrics.emplace_back("opsc.compressed_ratio", compressed / uploads);
+    }
+    metrics.emplace_back("opsc.early_exit_ratio", exits / requests);
+    metrics.emplace_back("opsc.tokens_per_response", tokens / requests);
 }
 
 void
@@ -303,6 +356,7 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
         metrics.emplace_back("return_ratio", returned / cells);
     }
     AddQualityMetrics(metrics, study, runs);
+    AddOpscMetrics(metrics, study, runs);
     AddMemoryMetrics(metrics, runs);
     AddLinkMetrics(metrics, study, runs);
     metrics.emplace_back("server_busy_s", busy);

@@ -63,6 +63,27 @@ Recorder::OnToken(const TokenRecord& record)
 }
 
 void
+Recorder::OnEarlyExit(std::uint32_t session, std::uint32_t request, std::uint32_t tokens)
+{
+    m_records.requests.at(request).earlyExit = true;
+    const auto ofRequest = [&](const TokenRow& row) {
+        return row.token.session == session && row.token.request == request;
+    };
+    const auto last = std::ranges::find_if(m_records.tokens.rbegin(), m_records.tokens.rend(), ofRequest);
+    if (tokens > 0)
+    {
+        last->token.last = true;
+    }
+}
+
+void
+Recorder::OnUpload(const UploadRecord& record)
+{
+    m_uploads[record.session] = m_records.uploads.size();
+    m_records.uploads.push_back({record, ns3::Time()});
+}
+
+void
 Recorder::OnDecision(const DecisionRecord& record)
 {
     Decided& decided = m_decided[record.session];
@@ -100,6 +121,12 @@ Recorder::OnMessage(const std::string& node, const MessageRecord& record)
         return;
     }
     m_records.messagesReceived[direction]++;
+    const auto upload = m_uploads.find(record.session);
+    if (upload != m_uploads.end() && record.direction == Direction::Up && record.payloadBytes > 0)
+    {
+        UploadRow& row = m_records.uploads[upload->second];
+        row.arrived = record.arrived - row.upload.start;
+    }
     if (m_timelineTokens > 0)
     {
         const std::string layer = record.layer > 0 ? " " + std::to_string(record.layer) : "";

@@ -38,10 +38,18 @@ struct DecisionRow
     std::array<double, 2> scores; //!< of tier 1 and 2; NaN without one
 };
 
+/// What was sent for a token under a deadline, and when it came.
+struct UploadRow
+{
+    UploadRecord upload;
+    ns3::Time arrived; //!< time from the step's start; zero if it never came
+};
+
 /// One request of a run.
 struct RequestRow
 {
     std::size_t prompt = 0; //!< index in Study::requests
+    bool earlyExit = false; //!< it ended before its time
     std::vector<std::uint32_t> generated;
 };
 
@@ -82,6 +90,7 @@ struct RunRecords
     std::vector<TokenRow> tokens;
     std::vector<DecisionRow> decisions;
     std::vector<RequestRow> requests;      //!< by index
+    std::vector<UploadRow> uploads;        //!< empty without a deadline
     std::vector<QualityRow> quality;       //!< empty unless the study asks for it
     std::array<std::uint64_t, kDirections> wireBytes{};    //!< at the network devices
     std::array<std::uint64_t, kDirections> headerBytes{};  //!< of messages sent
@@ -110,6 +119,8 @@ class Recorder
     Recorder(std::uint32_t timelineTokens, std::function<void()> onToken);
 
     void OnToken(const TokenRecord& record);
+    void OnEarlyExit(std::uint32_t session, std::uint32_t request, std::uint32_t tokens);
+    void OnUpload(const UploadRecord& record);
     void OnDecision(const DecisionRecord& record);
     void OnMessage(const std::string& node, const MessageRecord& record);
     void OnCompute(const std::string& node, const ComputeRecord& record);
@@ -143,6 +154,7 @@ class Recorder
 
     std::map<std::uint32_t, Decided> m_decided; //!< by session
     std::set<std::uint32_t> m_lost;             //!< sessions that ended before their time
+    std::map<std::uint32_t, std::size_t> m_uploads; //!< where a session's latest is in the records
 };
 
 } // namespace splitllm

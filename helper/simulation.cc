@@ -108,7 +108,7 @@ class Run
     std::unique_ptr<Link> m_link; //!< between users and server, where there is one
     Ptr<Node> m_serverNode;
     std::string m_serverName;
-    Ptr<EdgeServer> m_server;
+    Ptr<ServerApplication> m_server;
     std::vector<Ptr<UserDevice>> m_users;
     std::function<void(const LogitsRecord&)> m_onLogits;
 };
@@ -148,14 +148,15 @@ Run::Run(const Study& study,
     m_llm.SetScheme(study.scheme.name);
     m_llm.SetPolicy(study.scheme.policy, study.scheme.firstLayer);
     m_llm.SetKeep(study.scheme.keep);
-    m_llm.SetWireType(study.scheme.wire);
+    m_llm.SetOpsc(study.scheme.opsc);
+    m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
     m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
 
     if (m_llm.GetScheme()->HasServer())
     {
-        InstallServer(study.Node(NodeRole::EdgeServer));
+        InstallServer(study.Server());
     }
     InstallUsers(study.Node(NodeRole::UserDevice));
 }
@@ -181,7 +182,14 @@ Run::InstallServer(const NodeSpec& spec)
     m_link = Link::Make(m_study.LinkBetween(users, spec), ends, m_recorder);
     m_llm.SetServerAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetUserAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
-    m_server = m_llm.InstallEdgeServer(m_serverNode, spec.hardware);
+    if (spec.role == NodeRole::Cloud)
+    {
+        m_server = m_llm.InstallCloud(m_serverNode, spec.hardware);
+    }
+    else
+    {
+        m_server = m_llm.InstallEdgeServer(m_serverNode, spec.hardware);
+    }
     m_server->AssignStreams(kSessionStreams);
     Trace(spec.name, m_server);
 }
@@ -202,6 +210,8 @@ Run::InstallUsers(const NodeSpec& spec)
         }
         Trace(name, user);
         user->TraceConnectWithoutContext("Token", MakeCallback(&Recorder::OnToken, &m_recorder));
+        user->TraceConnectWithoutContext("EarlyExit", MakeCallback(&Recorder::OnEarlyExit, &m_recorder));
+        user->TraceConnectWithoutContext("Upload", MakeCallback(&Recorder::OnUpload, &m_recorder));
         m_users.push_back(user);
     }
 }

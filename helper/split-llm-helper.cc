@@ -58,7 +58,7 @@ struct SplitLlmHelper::Parts
     DType adapterDtype = DType::F16;
     std::string schemeName = "linfer";
     SchemeOptions schemeOptions;
-    DType wire = DType::F16;
+    std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16);
     Sampling sampling;
     std::filesystem::path profiles = SPLITLLM_PROFILE_DIR;
     std::uint32_t threads = 0;
@@ -72,7 +72,7 @@ struct SplitLlmHelper::Parts
 void
 SplitLlmHelper::Parts::Load()
 {
-    SchemeParts parts{.model = nullptr, .adapter = nullptr, .sampling = sampling, .wire = wire};
+    SchemeParts parts{.model = nullptr, .adapter = nullptr, .sampling = sampling, .codec = codec};
     if (shape)
     {
         const auto model = std::make_shared<Model>();
@@ -169,9 +169,21 @@ SplitLlmHelper::SetKeep(double share)
 }
 
 void
+SplitLlmHelper::SetOpsc(const OpscOptions& options)
+{
+    m_parts->schemeOptions.opsc = options;
+}
+
+void
 SplitLlmHelper::SetWireType(const std::string& dtype)
 {
-    m_parts->wire = ActivationType(dtype);
+    m_parts->codec = MakeDenseCodec(ActivationType(dtype));
+}
+
+void
+SplitLlmHelper::SetCodec(std::shared_ptr<const TensorCodec> codec)
+{
+    m_parts->codec = std::move(codec);
 }
 
 void

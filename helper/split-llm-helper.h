@@ -18,6 +18,8 @@ namespace splitllm
 
 class DeviceProfile;
 class OffloadPolicy;
+struct OpscOptions;
+class TensorCodec;
 
 /**
  * Installs the applications of one split model on nodes of a topology that you built.
@@ -65,8 +67,14 @@ class SplitLlmHelper
     /// Share of the positions that "mlora" keeps in each layer's KV cache, above 0 and at most 1.
     void SetKeep(double share);
 
+    /// What "opsc" is to do.
+    void SetOpsc(const OpscOptions& options);
+
     /// Element type of tensors between nodes: "fp32", "fp16" (default) or "bf16".
     void SetWireType(const std::string& dtype);
+
+    /// How tensors between nodes are coded, instead of element by element.
+    void SetCodec(std::shared_ptr<const TensorCodec> codec);
 
     /// Temperature 0 (default) is greedy.
     void SetSampling(double temperature, double topP);

@@ -2,14 +2,17 @@
 #include "study.h"
 
 #include "base/input-error.h"
+#include "base/units.h"
 #include "llm/adapter.h"
 #include "llm/config.h"
 #include "llm/model.h"
 #include "policy/calibrator.h"
 #include "policy/offload-policies.h"
+#include "policy/opsc-configuration.h"
 #include "schemes/scheme.h"
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <functional>
 #include <iterator>
@@ -280,18 +283,18 @@ CheckTopology(const StrictObject& object, const Study& study)
     {
         return;
     }
-    if (!roles.contains(NodeRole::EdgeServer))
+    if (!roles.contains(NodeRole::EdgeServer) && !roles.contains(NodeRole::Cloud))
     {
-        object.Fail("nodes", "scheme \"" + scheme + "\" needs a group with the role \"edge-server\"");
+        object.Fail("nodes", "scheme \"" + scheme + "\" needs a group with the role \"edge-server\" or \"cloud\"");
     }
     const std::string& user = study.Node(NodeRole::UserDevice).name;
-    const std::string& edge = study.Node(NodeRole::EdgeServer).name;
+    const std::string& server = study.Server().name;
     const bool linked = std::ranges::any_of(study.links, [&](const LinkSpec& link) {
-        return (link.from == user && link.to == edge) || (link.from == edge && link.to == user);
+        return (link.from == user && link.to == server) || (link.from == server && link.to == user);
     });
     if (!linked)
     {
-        object.Fail("links", "no link \"" + user + "-" + edge + "\", which scheme \"" + scheme + "\" needs");
+        object.Fail("links", "no link \"" + user + "-" + server + "\", which scheme \"" + scheme + "\" needs");
     }
 }
 
@@ -315,21 +318,13 @@ CheckModel(const ModelSpec& model, bool shapeMode)
     return config;
 }
 
-/// Positions that a request takes at most, along the reference answer as well.
-std::size_t
-PositionsOf(const RequestSpec& request, const Study& study)
-{
-    const std::size_t longest = std::max<std::size_t>(study.newTokens, study.quality ? request.answer.size() : 0);
-    return request.prompt.size() + longest - 1;
-}
-
 /// The longest prompt and its answer must fit the model's context, and its ids the vocabulary.
 void
 CheckPrompts(const StrictObject& object, const Study& study, const ModelConfig& config)
 {
     for (const RequestSpec& request : study.requests)
     {
-        const std::size_t positions = PositionsOf(request, study);
+        const std::size_t positions = study.PositionsOf(request);
         if (positions > config.maxPositions)
         {
             object.Fail("workload",
@@ -383,9 +378,105 @@ ContextOf(const Study& study, const ModelConfig& config, const std::string& orig
                           .study = std::filesystem::path(origin).parent_path()};
     for (const RequestSpec& request : study.requests)
     {
-        context.positions.push_back(PositionsOf(request, study));
+        context.positions.push_back(study.PositionsOf(request));
     }
     return context;
+}
+
+/// A number of bits that weights of the device can have.
+unsigned
+ReadWeightBits(StrictObject& object, const std::string& key)
+{
+    const std::uint64_t bits = object.Integer(key, 1, 64, 16);
+    if (bits != 4 && bits != 8 && bits != 16)
+    {
+        object.Fail(key, "is " + std::to_string(bits) + "; accepted: 4, 8, and 16, which leaves the weights as they are");
+    }
+    return static_cast<unsigned>(bits);
+}
+
+/// Eq 8: "choose" says within what limits a configuration is looked for.
+void
+ChooseOpsc(StrictObject& scheme, Study& study, const ModelConfig& config, const std::filesystem::path& folder)
+{
+    StrictObject choose = scheme.Object("choose");
+    const std::filesystem::path file = folder / choose.String("accuracy");
+    OpscLimits limits{.drop = choose.Number("drop", 0.0, 1.0, 0.01),
+                      .memory = ReadBytes(choose, "memory"),
+                      .tokens = choose.Integer("tokens", 1, config.maxPositions, study.LongestContext())};
+    choose.Finish();
+    const auto chosen = At(scheme, "choose", [&] {
+        return ChooseConfiguration(config, AccuracyTable::Load(file, config), limits);
+    });
+    if (!chosen)
+    {
+        scheme.Fail("choose",
+                    "no configuration in " + file.string() + " keeps the accuracy and fits into " +
+                        std::to_string(limits.memory) + " bytes with " + std::to_string(limits.tokens) + " tokens");
+    }
+    study.scheme.opsc.split = chosen->split;
+    study.scheme.weightBits = chosen->weights;
+    study.scheme.activationBits = chosen->activationBits;
+}
+
+void
+ReadOpsc(StrictObject& scheme,
+         Study& study,
+         const ModelConfig& config,
+         const std::filesystem::path& folder,
+         const CodecContext& codecs)
+{
+    OpscOptions& opsc = study.scheme.opsc;
+    const bool split = scheme.Choice("placement", {"split", "device-first"}, "split") == "split";
+    opsc.placement = split ? OpscPlacement::Split : OpscPlacement::DeviceFirst;
+    if (scheme.Has("choose"))
+    {
+        ChooseOpsc(scheme, study, config, folder);
+    }
+    else
+    {
+        opsc.split = scheme.Integer("split", 1, config.layers);
+        study.scheme.weightBits.front = ReadWeightBits(scheme, "front_bits");
+        study.scheme.weightBits.back = split ? 16 : ReadWeightBits(scheme, "back_bits");
+        const std::uint64_t exact = 8 * SizeOf(study.scheme.codec->Exact());
+        study.scheme.activationBits = static_cast<unsigned>(scheme.Integer("activation_bits", 1, 32, exact));
+    }
+    if (!split)
+    {
+        opsc.deviceTokens = static_cast<std::uint32_t>(scheme.Integer("device_tokens", 0, 1 << 20));
+        return;
+    }
+    const std::string context = scheme.Choice("context", {"stateful", "stateless", "stateless-kv"}, "stateful");
+    opsc.context = context == "stateful" ? OpscContext::Stateful
+                                         : (context == "stateless" ? OpscContext::Stateless : OpscContext::StatelessKv);
+    if (opsc.context == OpscContext::StatelessKv)
+    {
+        const bool printed = scheme.Choice("kv_payload", {"eq2", "needed"}, "eq2") == "eq2";
+        opsc.kvPayload = printed ? KvPayload::Printed : KvPayload::Needed;
+    }
+    if (!scheme.Has("deadline"))
+    {
+        return;
+    }
+    opsc.deadline = NanoSeconds(ReadDuration(scheme, "deadline").count());
+    if (opsc.deadline->IsZero())
+    {
+        scheme.Fail("deadline", "is 0; accepted: a time above 0, within which nothing is computed and sent");
+    }
+    opsc.compressed = ReadTensorCodec(scheme, "compressed", codecs);
+    if (study.quality)
+    {
+        scheme.Fail("deadline", "may end an answer early, and quality is judged along whole answers; drop one of them");
+    }
+    for (const LinkSpec& link : study.links)
+    {
+        if (!link.CarriesWholeMessages())
+        {
+            scheme.Fail("deadline",
+                        "needs a link that can tell how long a message takes; over TCP, as on link \"" + link.name +
+                            "\", nobody can");
+        }
+    }
 }
 
 void
@@ -398,7 +489,8 @@ ReadScheme(StrictObject& object,
     StrictObject scheme = object.Object("scheme");
     const std::string name = scheme.Choice("name", SchemeNames());
     study.scheme.name = name;
-    study.scheme.wire = scheme.Choice("codec", kFloatTypes, "fp16");
+    const CodecContext codecs{.config = config, .shapeMode = study.shapeMode, .calibrations = folders.calibrations};
+    study.scheme.codec = ReadTensorCodec(scheme, "codec", codecs);
     if (scheme.Has("label"))
     {
         scheme.String("label"); // for tables and plots
@@ -427,6 +519,14 @@ ReadScheme(StrictObject& object,
                 KeepLargeTokens(keep, LoadTokenNormQuantiles(folders.calibrators / scheme.String("statistics")));
         }
         study.scheme.firstLayer = true;
+    }
+    if (name == "opsc")
+    {
+        if (study.model.HasAdapter())
+        {
+            object.Fail("model.adapter", "scheme \"opsc\" has no place for an adapter");
+        }
+        ReadOpsc(scheme, study, config, std::filesystem::path(origin).parent_path(), codecs);
     }
     if (name == "mlora")
     {
@@ -541,6 +641,33 @@ SetPath(Json& json, const std::string& path, Json value, const std::string& orig
 } // namespace
 
 const NodeSpec&
+Study::Server() const
+{
+    const std::array preferred = scheme.name == "opsc" ? std::array{NodeRole::Cloud, NodeRole::EdgeServer}
+                                                       : std::array{NodeRole::EdgeServer, NodeRole::Cloud};
+    const bool first = std::ranges::find(nodes, preferred[0], &NodeSpec::role) != nodes.end();
+    return Node(preferred[first ? 0 : 1]);
+}
+
+std::size_t
+Study::PositionsOf(const RequestSpec& request) const
+{
+    const std::size_t longest = std::max<std::size_t>(newTokens, quality ? request.answer.size() : 0);
+    return request.prompt.size() + longest - 1;
+}
+
+std::size_t
+Study::LongestContext() const
+{
+    std::size_t longest = 0;
+    for (const RequestSpec& request : requests)
+    {
+        longest = std::max(longest, PositionsOf(request));
+    }
+    return longest;
+}
+
+const NodeSpec&
 Study::Node(NodeRole role) const
 {
     const auto found = std::ranges::find_if(nodes, [role](const NodeSpec& node) { return node.role == role; });
@@ -594,7 +721,8 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
             study.links.push_back(ReadLink(links, name, groups));
         }
     }
-    const ModelConfig config = CheckModel(study.model, study.shapeMode);
+    study.config = CheckModel(study.model, study.shapeMode);
+    const ModelConfig& config = study.config;
     ReadWorkload(object, study, config, folders);
     ReadScheme(object, study, config, origin, folders);
     if (!object.Has("timeline"))

@@ -3,10 +3,13 @@
 #define SPLITLLM_STUDY_H
 
 #include "base/strict-json.h"
+#include "codec/tensor-codec.h"
 #include "compute/device-profile.h"
 #include "link-spec.h"
+#include "llm/config.h"
 #include "llm/sampling.h"
 #include "policy/offload-policy.h"
+#include "schemes/opsc/opsc-options.h"
 #include "tensor/dtype.h"
 
 #include <cstdint>
@@ -27,6 +30,7 @@ struct StudyFolders
     std::filesystem::path profiles; //!< NAME.json hardware profiles
     std::filesystem::path prompts;  //!< NAME.jsonl prompt sets
     std::filesystem::path calibrators; //!< calibrator folders
+    std::filesystem::path calibrations; //!< activation statistics
 };
 
 /// The model of a study and its adapter.
@@ -65,10 +69,13 @@ struct NodeSpec
 struct SchemeSpec
 {
     std::string name;
-    std::string wire; //!< element type of tensors between nodes
+    std::shared_ptr<const TensorCodec> codec; //!< of tensors between nodes
     std::shared_ptr<const OffloadPolicy> policy; //!< "tlc" and "dlora"
     bool firstLayer = false; //!< whether the policy decides about layer 1
     double keep = 1.0;       //!< "mlora": share of the positions that each layer's cache keeps
+    OpscOptions opsc;        //!< "opsc", all but the model in the device's precision
+    FrontBack weightBits;    //!< "opsc": of the device's layers
+    unsigned activationBits = 16; //!< "opsc": nominal, for Eq 2
 };
 
 /// One request of the workload.
@@ -88,6 +95,7 @@ struct Study
     std::uint32_t repeat = 1;
     bool shapeMode = false;
     ModelSpec model;
+    ModelConfig config; //!< the model's shape
     std::vector<NodeSpec> nodes;
     std::vector<LinkSpec> links;
     SchemeSpec scheme;
@@ -105,6 +113,18 @@ struct Study
 
     /// The link between two groups. \throws std::logic_error if there is none
     const LinkSpec& LinkBetween(const NodeSpec& a, const NodeSpec& b) const;
+
+    /**
+     * The group that serves the users: of an edge server and a cloud the one that the scheme is made for.
+     * \throws std::logic_error if there is none
+     */
+    const NodeSpec& Server() const;
+
+    /// Positions that a request takes at most, along the reference answer as well.
+    std::size_t PositionsOf(const RequestSpec& request) const;
+
+    /// That of the longest request.
+    std::size_t LongestContext() const;
 };
 
 /**

@@ -52,6 +52,10 @@ SplitLlmApplication::GetTypeId()
                             "A role decided about one layer and token",
                             MakeTraceSourceAccessor(&SplitLlmApplication::m_decisionTrace),
                             "splitllm::SplitLlmApplication::DecisionCallback")
+            .AddTraceSource("Upload",
+                            "A role decided what to send under a deadline",
+                            MakeTraceSourceAccessor(&SplitLlmApplication::m_uploadTrace),
+                            "splitllm::SplitLlmApplication::UploadCallback")
             .AddTraceSource("Logits",
                             "A token is chosen from these logits",
                             MakeTraceSourceAccessor(&SplitLlmApplication::m_logitsTrace),
@@ -121,9 +125,10 @@ SplitLlmApplication::DoDispose()
 std::unique_ptr<Session>
 SplitLlmApplication::NewSession(MessagePort* port)
 {
-    auto session = std::make_unique<Session>(*m_host, port, m_scheme->Parts().wire);
+    auto session = std::make_unique<Session>(*m_host, port, m_scheme->Parts().codec);
     session->uniform = [this, its = session.get()](Draw purpose) { return Uniform(its->id, purpose); };
     session->onDecision = [this](const DecisionRecord& record) { m_decisionTrace(record); };
+    session->onUpload = [this](const UploadRecord& record) { m_uploadTrace(record); };
     session->onLogits = [this, its = session.get()](std::span<const float> logits) {
         m_logitsTrace({.session = its->id, .request = its->request, .values = logits.data(), .vocab = logits.size()});
     };

@@ -89,6 +89,7 @@ class SplitLlmApplication : public ns3::Application
     typedef void (*ComputeCallback)(const ComputeRecord& record);
     typedef void (*MessageCallback)(const MessageRecord& record);
     typedef void (*DecisionCallback)(const DecisionRecord& record);
+    typedef void (*UploadCallback)(const UploadRecord& record);
     typedef void (*LogitsCallback)(const LogitsRecord& record);
     typedef void (*SessionEndCallback)(std::uint32_t session, const std::string& reason);
 
@@ -129,6 +130,7 @@ class SplitLlmApplication : public ns3::Application
     ns3::TracedCallback<const ComputeRecord&> m_computeTrace;
     ns3::TracedCallback<const MessageRecord&> m_messageTrace;
     ns3::TracedCallback<const DecisionRecord&> m_decisionTrace;
+    ns3::TracedCallback<const UploadRecord&> m_uploadTrace;
     ns3::TracedCallback<const LogitsRecord&> m_logitsTrace;
     ns3::TracedCallback<std::uint32_t, const std::string&> m_sessionEndTrace;
 };

@@ -88,7 +88,13 @@ UserDevice::Conversation::Ask(const UserRequest& request)
         const Time start = Simulator::Now();
         session->path.Start(start);
         counted = {};
-        const TokenId generated = co_await role->Step(tokens, position);
+        const std::optional<TokenId> step = co_await role->Step(tokens, position);
+        if (!step)
+        {
+            device.m_earlyExitTrace(session->id, request.index, k - 1);
+            break;
+        }
+        const TokenId generated = *step;
         const TokenId next = k <= request.forced.size() ? request.forced[k - 1] : generated;
 
         TokenRecord record = counted;
@@ -133,7 +139,11 @@ UserDevice::GetTypeId()
                             .AddTraceSource("Token",
                                             "A token was generated",
                                             MakeTraceSourceAccessor(&UserDevice::m_tokenTrace),
-                                            "splitllm::UserDevice::TokenCallback");
+                                            "splitllm::UserDevice::TokenCallback")
+                            .AddTraceSource("EarlyExit",
+                                            "An answer ended before its time, after so many tokens",
+                                            MakeTraceSourceAccessor(&UserDevice::m_earlyExitTrace),
+                                            "splitllm::UserDevice::EarlyExitCallback");
     return tid;
 }
 

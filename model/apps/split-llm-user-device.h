@@ -53,6 +53,7 @@ class UserDevice : public SplitLlmApplication
     std::uint32_t RequestsFinished() const;
 
     typedef void (*TokenCallback)(const TokenRecord& record);
+    typedef void (*EarlyExitCallback)(std::uint32_t session, std::uint32_t request, std::uint32_t tokens);
 
   protected:
     void DoDispose() override;
@@ -71,6 +72,7 @@ class UserDevice : public SplitLlmApplication
     std::unique_ptr<Conversation> m_conversation;
 
     ns3::TracedCallback<const TokenRecord&> m_tokenTrace;
+    ns3::TracedCallback<std::uint32_t, std::uint32_t, std::uint32_t> m_earlyExitTrace;
 };
 
 } // namespace splitllm

@@ -33,6 +33,10 @@ class DenseCodec final : public TensorCodec
 
     Tensor Decode(const Payload& payload, std::size_t cols, const CodecSite&) const override
     {
+        if (payload.coded)
+        {
+            throw DecodeError("coded payload; expected plain elements");
+        }
         return DecodeDense(payload, cols, m_dtype);
     }
 

@@ -213,6 +213,28 @@ PruneWork(const KvCache& cache, std::uint64_t before, std::uint64_t kept, std::u
     return work;
 }
 
+/// What copying keys or values of \p layers layers, \p rows in all, costs.
+Work
+CopyWork(const KvCache& cache, std::uint64_t layers, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t bytes = rows * cache.Width() * activation;
+    Work work;
+    work.bytesRead = bytes;
+    work.bytesWritten = bytes;
+    work.launches = 2 * layers;
+    return work;
+}
+
+void
+ExpectLayers(const KvCache& cache, std::size_t first, std::size_t last)
+{
+    if (first >= last || first < cache.First() || last > cache.Last())
+    {
+        Fail("KV cache of layers [" + std::to_string(cache.First()) + ", " + std::to_string(cache.Last()) +
+             ") does not hold [" + std::to_string(first) + ", " + std::to_string(last) + ")");
+    }
+}
+
 Work
 HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation)
 {
@@ -255,12 +277,20 @@ NameOf(Operation operation)
         return "finish-layer";
     case Operation::Prune:
         return "prune";
+    case Operation::Snapshot:
+        return "snapshot";
+    case Operation::Restore:
+        return "restore";
     case Operation::Head:
         return "head";
     case Operation::Sample:
         return "sample";
     case Operation::Calibrate:
         return "calibrate";
+    case Operation::Encode:
+        return "encode";
+    case Operation::Decode:
+        return "decode";
     }
     Fail("no such operation");
 }
@@ -483,6 +513,55 @@ Backend::Prune(KvCache& cache, std::size_t layer, double keep)
             cache.Shrink(layer, kept);
         }
         return before - kept;
+    });
+}
+
+Computed<Tensor>
+Backend::Snapshot(const KvCache& cache,
+                  std::size_t firstLayer,
+                  std::size_t lastLayer,
+                  std::size_t first,
+                  std::size_t count)
+{
+    ExpectLayers(cache, firstLayer, lastLayer);
+    for (std::size_t layer = firstLayer; layer < lastLayer; layer++)
+    {
+        if (first > cache.Length(layer) || count > cache.Length(layer) - first || count == 0)
+        {
+            Fail(std::to_string(count) + " entries from " + std::to_string(first) + " of " +
+                 std::to_string(cache.Length(layer)));
+        }
+    }
+    const std::size_t rows = 2 * (lastLayer - firstLayer) * count;
+    const Work work = CopyWork(cache, lastLayer - firstLayer, rows, SizeOf(m_activations));
+    return Timed(Operation::Snapshot, rows, work, [&] {
+        return DoSnapshot(cache, firstLayer, lastLayer, first, count);
+    });
+}
+
+Computed<std::size_t>
+Backend::Restore(KvCache& cache, std::size_t firstLayer, std::size_t lastLayer, const Tensor& entries)
+{
+    ExpectLayers(cache, firstLayer, lastLayer);
+    const std::size_t layers = lastLayer - firstLayer;
+    const std::size_t count = entries.Rows() / (2 * layers);
+    if (count == 0 || entries.Rows() != 2 * layers * count || cache.TracksAttention())
+    {
+        Fail(std::to_string(entries.Rows()) + " rows of keys and values for " + std::to_string(layers) + " layers");
+    }
+    ExpectShape(entries, entries.Rows(), cache.Width(), "keys and values");
+    for (std::size_t layer = firstLayer; layer < lastLayer; layer++)
+    {
+        ExpectRoom(cache.Length(layer), count, cache.Capacity());
+    }
+    const Work work = CopyWork(cache, layers, entries.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Restore, entries.Rows(), work, [&] {
+        DoRestore(cache, firstLayer, lastLayer, entries);
+        for (std::size_t layer = firstLayer; layer < lastLayer; layer++)
+        {
+            cache.Grow(layer, count);
+        }
+        return count;
     });
 }
 

@@ -46,9 +46,13 @@ enum class Operation
     Merge,       //!< "merge": projections += updates
     FinishLayer, //!< "finish-layer": positions, attention, output projection, MLP, residuals
     Prune,       //!< "prune": dropping the entries of a KV cache that attention cares least for
+    Snapshot,    //!< "snapshot": copying entries out of a KV cache
+    Restore,     //!< "restore": appending copied entries to a KV cache
     Head,        //!< "head": final norm and logits
     Sample,      //!< "sample": the next token from the logits
     Calibrate,   //!< "calibrate": deciding whether an exchange is worth it
+    Encode,      //!< "encode": a tensor into the bytes that travel
+    Decode,      //!< "decode": the bytes into a tensor
 };
 
 std::string_view NameOf(Operation operation);
@@ -137,6 +141,17 @@ class KvCache
 
     /// Holds layers [first, last) of \p config and at most \p capacity entries. \throws std::logic_error if empty
     KvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity);
+
+    /// The layers held: [first, last).
+    std::size_t First() const
+    {
+        return m_first;
+    }
+
+    std::size_t Last() const
+    {
+        return m_last;
+    }
 
     /// Entries held for \p layer.
     std::size_t Length(std::size_t layer) const;
@@ -303,6 +318,26 @@ class Backend
     Computed<std::size_t> Prune(KvCache& cache, std::size_t layer, double keep);
 
     /**
+     * Copies entries [\p first, first + count) of layers [\p firstLayer, \p lastLayer): for each layer in turn the
+     * entries' keys, then their values, a row each, 2 (lastLayer - firstLayer) count x kv. Keys have the rotation of
+     * their position.
+     *
+     * FLOPs: none. Read and written: a kv for each row. Launches: 2 a layer. Rows: those of the result.
+     */
+    Computed<Tensor> Snapshot(const KvCache& cache,
+                              std::size_t firstLayer,
+                              std::size_t lastLayer,
+                              std::size_t first,
+                              std::size_t count);
+
+    /**
+     * Appends \p entries, laid out as Snapshot does, to layers [\p firstLayer, \p lastLayer) of \p cache: they are at
+     * the positions that come next. Costs what Snapshot does.
+     * \return how many entries each layer got
+     */
+    Computed<std::size_t> Restore(KvCache& cache, std::size_t firstLayer, std::size_t lastLayer, const Tensor& entries);
+
+    /**
      * Final norm and logits of every row: w x vocab.
      *
      * FLOPs: w N + 2 w d V. Read: b (n + d V) + a w d. Written: a w V. Launches: 2.
@@ -318,8 +353,8 @@ class Backend
     Computed<TokenId> Sample(const Tensor& logits, const Sampling& sampling, double uniform);
 
   protected:
-    // The operations themselves, with arguments that have been checked. FinishLayer grows the cache afterwards, Prune
-    // shrinks it to the entries that it is told to keep.
+    // The operations themselves, with arguments that have been checked. FinishLayer and Restore grow the cache
+    // afterwards, Prune shrinks it to the entries that it is told to keep.
     virtual Tensor DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position) = 0;
     virtual Projections DoProject(const ResidentModel& model, std::size_t layer, const Tensor& hidden) = 0;
     virtual Deltas DoAdapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input) = 0;
@@ -329,6 +364,12 @@ class Backend
                                  const Projections& projections,
                                  KvCache& cache) = 0;
     virtual void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) = 0;
+    virtual Tensor DoSnapshot(const KvCache& cache,
+                              std::size_t firstLayer,
+                              std::size_t lastLayer,
+                              std::size_t first,
+                              std::size_t count) = 0;
+    virtual void DoRestore(KvCache& cache, std::size_t firstLayer, std::size_t lastLayer, const Tensor& entries) = 0;
     virtual Tensor DoHead(const ResidentModel& model, const Tensor& hidden) = 0;
 
   private:

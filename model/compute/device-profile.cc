@@ -24,9 +24,13 @@ constexpr std::array kOperations{Operation::Embed,
                                  Operation::Merge,
                                  Operation::FinishLayer,
                                  Operation::Prune,
+                                 Operation::Snapshot,
+                                 Operation::Restore,
                                  Operation::Head,
                                  Operation::Sample,
-                                 Operation::Calibrate};
+                                 Operation::Calibrate,
+                                 Operation::Encode,
+                                 Operation::Decode};
 
 constexpr std::array kRated{DType::F32, DType::F16, DType::BF16, DType::I8};
 

@@ -57,6 +57,10 @@ ActivationBytes(const ModelConfig& config, Operation operation, std::size_t rows
         break;
     case Operation::Prune: // the attention of each entry, whose type is always the same
         return rows * sizeof(std::uint64_t);
+    case Operation::Snapshot:
+    case Operation::Restore: // the copy
+        elements = config.KvWidth();
+        break;
     case Operation::Head: // hidden, logits
         elements = d + config.vocab;
         break;
@@ -65,6 +69,9 @@ ActivationBytes(const ModelConfig& config, Operation operation, std::size_t rows
         break;
     case Operation::Calibrate:
         break; // a few numbers a row
+    case Operation::Encode:
+    case Operation::Decode:
+        break; // row by row, within what the layers left
     }
     return rows * elements * SizeOf(activations);
 }

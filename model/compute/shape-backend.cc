@@ -68,6 +68,21 @@ ShapeBackend::DoPrune(KvCache&, std::size_t, std::size_t)
 }
 
 Tensor
+ShapeBackend::DoSnapshot(const KvCache& cache,
+                         std::size_t firstLayer,
+                         std::size_t lastLayer,
+                         std::size_t,
+                         std::size_t count)
+{
+    return Tensor::Phantom(2 * (lastLayer - firstLayer) * count, cache.Width());
+}
+
+void
+ShapeBackend::DoRestore(KvCache&, std::size_t, std::size_t, const Tensor&)
+{
+}
+
+Tensor
 ShapeBackend::DoHead(const ResidentModel& model, const Tensor& hidden)
 {
     return Tensor::Phantom(hidden.Rows(), model.Config().vocab);

@@ -36,6 +36,12 @@ class ShapeBackend : public Backend
                          const Projections& projections,
                          KvCache& cache) override;
     void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) override;
+    Tensor DoSnapshot(const KvCache& cache,
+                      std::size_t firstLayer,
+                      std::size_t lastLayer,
+                      std::size_t first,
+                      std::size_t count) override;
+    void DoRestore(KvCache& cache, std::size_t firstLayer, std::size_t lastLayer, const Tensor& entries) override;
     Tensor DoHead(const ResidentModel& model, const Tensor& hidden) override;
 };
 

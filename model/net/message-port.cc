@@ -90,6 +90,12 @@ MessagePort::Send(Message message, const CriticalPath& path)
     }
 }
 
+std::optional<ns3::Time>
+MessagePort::WorstArrival(MessageKind, std::uint64_t) const
+{
+    return std::nullopt;
+}
+
 void
 MessagePort::Open()
 {

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <variant>
@@ -82,6 +83,12 @@ class MessagePort
 
     /// Ends the connection at once: what was not handed to the network yet is lost. Nothing may be called afterwards.
     virtual void Abandon() = 0;
+
+    /**
+     * How long a message of \p payloadBytes takes to arrive at worst if it is sent now; nothing where nobody can tell,
+     * as over TCP. On a link with outages: but for the probability that it was told to accept.
+     */
+    virtual std::optional<ns3::Time> WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const;
 
     /// The direction of what this end sends.
     Direction Sends() const

@@ -61,6 +61,12 @@ class ServiceLink::Port final : public MessagePort
         });
     }
 
+    std::optional<Time> WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const override
+    {
+        const Time freeAt = Max(m_link.m_freeAt[static_cast<std::size_t>(Sends())], Simulator::Now());
+        return freeAt + m_link.ServiceTime(kind, payloadBytes) + m_link.m_config.delay - Simulator::Now();
+    }
+
   protected:
     void Transmit(const Message& message) override
     {
@@ -68,7 +74,7 @@ class ServiceLink::Port final : public MessagePort
         Ptr<Packet> packet = ToPacket(message);
         m_link.m_bytes[direction] += packet->GetSize();
         Time& freeAt = m_link.m_freeAt[direction];
-        freeAt = Max(freeAt, Simulator::Now()) + m_link.ServiceTime(message);
+        freeAt = Max(freeAt, Simulator::Now()) + m_link.ServiceTime(message.kind, message.payload.size);
         Schedule(freeAt + m_link.m_config.delay, [this, packet] {
             if (Port* peer = Peer())
             {
@@ -123,16 +129,15 @@ ServiceLink::End(Direction direction)
 }
 
 Time
-ServiceLink::ServiceTime(const Message& message) const
+ServiceLink::ServiceTime(MessageKind kind, std::uint64_t payloadBytes) const
 {
     Time startup = m_config.startup;
-    std::uint64_t bytes = message.payload.size;
-    if (const auto cost = m_config.kinds.find(message.kind); cost != m_config.kinds.end())
+    if (const auto cost = m_config.kinds.find(kind); cost != m_config.kinds.end())
     {
         startup = cost->second.startup.value_or(startup);
-        bytes = cost->second.payloadBytes.value_or(bytes);
+        payloadBytes = cost->second.payloadBytes.value_or(payloadBytes);
     }
-    return startup + TransmissionTime(bytes, m_config.rate);
+    return startup + TransmissionTime(payloadBytes, m_config.rate);
 }
 
 std::uint64_t

@@ -50,8 +50,8 @@ class ServiceLink
     /// The end that sends in \p direction. Each end is handed out once; the link must outlive the simulation.
     std::unique_ptr<MessagePort> End(Direction direction);
 
-    /// How long \p message occupies the link, rounded up to a nanosecond.
-    ns3::Time ServiceTime(const Message& message) const;
+    /// How long a message occupies the link, rounded up to a nanosecond.
+    ns3::Time ServiceTime(MessageKind kind, std::uint64_t payloadBytes) const;
 
     /// Header and payload bytes that \p direction carried so far.
     std::uint64_t BytesSent(Direction direction) const;

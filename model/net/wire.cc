@@ -21,9 +21,10 @@ static_assert(std::endian::native == std::endian::little, "header fields are cop
 constexpr std::uint32_t kMagic = 0x4D4C4C53; // "SLLM"
 constexpr std::uint8_t kVersion = 1;
 constexpr std::uint8_t kPhantomFlag = 1;
+constexpr std::uint8_t kCodedFlag = 2;
 constexpr std::size_t kCrcOffset = 32;
 
-constexpr std::array<std::pair<MessageKind, std::string_view>, 8> kKinds{{
+constexpr std::array<std::pair<MessageKind, std::string_view>, 10> kKinds{{
     {MessageKind::Tokens, "tokens"},
     {MessageKind::NextToken, "next-token"},
     {MessageKind::Embedding, "embedding"},
@@ -32,6 +33,8 @@ constexpr std::array<std::pair<MessageKind, std::string_view>, 8> kKinds{{
     {MessageKind::FinalState, "final-state"},
     {MessageKind::End, "end"},
     {MessageKind::Skip, "skip"},
+    {MessageKind::HiddenState, "hidden-state"},
+    {MessageKind::KvCache, "kv-cache"},
 }};
 
 template <typename T>
@@ -97,7 +100,8 @@ EncodeHeader(const Message& message)
     Store(header, 4, kVersion);
     Store(header, 5, message.kind);
     Store(header, 6, message.dtype);
-    Store(header, 7, message.payload.phantom ? kPhantomFlag : std::uint8_t{0});
+    Store(header, 7, static_cast<std::uint8_t>((message.payload.phantom ? kPhantomFlag : 0) |
+                                               (message.payload.coded ? kCodedFlag : 0)));
     Store(header, 8, message.session);
     Store(header, 12, message.request);
     Store(header, 16, message.sequence);
@@ -181,7 +185,7 @@ FrameReader::ParseHeader()
         throw MalformedFrame("wire version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
     }
     const auto kind = Load<std::uint8_t>(m_header, 5);
-    if (kind < static_cast<std::uint8_t>(MessageKind::Tokens) || kind > static_cast<std::uint8_t>(MessageKind::Skip))
+    if (kind < static_cast<std::uint8_t>(MessageKind::Tokens) || kind > static_cast<std::uint8_t>(MessageKind::KvCache))
     {
         throw MalformedFrame("unknown message kind " + std::to_string(kind));
     }
@@ -193,11 +197,11 @@ FrameReader::ParseHeader()
     const auto flags = Load<std::uint8_t>(m_header, 7);
     const auto front = Load<std::uint16_t>(m_header, 26);
     const auto length = Load<std::uint32_t>(m_header, 28);
-    if ((flags & ~kPhantomFlag) != 0)
+    if ((flags & ~(kPhantomFlag | kCodedFlag)) != 0)
     {
         throw MalformedFrame("reserved bits are set");
     }
-    if (front > length || (front > 0 && flags != kPhantomFlag))
+    if (front > length || (front > 0 && (flags & kPhantomFlag) == 0))
     {
         throw MalformedFrame("real bytes in front of a phantom payload: " + std::to_string(front) + " of " +
                              std::to_string(length));
@@ -216,6 +220,7 @@ FrameReader::ParseHeader()
     m_message.layer = Load<std::uint16_t>(m_header, 24);
     m_message.payload.size = length;
     m_message.payload.phantom = (flags & kPhantomFlag) != 0;
+    m_message.payload.coded = (flags & kCodedFlag) != 0;
     m_crc = Load<std::uint32_t>(m_header, kCrcOffset);
     m_message.payload.bytes.resize(m_message.payload.phantom ? front : length);
 }

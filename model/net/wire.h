@@ -27,6 +27,8 @@ enum class MessageKind : std::uint8_t
     FinalState = 6, //!< "final-state": hL of the last row, down
     End = 7,        //!< "end": the request is finished, no payload
     Skip = 8,       //!< "skip": no updates of this layer come back, no payload, up
+    HiddenState = 9, //!< "hidden-state": what a layer made of some tokens, up
+    KvCache = 10,   //!< "kv-cache": keys and values of some layers and tokens, as Backend::Snapshot lays them out
 };
 
 std::string_view NameOf(MessageKind kind);
@@ -37,7 +39,7 @@ std::vector<std::string> MessageKindNames();
 struct Message
 {
     MessageKind kind = MessageKind::End;
-    DType dtype = DType::F32;   //!< element type of the payload
+    DType dtype = DType::F32;   //!< element type of the payload, or of what a codec kept exactly in it
     std::uint32_t session = 0;  //!< one a connection
     std::uint32_t request = 0;  //!< index in the workload
     std::uint32_t sequence = 0; //!< counts the messages of one direction of a session from 0; set when sent
@@ -63,7 +65,8 @@ class MalformedFrame : public std::runtime_error
  *
  * magic is "SLLM", version 1. length counts the payload's bytes. crc is CRC-32C of the 32 bytes before it and the
  * payload. Flag 1 marks the phantom payload of shape mode: its bytes travel, carry nothing, and are not summed, except
- * the first of them, whose number is front (0 without that flag): they say which rows the message stands for.
+ * the first of them, whose number is front (0 without that flag): they say which rows the message stands for. Flag 2
+ * marks what a compressing codec made; dtype is then the type of the elements that it kept exactly.
  */
 constexpr std::size_t kHeaderBytes = 36;
 using HeaderBytes = std::array<std::byte, kHeaderBytes>;

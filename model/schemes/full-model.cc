@@ -5,9 +5,13 @@ namespace splitllm
 {
 
 RequestCache::RequestCache(Session& session, const ResidentModel& model)
-    : m_config(model.Config()),
-      m_cache(session.host.backend->NewCache(model, 0, m_config.layers, m_config.maxPositions)),
-      m_bytesPerEntry(m_config.KvBytesPerLayer(model.Activations())),
+    : RequestCache(session, model, 0, model.Config().layers)
+{
+}
+
+RequestCache::RequestCache(Session& session, const ResidentModel& model, std::size_t first, std::size_t last)
+    : m_cache(session.host.backend->NewCache(model, first, last, model.Config().maxPositions)),
+      m_bytesPerEntry(model.Config().KvBytesPerLayer(model.Activations())),
       m_memory(session.host.memory, MemoryUse::Kv, 0)
 {
 }
@@ -15,7 +19,7 @@ RequestCache::RequestCache(Session& session, const ResidentModel& model)
 void
 RequestCache::Reserve(std::size_t rows)
 {
-    ReserveLayer(rows * m_config.layers);
+    ReserveLayer(rows * (m_cache->Last() - m_cache->First()));
 }
 
 void
@@ -33,7 +37,7 @@ RequestCache::Release(std::size_t entries)
 std::size_t
 RequestCache::Position() const
 {
-    return m_cache->Position(m_config.layers - 1);
+    return m_cache->Position(m_cache->Last() - 1);
 }
 
 Task<TokenId>

@@ -17,12 +17,15 @@ class RequestCache
     /// An empty cache for every layer of \p model.
     RequestCache(Session& session, const ResidentModel& model);
 
+    /// An empty cache for layers [\p first, \p last), counted from 0, of \p model.
+    RequestCache(Session& session, const ResidentModel& model, std::size_t first, std::size_t last);
+
     KvCache& Cache()
     {
         return *m_cache;
     }
 
-    /// Makes room in the ledger for \p rows more positions of every layer. \throws OutOfMemory
+    /// Makes room in the ledger for \p rows more positions of all its layers. \throws OutOfMemory
     void Reserve(std::size_t rows);
 
     /// Makes room in the ledger for \p rows more positions of one layer. \throws OutOfMemory
@@ -31,11 +34,10 @@ class RequestCache
     /// Gives back the memory of \p entries that were dropped from one layer.
     void Release(std::size_t entries);
 
-    /// Positions consumed by every layer.
+    /// Positions consumed by the last layer.
     std::size_t Position() const;
 
   private:
-    const ModelConfig& m_config;
     std::unique_ptr<KvCache> m_cache;
     std::uint64_t m_bytesPerEntry; //!< of one layer
     Reservation m_memory;

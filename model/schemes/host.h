@@ -32,6 +32,7 @@ struct Host
     DeviceProfile profile;
     MemoryLedger memory;
     ComputeQueue queue;
+    ns3::Time stepTime; //!< smoothed time from a step's arrival to its answer, over all sessions that measure it
     std::function<void(const ComputeRecord&)> onCompute; //!< called when an operation ends
 };
 

@@ -3,6 +3,8 @@
 
 #include "base/input-error.h"
 #include "policy/offload-policies.h"
+#include "schemes/opsc/device-first.h"
+#include "schemes/opsc/split.h"
 #include "schemes/tlc/local.h"
 #include "schemes/tlc/lora-split.h"
 #include "schemes/tlc/server.h"
@@ -26,7 +28,7 @@ Scheme::AdapterBytes() const
 std::vector<std::string>
 SchemeNames()
 {
-    return {"server", "local", "mlora", "linfer", "dlora", "tlc"};
+    return {"server", "local", "mlora", "linfer", "dlora", "tlc", "opsc"};
 }
 
 std::shared_ptr<const Scheme>
@@ -52,13 +54,22 @@ MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options)
         }
         if (name == "linfer")
         {
-            options = {.policy = ExchangeEverything(), .firstLayer = true};
+            options.policy = ExchangeEverything();
+            options.firstLayer = true;
         }
         if (!options.policy)
         {
             throw InputError("scheme \"" + name + "\" needs a policy that decides about its cells");
         }
         return std::make_shared<LoraSplitScheme>(std::move(parts), std::move(options.policy), options.firstLayer);
+    }
+    if (name == "opsc" && options.opsc.placement == OpscPlacement::DeviceFirst)
+    {
+        return std::make_shared<OpscDeviceFirstScheme>(std::move(parts), std::move(options.opsc));
+    }
+    if (name == "opsc")
+    {
+        return std::make_shared<OpscSplitScheme>(std::move(parts), std::move(options.opsc));
     }
     throw InputError("unknown scheme \"" + name + "\"; accepted: " + Joined(SchemeNames()));
 }

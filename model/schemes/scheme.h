@@ -3,14 +3,17 @@
 #define SPLITLLM_SCHEME_H
 
 #include "base/strict-json.h"
+#include "codec/tensor-codec.h"
 #include "compute/backend.h"
 #include "llm/sampling.h"
 #include "policy/offload-policy.h"
+#include "schemes/opsc/opsc-options.h"
 #include "schemes/session.h"
 #include "sim/task.h"
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,7 +27,7 @@ struct SchemeParts
     std::shared_ptr<const ResidentModel> model;
     std::shared_ptr<const ResidentAdapter> adapter;
     Sampling sampling;
-    DType wire = DType::F16; //!< of tensors between nodes
+    std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16); //!< of tensors between nodes
 };
 
 /// The part of a scheme that runs where the user is.
@@ -36,9 +39,9 @@ class UserRole
     /**
      * One step of generation: \p tokens follow what the request consumed so far, which is \p position tokens (the whole
      * prompt at position 0, then the token generated last).
-     * \return the next token
+     * \return the next token; nothing where the scheme ends the answer here
      */
-    virtual Task<TokenId> Step(std::span<const TokenId> tokens, std::size_t position) = 0;
+    virtual Task<std::optional<TokenId>> Step(std::span<const TokenId> tokens, std::size_t position) = 0;
 
     /// The request is over; what was kept for it is dropped, here and on the other node.
     virtual void EndRequest() = 0;
@@ -96,6 +99,7 @@ struct SchemeOptions
     std::shared_ptr<const OffloadPolicy> policy; //!< "tlc", "dlora": decides about the cells
     bool firstLayer = false;                     //!< "tlc": whether the policy decides about layer 1
     double keep = 1.0;                           //!< "mlora": share of the positions that each layer's cache keeps
+    OpscOptions opsc;                            //!< "opsc"
 };
 
 /// The names that MakeScheme knows.

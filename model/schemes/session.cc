@@ -2,6 +2,7 @@
 #include "schemes/session.h"
 
 #include "codec/dense-codec.h"
+#include "compute/timed.h"
 
 #include <limits>
 #include <string>
@@ -10,23 +11,52 @@
 namespace splitllm
 {
 
-Session::Session(Host& itsHost, MessagePort* port, DType wire)
+namespace
+{
+
+Work
+WorkOf(const CodecCost& cost)
+{
+    return {.flops = cost.flops,
+            .bytesRead = cost.bytesRead,
+            .bytesWritten = cost.bytesWritten,
+            .launches = cost.launches};
+}
+
+} // namespace
+
+Session::Session(Host& itsHost, MessagePort* port, std::shared_ptr<const TensorCodec> codec)
     : host(itsHost),
       m_port(port),
-      m_wire(wire)
+      m_codec(std::move(codec))
 {
 }
 
-void
-Session::Send(MessageKind kind, std::size_t position, std::size_t layer, const Tensor& tensor)
+Task<void>
+Session::Send(MessageKind kind, std::size_t position, std::size_t layer, Tensor tensor)
 {
-    Send(kind, position, layer, Encode(tensor), m_wire);
+    Payload payload = co_await Encode(kind, layer, std::move(tensor));
+    Send(kind, position, layer, std::move(payload), m_codec->Exact());
 }
 
-Payload
-Session::Encode(const Tensor& tensor) const
+Task<Payload>
+Session::Encode(MessageKind kind, std::size_t layer, Tensor tensor)
 {
-    return EncodeDense(tensor, m_wire);
+    return Encode(kind, layer, std::move(tensor), *m_codec);
+}
+
+Task<Payload>
+Session::Encode(MessageKind kind, std::size_t layer, Tensor tensor, const TensorCodec& codec)
+{
+    const CodecCost cost = codec.EncodeCost(tensor.Rows(), tensor.Cols());
+    auto computed = Timed(Operation::Encode, tensor.Rows(), WorkOf(cost), [&] {
+        return codec.Encode(tensor, {.kind = NameOf(kind), .layer = layer});
+    });
+    if (!cost.IsFree())
+    {
+        co_await Occupy(computed.operation, layer, computed.rows, computed.work, codec.Exact(), computed.elapsed);
+    }
+    co_return std::move(computed.value);
 }
 
 void
@@ -139,22 +169,78 @@ Session::Decide(const Cell& cell, unsigned tier, const Verdict& verdict)
     }
 }
 
-Tensor
-Session::TensorIn(const Message& message, std::size_t cols) const
+Task<Tensor>
+Session::TensorIn(Message message, std::size_t cols)
 {
-    if (message.dtype != m_wire)
+    return TensorIn(std::move(message), cols, *m_codec);
+}
+
+Task<Tensor>
+Session::TensorIn(Message message, std::size_t cols, const TensorCodec& codec)
+{
+    Computed<Tensor> computed = Decoded(message, cols, codec);
+    const CodecCost cost = codec.DecodeCost(computed.rows, cols);
+    if (!cost.IsFree())
     {
-        throw ProtocolError("expected elements of " + std::string(NameOf(m_wire)) + ", got " +
+        co_await Occupy(computed.operation, message.layer, computed.rows, WorkOf(cost), codec.Exact(), computed.elapsed);
+    }
+    co_return std::move(computed.value);
+}
+
+Computed<Tensor>
+Session::Decoded(const Message& message, std::size_t cols, const TensorCodec& codec)
+{
+    if (message.dtype != codec.Exact())
+    {
+        throw ProtocolError("expected elements of " + std::string(NameOf(codec.Exact())) + ", got " +
                             std::string(NameOf(message.dtype)));
     }
     try
     {
-        return DecodeDense(message.payload, cols, m_wire);
+        auto computed = Timed(Operation::Decode, 0, Work(), [&] {
+            return codec.Decode(message.payload, cols, {.kind = NameOf(message.kind), .layer = message.layer});
+        });
+        computed.rows = computed.value.Rows();
+        return computed;
     }
     catch (const DecodeError& error)
     {
         throw ProtocolError(std::string(NameOf(message.kind)) + ": " + error.what());
     }
+}
+
+ns3::Time
+Session::EncodingTime(const TensorCodec& codec, std::size_t rows, std::size_t cols) const
+{
+    return TimeOf(Operation::Encode, rows, WorkOf(codec.EncodeCost(rows, cols)), codec.Exact(), {});
+}
+
+ns3::Time
+Session::WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const
+{
+    const std::optional<ns3::Time> time = m_port->WorstArrival(kind, payloadBytes);
+    if (!time)
+    {
+        throw std::logic_error("the link cannot tell how long a message takes");
+    }
+    return *time;
+}
+
+Task<void>
+Session::Occupy(Operation operation,
+                std::size_t layer,
+                std::size_t rows,
+                Work work,
+                DType elements,
+                std::chrono::nanoseconds elapsed)
+{
+    const ns3::Time duration = TimeOf(operation, rows, work, elements, elapsed);
+    const ns3::Time submitted = ns3::Simulator::Now();
+    const ComputeQueue::Slot slot = host.queue.Take(submitted, duration);
+    co_await Delay(slot.end - submitted);
+    path.Charge(Component::Queue, slot.start - submitted);
+    path.Charge(ComponentOf(operation), duration);
+    Record(operation, layer, rows, submitted, slot);
 }
 
 ns3::Time
@@ -198,10 +284,15 @@ ComponentOf(Operation operation)
         return Component::Adapter;
     case Operation::Calibrate:
         return Component::Calibrator;
+    case Operation::Encode:
+    case Operation::Decode:
+        return Component::Codec;
     case Operation::Embed:
     case Operation::Project:
     case Operation::FinishLayer:
     case Operation::Prune:
+    case Operation::Snapshot:
+    case Operation::Restore:
     case Operation::Head:
     case Operation::Sample:
         break;

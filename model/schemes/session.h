@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_SESSION_H
 #define SPLITLLM_SESSION_H
 
+#include "codec/tensor-codec.h"
 #include "compute/footprint.h"
 #include "net/message-port.h"
 #include "policy/offload-policy.h"
@@ -14,6 +15,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <stdexcept>
 #include <vector>
@@ -48,9 +50,9 @@ class Session
     /**
      * \param host where the role runs
      * \param port the connection to the other node; null where there is none
-     * \param wire element type of tensors on the wire
+     * \param codec how tensors travel
      */
-    Session(Host& host, MessagePort* port, DType wire);
+    Session(Host& host, MessagePort* port, std::shared_ptr<const TensorCodec> codec);
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
@@ -62,19 +64,22 @@ class Session
     template <typename T>
     Task<T> Run(const ResidentModel& model, Computed<T> computed, std::size_t layer = 0);
 
-    /// Sends \p tensor in the session's wire type.
-    void Send(MessageKind kind, std::size_t position, std::size_t layer, const Tensor& tensor);
+    /// Codes \p tensor, which takes the codec's time, and hands it to the network, whose time nobody waits for.
+    Task<void> Send(MessageKind kind, std::size_t position, std::size_t layer, Tensor tensor);
 
     /// What Send makes of \p tensor.
-    Payload Encode(const Tensor& tensor) const;
+    Task<Payload> Encode(MessageKind kind, std::size_t layer, Tensor tensor);
 
-    /// Element type of tensors on the wire.
-    DType Wire() const
+    /// What \p codec makes of it instead.
+    Task<Payload> Encode(MessageKind kind, std::size_t layer, Tensor tensor, const TensorCodec& codec);
+
+    /// How tensors travel.
+    const TensorCodec& Codec() const
     {
-        return m_wire;
+        return *m_codec;
     }
 
-    /// Sends \p payload of elements of \p dtype.
+    /// Hands \p payload of elements of \p dtype to the network.
     void Send(MessageKind kind, std::size_t position, std::size_t layer, Payload payload, DType dtype);
 
     /// The next message, whatever it is. Throws what MessagePort::Receive throws.
@@ -96,8 +101,23 @@ class Session
     /// The token ids in \p message. \throws ProtocolError unless they are below \p vocab
     static std::vector<TokenId> TokensIn(const Message& message, std::size_t vocab);
 
-    /// The tensor in \p message. \throws ProtocolError unless it has the session's wire type and \p cols columns
-    Tensor TensorIn(const Message& message, std::size_t cols) const;
+    /**
+     * The tensor in \p message, after the time that decoding it takes.
+     * \throws ProtocolError unless it is what the session's codec makes of a tensor of \p cols columns
+     */
+    Task<Tensor> TensorIn(Message message, std::size_t cols);
+
+    /// The same for a tensor that \p codec coded.
+    Task<Tensor> TensorIn(Message message, std::size_t cols, const TensorCodec& codec);
+
+    /// How long coding \p rows rows of \p cols elements with \p codec takes, once the device is free.
+    ns3::Time EncodingTime(const TensorCodec& codec, std::size_t rows, std::size_t cols) const;
+
+    /**
+     * How long a message of \p payloadBytes takes to arrive at worst, as the link's figures say.
+     * \throws std::logic_error if the connection is none that knows
+     */
+    ns3::Time WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const;
 
     /// Reports a decision of tier 1 (at the edge) or 2 (at the device).
     void Decide(const Cell& cell, unsigned tier, const Verdict& verdict);
@@ -108,6 +128,9 @@ class Session
     /// Called with every decision the role takes.
     std::function<void(const DecisionRecord&)> onDecision;
 
+    /// Called with what a role decided to send under a deadline.
+    std::function<void(const UploadRecord&)> onUpload;
+
     /// Called with the logits that a token is chosen from, where this node chooses it; empty for a phantom.
     std::function<void(std::span<const float>)> onLogits;
 
@@ -117,6 +140,16 @@ class Session
     CriticalPath path;
 
   private:
+    static Computed<Tensor> Decoded(const Message& message, std::size_t cols, const TensorCodec& codec);
+
+    /// Occupies the host's compute device for an operation's time.
+    Task<void> Occupy(Operation operation,
+                      std::size_t layer,
+                      std::size_t rows,
+                      Work work,
+                      DType elements,
+                      std::chrono::nanoseconds elapsed);
+
     ns3::Time TimeOf(Operation operation,
                      std::size_t rows,
                      const Work& work,
@@ -129,7 +162,7 @@ class Session
                 const ComputeQueue::Slot& slot);
 
     MessagePort* m_port;
-    DType m_wire;
+    std::shared_ptr<const TensorCodec> m_codec;
 };
 
 /// Which component an operation's time belongs to.

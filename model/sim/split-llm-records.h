@@ -85,6 +85,20 @@ struct DecisionRecord
     double score; //!< that it was taken by; NaN without one
 };
 
+/// What a device sent for a token under a deadline, reported by the device before it sends.
+struct UploadRecord
+{
+    std::uint32_t session;
+    std::uint32_t request;
+    std::uint32_t position;   //!< in the sequence, from 0: of the token's newest row
+    bool keysAndValues;       //!< whether they travel, instead of all hidden states
+    bool compressed;
+    std::uint64_t payloadBytes;
+    ns3::Time start;     //!< of the step
+    ns3::Time deadline;  //!< time from the start within which it must arrive
+    ns3::Time predicted; //!< time from the start at which it will have arrived at worst
+};
+
 /// What a token was chosen from, reported by the node that chose it.
 struct LogitsRecord
 {

@@ -76,6 +76,16 @@ Tensor::Slice(std::size_t first, std::size_t count) const
     return slice;
 }
 
+void
+Tensor::Append(const Tensor& other)
+{
+    assert(m_rows == 0 || m_cols == other.m_cols);
+    m_phantom = (m_phantom && m_rows > 0) || other.m_phantom;
+    m_cols = other.m_cols;
+    m_rows += other.m_rows;
+    m_values.insert(m_values.end(), other.m_values.begin(), other.m_values.end());
+}
+
 Tensor&
 Tensor::operator+=(const Tensor& other)
 {

@@ -71,6 +71,9 @@ class Tensor
     /// A copy of rows [first, first + count), which must exist (asserted).
     Tensor Slice(std::size_t first, std::size_t count) const;
 
+    /// Puts the rows of \p other, of the same width (asserted unless this has no rows), behind these; phantom if either is.
+    void Append(const Tensor& other);
+
     /// Element-wise sum of equal shapes (asserted); phantom if either side is.
     Tensor& operator+=(const Tensor& other);
 

@@ -73,7 +73,8 @@ TEST_CASE("every study that comes with the module can be read", "[scenarios][smo
                                .adapters = std::filesystem::path(SPLITLLM_SOURCE_DIR) / "adapters",
                                .profiles = kScenarios / "hardware",
                                .prompts = kScenarios / "prompts",
-                               .calibrators = kScenarios / "calibrators"};
+                               .calibrators = kScenarios / "calibrators",
+                               .calibrations = kScenarios / "calibrations"};
     for (const char* name : {".", "links", "tlc", "papers"})
     {
         for (const std::filesystem::path& path : StudiesIn(kScenarios / name))

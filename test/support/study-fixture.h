@@ -21,6 +21,7 @@ Folders()
             {},
             scenarios / "hardware",
             std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/data",
+            std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/data",
             std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/data"};
 }
 

@@ -334,8 +334,8 @@ TEST_CASE("An unknown key lists all accepted ones, present or not")
           "bandwidth_gbps: unknown key; accepted: profile, name, source, memory, tflops, bandwidth_gb_per_s, "
           "launch_us, efficiency, timing");
     CHECK(ErrorOfSmall(R"(, "timing": {"table": {"attention": {"ms": 1}}, "otherwise": "free"})") ==
-          "timing.table.attention: unknown key; accepted: embed, project, adapt, merge, finish-layer, prune, head, "
-          "sample, calibrate, layer");
+          "timing.table.attention: unknown key; accepted: embed, project, adapt, merge, finish-layer, prune, "
+          "snapshot, restore, head, sample, calibrate, encode, decode, layer");
     CHECK(ErrorOf([] { Profile(R"({"name": "n", "source": "s", "tflops": {"fp8": 1}})"); }) ==
           "tflops.fp8: unknown key; accepted: fp32, fp16, bf16, int8");
 }

@@ -62,15 +62,6 @@ TenNanosecondsAByte()
     return {.rate = DataRate("800Mbps"), .delay = MicroSeconds(70), .startup = MicroSeconds(3), .kinds = {}};
 }
 
-Message
-OfSize(MessageKind kind, std::size_t size)
-{
-    Message message;
-    message.kind = kind;
-    message.payload = Payload::Phantom(size);
-    return message;
-}
-
 std::vector<std::int64_t>
 ArrivalTimes(const Inbox& inbox)
 {
@@ -101,7 +92,7 @@ TEST_CASE("Service times are rounded up to a nanosecond, without overflow", "[se
 {
     const auto of = [](const char* rate, std::size_t bytes) {
         const ServiceLink link({.rate = DataRate(rate), .delay = Time(), .startup = Time(), .kinds = {}});
-        return link.ServiceTime(OfSize(MessageKind::Embedding, bytes)).GetNanoSeconds();
+        return link.ServiceTime(MessageKind::Embedding, bytes).GetNanoSeconds();
     };
     CHECK(of("1Gbps", 0) == 0);
     CHECK(of("1Gbps", 1) == 8);
@@ -140,11 +131,11 @@ TEST_CASE("A kind of message may have a startup or a size of its own", "[service
     config.kinds[MessageKind::LayerInput] = {.startup = {}, .payloadBytes = 7};
     config.kinds[MessageKind::End] = {.startup = Time(), .payloadBytes = 0};
     Link link(config);
-    CHECK(link.service.ServiceTime(OfSize(MessageKind::Embedding, 100)) == NanoSeconds(4'000));
-    CHECK(link.service.ServiceTime(OfSize(MessageKind::Deltas, 100)) == NanoSeconds(501'000));
-    CHECK(link.service.ServiceTime(OfSize(MessageKind::LayerInput, 100)) == NanoSeconds(3'070));
-    CHECK(link.service.ServiceTime(OfSize(MessageKind::LayerInput, 0)) == NanoSeconds(3'070));
-    CHECK(link.service.ServiceTime(OfSize(MessageKind::End, 0)) == Time());
+    CHECK(link.service.ServiceTime(MessageKind::Embedding, 100) == NanoSeconds(4'000));
+    CHECK(link.service.ServiceTime(MessageKind::Deltas, 100) == NanoSeconds(501'000));
+    CHECK(link.service.ServiceTime(MessageKind::LayerInput, 100) == NanoSeconds(3'070));
+    CHECK(link.service.ServiceTime(MessageKind::LayerInput, 0) == NanoSeconds(3'070));
+    CHECK(link.service.ServiceTime(MessageKind::End, 0) == Time());
 
     link.user.Send(0, Payload::Of(PatternBytes(100)), MessageKind::LayerInput);
     link.user.Send(0, {}, MessageKind::End);

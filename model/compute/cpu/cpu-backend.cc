@@ -238,6 +238,42 @@ CpuBackend::DoPrune(KvCache& cache, std::size_t layer, std::size_t kept)
 }
 
 Tensor
+CpuBackend::DoSnapshot(const KvCache& cache,
+                       std::size_t firstLayer,
+                       std::size_t lastLayer,
+                       std::size_t first,
+                       std::size_t count)
+{
+    const auto& own = Own<const CpuKvCache>(cache);
+    Tensor entries = Tensor::Zeros(2 * (lastLayer - firstLayer) * count, cache.Width());
+    for (std::size_t layer = firstLayer; layer < lastLayer; ++layer)
+    {
+        const std::size_t row = 2 * (layer - firstLayer) * count;
+        for (std::size_t i = 0; i < count; ++i)
+        {
+            own.CopyEntry(layer, first + i, entries.Row(row + i), entries.Row(row + count + i));
+        }
+    }
+    return entries;
+}
+
+void
+CpuBackend::DoRestore(KvCache& cache, std::size_t firstLayer, std::size_t lastLayer, const Tensor& entries)
+{
+    ExpectNumbers(entries);
+    auto& own = Own<CpuKvCache>(cache);
+    const std::size_t count = entries.Rows() / (2 * (lastLayer - firstLayer));
+    for (std::size_t layer = firstLayer; layer < lastLayer; ++layer)
+    {
+        const std::size_t row = 2 * (layer - firstLayer) * count;
+        for (std::size_t i = 0; i < count; ++i)
+        {
+            own.AppendEntry(layer, entries.Row(row + i), entries.Row(row + count + i));
+        }
+    }
+}
+
+Tensor
 CpuBackend::DoHead(const ResidentModel& model, const Tensor& hidden)
 {
     ExpectNumbers(hidden);

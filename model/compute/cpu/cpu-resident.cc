@@ -161,6 +161,30 @@ CpuKvCache::Prune(std::size_t layer, std::size_t kept)
 }
 
 void
+CpuKvCache::CopyEntry(std::size_t layer, std::size_t entry, std::span<float> key, std::span<float> value) const
+{
+    for (std::size_t kvHead = 0; kvHead < m_kvHeads; ++kvHead)
+    {
+        const std::size_t offset = entry * m_headDim;
+        std::copy_n(Keys(layer, kvHead) + offset, m_headDim, key.begin() + kvHead * m_headDim);
+        std::copy_n(Values(layer, kvHead) + offset, m_headDim, value.begin() + kvHead * m_headDim);
+    }
+}
+
+void
+CpuKvCache::AppendEntry(std::size_t layer, std::span<const float> key, std::span<const float> value)
+{
+    for (std::size_t kvHead = 0; kvHead < m_kvHeads; ++kvHead)
+    {
+        const auto keys = key.subspan(kvHead * m_headDim, m_headDim);
+        const auto values = value.subspan(kvHead * m_headDim, m_headDim);
+        const std::size_t index = IndexOf(layer, kvHead);
+        m_keys[index].insert(m_keys[index].end(), keys.begin(), keys.end());
+        m_values[index].insert(m_values[index].end(), values.begin(), values.end());
+    }
+}
+
+void
 CpuKvCache::Place(std::span<const float> head, std::size_t position, float* to) const
 {
     if (m_rotary)

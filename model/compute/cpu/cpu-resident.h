@@ -90,6 +90,12 @@ class CpuKvCache final : public KvCache
     /// Drops entries of \p layer as Backend::Prune says, until \p kept are left.
     void Prune(std::size_t layer, std::size_t kept);
 
+    /// Writes entry \p entry of \p layer, all heads side by side, to \p key and \p value (kv elements each).
+    void CopyEntry(std::size_t layer, std::size_t entry, std::span<float> key, std::span<float> value) const;
+
+    /// The inverse, for the entry that comes next: its key has its rotation already.
+    void AppendEntry(std::size_t layer, std::span<const float> key, std::span<const float> value);
+
     /// to = \p head (headDim elements), turned to \p position where the family has rotary positions.
     void Place(std::span<const float> head, std::size_t position, float* to) const;
 

@@ -21,9 +21,9 @@ class LocalUser final : public UserRole
     {
     }
 
-    Task<TokenId> Step(std::span<const TokenId> tokens, std::size_t /* position */) override
+    Task<std::optional<TokenId>> Step(std::span<const TokenId> tokens, std::size_t /* position */) override
     {
-        return m_model.Step(tokens);
+        co_return co_await m_model.Step(tokens);
     }
 
     void EndRequest() override

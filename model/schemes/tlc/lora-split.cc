@@ -45,16 +45,17 @@ TakeRows(Message& message, const OffloadPolicy& policy, std::size_t of)
 }
 
 /// The tensor in \p message, which must have \p rows rows. \throws ProtocolError
-Tensor
-TensorOf(const Session& session, const Message& message, std::size_t rows, std::size_t cols)
+Task<Tensor>
+TensorOf(Session& session, Message message, std::size_t rows, std::size_t cols)
 {
-    Tensor tensor = session.TensorIn(message, cols);
+    const std::string_view kind = NameOf(message.kind);
+    Tensor tensor = co_await session.TensorIn(std::move(message), cols);
     if (tensor.Rows() != rows)
     {
-        throw ProtocolError(std::string(NameOf(message.kind)) + ": " + std::to_string(tensor.Rows()) +
-                            " rows instead of " + std::to_string(rows));
+        throw ProtocolError(std::string(kind) + ": " + std::to_string(tensor.Rows()) + " rows instead of " +
+                            std::to_string(rows));
     }
-    return tensor;
+    co_return tensor;
 }
 
 /// \p payload of a message about \p rows of \p of.
@@ -163,7 +164,7 @@ class Device final : public UserRole
     {
     }
 
-    Task<TokenId> Step(std::span<const TokenId> tokens, std::size_t position) override
+    Task<std::optional<TokenId>> Step(std::span<const TokenId> tokens, std::size_t position) override
     {
         const ResidentModel& model = *m_parts.model;
         const ModelConfig& config = model.Config();
@@ -173,7 +174,7 @@ class Device final : public UserRole
         m_previous.assign(m_rows, {});
 
         const Tensor h0 = co_await s.Run(model, s.host.backend->Embed(model, tokens, position));
-        s.Send(MessageKind::Embedding, position, 0, h0);
+        co_await s.Send(MessageKind::Embedding, position, 0, h0);
         Message message = co_await s.Receive();
         while (message.kind == MessageKind::LayerInput)
         {
@@ -181,7 +182,8 @@ class Device final : public UserRole
             message = co_await s.Receive();
         }
         s.Expect(message, MessageKind::FinalState, config.layers);
-        co_return co_await NextToken(s, m_parts, s.TensorIn(message, config.hidden));
+        Tensor hL = co_await s.TensorIn(std::move(message), config.hidden);
+        co_return co_await NextToken(s, m_parts, std::move(hL));
     }
 
     void EndRequest() override
@@ -208,7 +210,7 @@ class Device final : public UserRole
         const Rows rows = TakeRows(message, m_policy, m_rows);
         const std::vector<BaseNorm> norms =
             m_policy.UsesBaseNorms() ? TakeBaseNorms(message.payload, rows.size()) : std::vector<BaseNorm>(rows.size());
-        const Tensor input = TensorOf(s, message, rows.size(), config.hidden);
+        const Tensor input = co_await TensorOf(s, std::move(message), rows.size(), config.hidden);
         const Deltas deltas = co_await s.Run(model, s.host.backend->Adapt(*m_parts.adapter, layer - 1, input), layer);
         const Tensor updates = SideBySide(deltas);
 
@@ -218,8 +220,9 @@ class Device final : public UserRole
             s.Send(MessageKind::Skip, m_position, layer, {}, DType::F32);
             co_return;
         }
-        Payload payload = About(returned, rows.size(), m_policy, s.Encode(Gather(updates, returned)));
-        s.Send(MessageKind::Deltas, m_position, layer, std::move(payload), s.Wire());
+        Payload payload = co_await s.Encode(MessageKind::Deltas, layer, Gather(updates, returned));
+        payload = About(returned, rows.size(), m_policy, std::move(payload));
+        s.Send(MessageKind::Deltas, m_position, layer, std::move(payload), s.Codec().Exact());
     }
 
     /// Tier 2: the rows of \p updates, which belong to \p rows of the step, that go back.
@@ -276,7 +279,8 @@ class Edge final : public ServerRole
                 m_cache.reset();
                 continue;
             }
-            co_await ServeStep(s.TensorIn(message, m_parts.model->Config().hidden), position);
+            Tensor h0 = co_await s.TensorIn(message, m_parts.model->Config().hidden);
+            co_await ServeStep(std::move(h0), position);
         }
     }
 
@@ -311,7 +315,7 @@ class Edge final : public ServerRole
             const Rows offloaded = co_await Decide(h, position, l + 1);
             if (!offloaded.empty())
             {
-                SendInput(qkv, offloaded, position, l + 1);
+                co_await SendInput(qkv, offloaded, position, l + 1);
                 const Updates updates = co_await ReceiveUpdates(offloaded, l + 1);
                 if (!updates.rows.empty())
                 {
@@ -323,7 +327,7 @@ class Edge final : public ServerRole
             }
             h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Cache()), l + 1);
         }
-        s.Send(MessageKind::FinalState, position + h.Rows() - 1, config.layers, h.Slice(h.Rows() - 1, 1));
+        co_await s.Send(MessageKind::FinalState, position + h.Rows() - 1, config.layers, h.Slice(h.Rows() - 1, 1));
     }
 
     /// Tier 1: the rows of \p hidden, which enters \p layer, that go to the device.
@@ -350,9 +354,9 @@ class Edge final : public ServerRole
         co_return co_await DecideRows(s, *m_parts.model, 1, m_policy.OffloadCost(), rows, position, layer, verdictOf);
     }
 
-    void SendInput(const Projections& qkv, const Rows& rows, std::size_t position, std::size_t layer)
+    Task<void> SendInput(const Projections& qkv, const Rows& rows, std::size_t position, std::size_t layer)
     {
-        Payload payload = s.Encode(Gather(qkv.input, rows));
+        Payload payload = co_await s.Encode(MessageKind::LayerInput, layer, Gather(qkv.input, rows));
         if (m_policy.UsesBaseNorms())
         {
             const Payload norms = BaseNorms(qkv, rows);
@@ -360,7 +364,7 @@ class Edge final : public ServerRole
             payload.size += norms.size;
         }
         payload = About(rows, qkv.input.Rows(), m_policy, std::move(payload));
-        s.Send(MessageKind::LayerInput, position, layer, std::move(payload), s.Wire());
+        s.Send(MessageKind::LayerInput, position, layer, std::move(payload), s.Codec().Exact());
     }
 
     /// LoRA's updates for some of the rows \p offloaded, or for none.
@@ -376,7 +380,10 @@ class Edge final : public ServerRole
         s.Expect(message, MessageKind::Deltas, layer);
         Updates updates;
         updates.rows = TakeRows(message, m_policy, offloaded.size());
-        updates.tensor = TensorOf(s, message, updates.rows.size(), config.QueryWidth() + 2 * config.KvWidth());
+        updates.tensor = co_await TensorOf(s,
+                                           std::move(message),
+                                           updates.rows.size(),
+                                           config.QueryWidth() + 2 * config.KvWidth());
         for (std::size_t& row : updates.rows)
         {
             row = offloaded[row];

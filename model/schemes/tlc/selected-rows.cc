@@ -46,9 +46,9 @@ WithSelection(const Rows& rows, std::size_t of, Payload payload)
     {
         bytes[row / 8] |= std::byte{1} << (row % 8);
     }
-    const std::size_t size = bytes.size() + payload.size;
-    bytes.insert(bytes.end(), payload.bytes.begin(), payload.bytes.end());
-    return {std::move(bytes), size, payload.phantom};
+    payload.size += bytes.size();
+    payload.bytes.insert(payload.bytes.begin(), bytes.begin(), bytes.end());
+    return payload;
 }
 
 Rows

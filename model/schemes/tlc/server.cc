@@ -20,7 +20,7 @@ class ServerUser final : public UserRole
     {
     }
 
-    Task<TokenId> Step(std::span<const TokenId> tokens, std::size_t position) override
+    Task<std::optional<TokenId>> Step(std::span<const TokenId> tokens, std::size_t position) override
     {
         s.Send(MessageKind::Tokens, position, 0, EncodeTokens(tokens), DType::I32);
         co_return (co_await s.ReceiveTokens(MessageKind::NextToken, m_vocab)).front();

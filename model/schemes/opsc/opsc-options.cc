@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "schemes/opsc/opsc-options.h"
+
+#include "base/input-error.h"
+
+#include <string>
+
+namespace splitllm
+{
+
+void
+CheckOpsc(const OpscOptions& options, const ModelConfig& config, bool hasAdapter)
+{
+    if (options.split < 1 || options.split > config.layers)
+    {
+        throw InputError("scheme \"opsc\" splits after layer " + std::to_string(options.split) + " of " + config.name +
+                         "; accepted: 1 to " + std::to_string(config.layers));
+    }
+    if (hasAdapter)
+    {
+        throw InputError("scheme \"opsc\" has no place for an adapter; accepted: a model without one");
+    }
+    if (options.deadline && !options.compressed)
+    {
+        throw InputError("scheme \"opsc\" with a deadline needs a codec to compress with");
+    }
+}
+
+} // namespace splitllm
