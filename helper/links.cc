@@ -213,7 +213,8 @@ class FadingMessageLink final : public Link
             .coherence = fading.coherence,
             .arq = {.rate = m_spec.rate, .attempts = fading.attempts, .feedback = fading.feedback},
             .delay = m_spec.delay,
-            .onLoss = fading.onLoss}));
+            .onLoss = fading.onLoss,
+            .epsilon = fading.epsilon}));
         link.AssignStreams(kLinkStreams + 2 * static_cast<std::int64_t>(index));
         const std::array<std::string, kDirections> rows{
             m_ends.userNames[index],

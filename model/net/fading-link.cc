@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "net/fading-link.h"
 
+#include "net/transmission-time.h"
+
 #include "ns3/event-id.h"
 #include "ns3/simulator.h"
 
+#include <algorithm>
 #include <deque>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -14,6 +18,13 @@ namespace splitllm
 {
 
 using namespace ns3;
+
+namespace
+{
+
+constexpr double kLongest = 1e18; // nanoseconds, 31 years: a bound that sums of such times do not overflow
+
+} // namespace
 
 /// One end of a fading link.
 class FadingLink::Port final : public MessagePort
@@ -54,6 +65,26 @@ class FadingLink::Port final : public MessagePort
                 link.m_ends[peer]->EndReceiving();
             }
         });
+    }
+
+    /// Eq 9 for this message and all that wait before it, and the feedback between attempts.
+    std::optional<Time> WorstArrival(MessageKind, std::uint64_t payloadBytes) const override
+    {
+        const FadingLinkConfig& config = m_link.m_config;
+        const auto worst = [&](std::uint64_t bytes) {
+            const Time attempt = TransmissionTime(bytes, config.arq.rate) + config.arq.feedback;
+            return bytes > 0 ? m_link.m_worstAttempts * static_cast<double>(attempt.GetNanoSeconds()) : 0.0;
+        };
+        double nanoseconds = worst(payloadBytes);
+        if (payloadBytes > 0)
+        {
+            nanoseconds -= static_cast<double>(config.arq.feedback.GetNanoSeconds()); // after its last attempt
+        }
+        for (const Unsent& unsent : m_unsent)
+        {
+            nanoseconds += worst(unsent.payloadBytes);
+        }
+        return NanoSeconds(static_cast<std::int64_t>(std::min(nanoseconds, kLongest))) + config.delay;
     }
 
   protected:
@@ -175,6 +206,8 @@ FadingLink::FadingLink(const FadingLinkConfig& config)
     {
         throw std::invalid_argument("a fading link needs a rate and a number of attempts above zero");
     }
+    m_worstAttempts = static_cast<double>(OutageAttempts(
+        m_config.channel, static_cast<double>(m_config.arq.rate.GetBitRate()), m_config.epsilon));
 }
 
 FadingLink::~FadingLink() = default;

@@ -28,6 +28,7 @@ struct FadingLinkConfig
     StopAndWaitConfig arq;
     ns3::Time delay; //!< one way, after the last byte left
     OnLoss onLoss = OnLoss::Resend;
+    double epsilon = 1e-3; //!< outage target: what WorstArrival leaves out of account
 };
 
 /**
@@ -40,7 +41,8 @@ struct FadingLinkConfig
 class FadingLink
 {
   public:
-    /// \throws std::invalid_argument for a bandwidth, mean SNR, rate or number of attempts that is not above 0
+    /// \throws std::invalid_argument for a bandwidth, mean SNR, rate or number of attempts that is not above 0, and for an
+    /// outage target outside (0, 1)
     explicit FadingLink(const FadingLinkConfig& config);
     ~FadingLink();
     FadingLink(const FadingLink&) = delete;
@@ -65,6 +67,7 @@ class FadingLink
     std::array<BlockFading, kDirections> m_fading;
     std::array<Port*, kDirections> m_ends{}; //!< by the direction they send in
     std::array<std::uint64_t, kDirections> m_bytes{};
+    double m_worstAttempts; //!< that all but epsilon of the messages need at most
 };
 
 } // namespace splitllm
