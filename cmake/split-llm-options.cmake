@@ -48,8 +48,9 @@ set(split_llm_definitions
 
 # One kernel file an instruction set, each with its own flags; everything else runs on any CPU of the architecture.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  set_source_files_properties(model/compute/cpu/kernels-avx2.cc PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+  set_source_files_properties(model/codec/codec-kernels-avx2.cc model/compute/cpu/kernels-avx2.cc
+                              PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
   set_source_files_properties(
-    model/compute/cpu/kernels-avx512.cc
+    model/codec/codec-kernels-avx512.cc model/compute/cpu/kernels-avx512.cc
     PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mf16c")
 endif()

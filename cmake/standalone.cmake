@@ -109,6 +109,9 @@ target_link_libraries(split-llm-study PUBLIC split-llm)
 add_executable(split-llm-run helper/split-llm-run.cc)
 target_link_libraries(split-llm-run PRIVATE split-llm-study)
 
+add_executable(split-llm-accuracy helper/split-llm-accuracy.cc) # without ns-3
+target_link_libraries(split-llm-accuracy PRIVATE split-llm-core)
+
 if(SPLIT_LLM_EXAMPLES)
   file(GLOB examples CONFIGURE_DEPENDS examples/*.cc)
   foreach(example IN LISTS examples)
@@ -128,4 +131,9 @@ if(SPLIT_LLM_BENCHMARKS)
   add_executable(split-llm-benchmarks ${benchmarks})
   target_include_directories(split-llm-benchmarks PRIVATE test)
   target_link_libraries(split-llm-benchmarks PRIVATE split-llm-study benchmark::benchmark benchmark::benchmark_main)
+  find_library(SPLIT_LLM_HTSCODECS htscodecs) # what the codec is compared with
+  if(SPLIT_LLM_HTSCODECS)
+    target_link_libraries(split-llm-benchmarks PRIVATE ${SPLIT_LLM_HTSCODECS})
+    target_compile_definitions(split-llm-benchmarks PRIVATE SPLITLLM_BENCH_HTSCODECS)
+  endif()
 endif()

@@ -11,6 +11,12 @@ target_include_directories(split-llm-tests PRIVATE test)
 target_compile_definitions(split-llm-tests PRIVATE ${split_llm_test_definitions})
 add_dependencies(split-llm-tests split-llm-run)
 target_link_libraries(split-llm-tests PRIVATE split-llm-study Catch2::Catch2)
+# Another implementation of the rANS streams; without it that comparison says that it is skipped.
+find_library(SPLIT_LLM_HTSCODECS htscodecs)
+if(SPLIT_LLM_HTSCODECS)
+  target_link_libraries(split-llm-tests PRIVATE ${SPLIT_LLM_HTSCODECS})
+  target_compile_definitions(split-llm-tests PRIVATE SPLITLLM_TEST_HTSCODECS)
+endif()
 if(SPLIT_LLM_SANITIZE)
   # gcc 12 with sanitizers sees uninitialised values in libstdc++'s <regex>, which Catch2's main includes.
   set_source_files_properties(test/main.cc PROPERTIES COMPILE_OPTIONS -Wno-maybe-uninitialized)

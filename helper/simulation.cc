@@ -148,9 +148,13 @@ Run::Run(const Study& study,
     m_llm.SetScheme(study.scheme.name);
     m_llm.SetPolicy(study.scheme.policy, study.scheme.firstLayer);
     m_llm.SetKeep(study.scheme.keep);
-    m_llm.SetOpsc(study.scheme.opsc);
+    m_llm.SetOpsc(study.scheme.opsc,
+                  study.scheme.weightBits.front,
+                  study.scheme.weightBits.back,
+                  study.scheme.weightGroup);
     m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
+    m_llm.SetContext(study.Context());
     m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
 
@@ -182,6 +186,8 @@ Run::InstallServer(const NodeSpec& spec)
     m_link = Link::Make(m_study.LinkBetween(users, spec), ends, m_recorder);
     m_llm.SetServerAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetUserAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
+    m_llm.SetServerAttribute("Batch", UintegerValue(spec.batch));
+    m_llm.SetServerAttribute("KvMemory", UintegerValue(spec.kvMemory));
     if (spec.role == NodeRole::Cloud)
     {
         m_server = m_llm.InstallCloud(m_serverNode, spec.hardware);
@@ -192,6 +198,7 @@ Run::InstallServer(const NodeSpec& spec)
     }
     m_server->AssignStreams(kSessionStreams);
     Trace(spec.name, m_server);
+    m_server->TraceConnectWithoutContext("Compute", MakeCallback(&Recorder::OnServerCompute, &m_recorder));
 }
 
 void
@@ -360,6 +367,8 @@ Run::Execute()
         if (const Host* host = m_server->GetHost())
         {
             records.serverBusySeconds = host->queue.Busy().GetSeconds();
+            records.serverJobs = host->queue.Jobs();
+            records.serverBatches = host->queue.Batches();
         }
         m_link->Collect(records);
     }
