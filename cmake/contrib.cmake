@@ -58,6 +58,15 @@ build_exec(
 )
 split_llm_configure(split-llm-run)
 
+build_exec(
+  EXECNAME split-llm-accuracy
+  SOURCE_FILES helper/split-llm-accuracy.cc
+  LIBRARIES_TO_LINK ${libsplit-llm} ${split_llm_ns3_libraries} ${private_libraries}
+  EXECUTABLE_DIRECTORY_PATH ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/contrib/split-llm/
+  IGNORE_PCH
+)
+split_llm_configure(split-llm-accuracy)
+
 if(ENABLE_EXAMPLES) # not among the others: it sees the rooms
   build_exec(
     EXECNAME split-llm-own-policy

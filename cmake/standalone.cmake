@@ -109,6 +109,9 @@ target_link_libraries(split-llm-study PUBLIC split-llm)
 add_executable(split-llm-run helper/split-llm-run.cc)
 target_link_libraries(split-llm-run PRIVATE split-llm-study)
 
+add_executable(split-llm-accuracy helper/split-llm-accuracy.cc) # without ns-3
+target_link_libraries(split-llm-accuracy PRIVATE split-llm-core)
+
 if(SPLIT_LLM_EXAMPLES)
   file(GLOB examples CONFIGURE_DEPENDS examples/*.cc)
   foreach(example IN LISTS examples)

@@ -24,19 +24,6 @@ Before(std::span<const TokenId> tokens, std::span<const TokenId> stop)
     return tokens.first(static_cast<std::size_t>(end - tokens.begin()));
 }
 
-/// log(sum exp(x)).
-double
-LogSumExp(std::span<const float> values)
-{
-    const double largest = *std::ranges::max_element(values);
-    double sum = 0.0;
-    for (const float value : values)
-    {
-        sum += deterministic::Exp(value - largest);
-    }
-    return largest + deterministic::Log(sum);
-}
-
 } // namespace
 
 bool

@@ -3,6 +3,7 @@
 
 #include "answers.h"
 #include "base/deterministic-math.h"
+#include "compute/footprint.h"
 #include "llm/config.h"
 #include "policy/opsc-sizes.h"
 
@@ -126,6 +127,17 @@ AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
     }
 }
 
+/// Bytes of the scales of the device's quantised weights, which Eq 1 leaves out.
+std::uint64_t
+ScaleBytes(const Study& study)
+{
+    const SchemeSpec& scheme = study.scheme;
+    const bool split = scheme.opsc.placement == OpscPlacement::Split;
+    const WeightPrecision precision =
+        OpscPrecision(study.config, scheme.opsc.split, scheme.weightBits, scheme.weightGroup);
+    return LayerBytes(study.config, precision, 0, split ? scheme.opsc.split : study.config.layers).scales;
+}
+
 /// OPSC: what its equations count, and what became of its deadlines.
 void
 AddOpscMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
@@ -141,6 +153,7 @@ AddOpscMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecord
     const std::uint64_t eq2 = OpscKvBits(config, study.LongestContext(), scheme.opsc.split, activations);
     metrics.emplace_back("opsc.eq1_bytes", static_cast<double>(eq1));
     metrics.emplace_back("opsc.eq2_bytes", static_cast<double>(eq2) / 8.0);
+    metrics.emplace_back("opsc.scale_bytes", static_cast<double>(ScaleBytes(study)));
     if (!scheme.opsc.deadline)
     {
         return;
@@ -287,6 +300,9 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
     double returned = 0.0;
     double lost = 0.0;
     double busy = 0.0;
+    double serverTokens = 0.0;
+    double serverJobs = 0.0;
+    double serverBatches = 0.0;
     double tokens = 0.0;
     for (const RunRecords& run : runs)
     {
@@ -309,6 +325,9 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
         }
         lost += static_cast<double>(run.sessionsLost.size());
         busy += run.serverBusySeconds;
+        serverTokens += static_cast<double>(run.serverTokens);
+        serverJobs += static_cast<double>(run.serverJobs);
+        serverBatches += static_cast<double>(run.serverBatches);
         tokens += static_cast<double>(run.tokens.size());
     }
     AddTokenMetrics(metrics, later);
@@ -323,6 +342,11 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
     AddOpscMetrics(metrics, study, runs);
     AddMemoryMetrics(metrics, runs);
     metrics.emplace_back("server_busy_s", busy);
+    metrics.emplace_back("server_tokens", serverTokens);
+    if (serverBatches > 0.0)
+    {
+        metrics.emplace_back("server_batch.mean", serverJobs / serverBatches);
+    }
     metrics.emplace_back("tokens", tokens);
     metrics.emplace_back("sessions_lost", lost);
     return metrics;

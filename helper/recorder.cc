@@ -44,6 +44,7 @@ Recorder::OnToken(const TokenRecord& record)
         }
     }
     m_records.requests.at(record.request).generated.push_back(record.token);
+    m_records.serverTokens += m_onServer.erase(record.session);
     m_onToken();
 }
 
@@ -141,8 +142,18 @@ Recorder::OnCompute(const std::string& node, const ComputeRecord& record)
          record.start,
          record.end,
          Detail("session", record.session) + "," + Detail("rows", record.rows) + "," +
+             Detail("batch", record.batch) + "," +
              Detail("queued_ns", static_cast<std::uint64_t>((record.start - record.submitted).GetNanoSeconds())) +
              ",\"component\":\"" + NameOf(record.component) + "\""});
+}
+
+void
+Recorder::OnServerCompute(const ComputeRecord& record)
+{
+    if (record.layer > 0)
+    {
+        m_onServer.insert(record.session);
+    }
 }
 
 void

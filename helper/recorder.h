@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -87,6 +88,9 @@ struct RunRecords
     std::string outOfMemoryReason;
     std::vector<std::string> sessionsLost; //!< a reason each
     double serverBusySeconds = 0.0;
+    std::uint64_t serverTokens = 0;  //!< tokens for which layers ran on the server
+    std::uint64_t serverJobs = 0;    //!< operations of sessions on the server
+    std::uint64_t serverBatches = 0; //!< what they were run as
     std::uint64_t events = 0; //!< of the simulator
     Timeline timeline;
 };
@@ -107,6 +111,7 @@ class Recorder
     void OnDecision(const DecisionRecord& record);
     void OnMessage(const std::string& node, const MessageRecord& record);
     void OnCompute(const std::string& node, const ComputeRecord& record);
+    void OnServerCompute(const ComputeRecord& record);
     void OnPacket(const std::string& node, Direction direction, std::uint32_t bytes, ns3::Time start, ns3::Time end);
     void OnSessionEnd(std::uint32_t session, const std::string& reason);
 
@@ -136,6 +141,7 @@ class Recorder
 
     std::map<std::uint32_t, Decided> m_decided; //!< by session
     std::map<std::uint32_t, std::size_t> m_uploads; //!< where a session's latest is in the records
+    std::set<std::uint32_t> m_onServer; //!< sessions for which a layer ran on the server since their last token
 };
 
 } // namespace splitllm

@@ -143,9 +143,13 @@ Run::Run(const Study& study,
     m_llm.SetScheme(study.scheme.name);
     m_llm.SetPolicy(study.scheme.policy, study.scheme.firstLayer);
     m_llm.SetKeep(study.scheme.keep);
-    m_llm.SetOpsc(study.scheme.opsc);
+    m_llm.SetOpsc(study.scheme.opsc,
+                  study.scheme.weightBits.front,
+                  study.scheme.weightBits.back,
+                  study.scheme.weightGroup);
     m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
+    m_llm.SetContext(study.Context());
     m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
 
@@ -172,6 +176,8 @@ Run::InstallServer(const NodeSpec& spec)
     m_serverName = spec.name;
     m_internet.Install(m_serverNode);
     m_llm.SetServerAttribute("Name", StringValue(spec.name));
+    m_llm.SetServerAttribute("Batch", UintegerValue(spec.batch));
+    m_llm.SetServerAttribute("KvMemory", UintegerValue(spec.kvMemory));
     for (const LinkSpec& link : m_study.links)
     {
         if (link.type == LinkType::Wired)
@@ -189,6 +195,7 @@ Run::InstallServer(const NodeSpec& spec)
     }
     m_server->AssignStreams(kSessionStreams);
     Trace(spec.name, m_server);
+    m_server->TraceConnectWithoutContext("Compute", MakeCallback(&Recorder::OnServerCompute, &m_recorder));
 }
 
 void
@@ -395,6 +402,8 @@ Run::Execute()
         if (const Host* host = m_server->GetHost())
         {
             records.serverBusySeconds = host->queue.Busy().GetSeconds();
+            records.serverJobs = host->queue.Jobs();
+            records.serverBatches = host->queue.Batches();
         }
         for (const std::unique_ptr<ServiceLink>& link : m_serviceLinks)
         {

@@ -123,6 +123,18 @@ ReadNode(StrictObject& nodes, const std::string& name, const StudyFolders& folde
         const std::string profile = object.String("hardware");
         node.hardware = At(object, "hardware", [&] { return DeviceProfile::Load(profile, folders.profiles); });
     }
+    if (node.role != NodeRole::UserDevice)
+    {
+        node.batch = static_cast<std::uint32_t>(object.Integer("batch", 1, 4096, 1));
+        if (object.Has("kv_memory"))
+        {
+            node.kvMemory = ReadBytes(object, "kv_memory");
+            if (node.kvMemory == 0)
+            {
+                object.Fail("kv_memory", "is 0; accepted: at least a byte, or no such key where no request is to wait");
+            }
+        }
+    }
     object.Finish();
     return node;
 }
@@ -389,10 +401,15 @@ CheckModel(const ModelSpec& model, bool shapeMode)
     {
         return NamedShape(model.shape, *DTypeFromName(model.dtype));
     }
-    const ModelConfig config = LoadConfig(model.folder);
-    if (!shapeMode)
+    ModelConfig config;
+    if (shapeMode)
     {
-        Model::Load(model.folder);
+        config = LoadConfig(model.folder);
+        config.dtype = *DTypeFromName(model.dtype);
+    }
+    else
+    {
+        config = Model::Load(model.folder)->config;
         if (!model.adapterFolder.empty())
         {
             Adapter::Load(model.adapterFolder, config);
@@ -478,6 +495,21 @@ ReadWeightBits(StrictObject& object, const std::string& key)
     return static_cast<unsigned>(bits);
 }
 
+/// Columns of quantised weights that share a scale.
+std::size_t
+ReadGroup(StrictObject& object, const ModelConfig& config)
+{
+    const std::vector<std::size_t> accepted = AcceptedGroups(config);
+    const std::size_t group = object.Integer("group", 1, 1 << 16, WeightPrecision::kGroup);
+    if (std::ranges::find(accepted, group) == accepted.end())
+    {
+        std::vector<std::string> names;
+        std::ranges::transform(accepted, std::back_inserter(names), [](std::size_t one) { return std::to_string(one); });
+        object.Fail("group", "is " + std::to_string(group) + "; accepted: " + Joined(names));
+    }
+    return group;
+}
+
 /// Eq 8: "choose" says within what limits a configuration is looked for.
 void
 ChooseOpsc(StrictObject& scheme, Study& study, const ModelConfig& config, const std::filesystem::path& folder)
@@ -521,6 +553,7 @@ ReadOpsc(StrictObject& scheme,
         opsc.split = scheme.Integer("split", 1, config.layers);
         study.scheme.weightBits.front = ReadWeightBits(scheme, "front_bits");
         study.scheme.weightBits.back = split ? 16 : ReadWeightBits(scheme, "back_bits");
+        study.scheme.weightGroup = ReadGroup(scheme, config);
         const std::uint64_t exact = 8 * SizeOf(study.scheme.codec->Exact());
         study.scheme.activationBits = static_cast<unsigned>(scheme.Integer("activation_bits", 1, 32, exact));
     }
@@ -546,7 +579,11 @@ ReadOpsc(StrictObject& scheme,
     {
         scheme.Fail("deadline", "is 0; accepted: a time above 0, within which nothing is computed and sent");
     }
-    opsc.compressed = ReadTensorCodec(scheme, "compressed", codecs);
+    opsc.controlled = scheme.Choice("control", {"algorithm-2", "none"}, "algorithm-2") == "algorithm-2";
+    if (opsc.controlled)
+    {
+        opsc.compressed = ReadTensorCodec(scheme, "compressed", codecs);
+    }
     if (study.quality)
     {
         scheme.Fail("deadline", "may end an answer early, and quality is judged along whole answers; drop one of them");

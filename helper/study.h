@@ -5,6 +5,7 @@
 #include "base/strict-json.h"
 #include "codec/tensor-codec.h"
 #include "compute/device-profile.h"
+#include "compute/weight-precision.h"
 #include "llm/config.h"
 #include "llm/sampling.h"
 #include "net/service-link.h"
@@ -67,6 +68,8 @@ struct NodeSpec
     NodeRole role = NodeRole::UserDevice;
     std::uint32_t count = 1;
     DeviceProfile hardware;
+    std::uint32_t batch = 1;    //!< servers: sessions whose equal operations run as one, at most
+    std::uint64_t kvMemory = 0; //!< servers: bytes that requests under way may need for KV; 0: no request waits
 };
 
 enum class LinkType
@@ -100,7 +103,8 @@ struct SchemeSpec
     bool firstLayer = false; //!< whether the policy decides about layer 1
     double keep = 1.0;       //!< "mlora": share of the positions that each layer's cache keeps
     OpscOptions opsc;        //!< "opsc", all but the model in the device's precision
-    FrontBack weightBits;    //!< "opsc": of the device's layers
+    FrontBack weightBits;    //!< "opsc": of the device's layers; 16 for what they are stored with
+    std::size_t weightGroup = WeightPrecision::kGroup; //!< "opsc": columns of quantised weights that share a scale
     unsigned activationBits = 16; //!< "opsc": nominal, for Eq 2
 };
 
@@ -133,6 +137,9 @@ struct Study
     std::vector<TokenId> stop;   //!< tokens that end an answer before that
     bool quality = false;        //!< compares with the full model along the reference answers
     std::uint32_t timelineTokens = 0; //!< of the first request that the timeline shows
+
+    /// Positions that a request takes at most.
+    std::size_t Context() const;
 
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;

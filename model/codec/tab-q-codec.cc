@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "codec/tab-q-codec.h"
 
+#include "codec/activation-statistics.h"
 #include "codec/dense-codec.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
+#include <limits>
 #include <utility>
 
 namespace splitllm
@@ -20,6 +23,43 @@ MostTrials(unsigned bits)
 {
     const unsigned first = bits - 1;
     return 1 + first - std::min(2U, first);
+}
+
+/// Reads "tau", or "tau_quantile" with "statistics": nothing where neither is there.
+ThresholdAt
+ReadThresholds(StrictObject& parameters, const CodecContext& context)
+{
+    if (parameters.Has("tau_quantile"))
+    {
+        if (parameters.Has("tau"))
+        {
+            parameters.Fail("tau_quantile", "there is a tau already; one of the two is accepted");
+        }
+        const double level = parameters.Number("tau_quantile", 0.0, 1.0);
+        const auto statistics = std::make_shared<const ActivationStatistics>(ReadStatistics(parameters, context));
+        if (std::ranges::find(statistics->Levels(), level) == statistics->Levels().end())
+        {
+            std::vector<std::string> levels;
+            std::ranges::transform(statistics->Levels(), std::back_inserter(levels), [](double l) {
+                return Json(l).dump();
+            });
+            parameters.Fail("tau_quantile", "was not measured; one of " + Joined(levels) + " is expected");
+        }
+        return [statistics, level](const CodecSite& site) {
+            constexpr float kLeast = std::numeric_limits<float>::min(); // a threshold is positive
+            return std::optional(std::max(statistics->Quantile(site, level), kLeast));
+        };
+    }
+    if (!parameters.Has("tau"))
+    {
+        return nullptr;
+    }
+    const auto tau = static_cast<float>(parameters.Number("tau", 0.0));
+    if (tau == 0.0F || !std::isfinite(tau))
+    {
+        parameters.Fail("tau", "no positive number of fp32; accepted: a number above 0, at most 3.4e38");
+    }
+    return [tau](const CodecSite&) { return std::optional(tau); };
 }
 
 } // namespace
@@ -112,16 +152,7 @@ ReadTabQCodec(StrictObject& parameters, const CodecContext& context)
     its.tabQ.bits = static_cast<unsigned>(parameters.Integer("bits", kTabQLeastBits, kTabQMostBits));
     its.tabQ.delta = parameters.Number("delta", 0.0, std::numeric_limits<double>::infinity(), 0.2);
     its.tabQ.normalised = parameters.Bool("normalised", false);
-    ThresholdAt thresholds;
-    if (parameters.Has("tau"))
-    {
-        const auto tau = static_cast<float>(parameters.Number("tau", 0.0));
-        if (tau == 0.0F || !std::isfinite(tau))
-        {
-            parameters.Fail("tau", "no positive number of fp32; accepted: a number above 0, at most 3.4e38");
-        }
-        thresholds = [tau](const CodecSite&) { return std::optional(tau); };
-    }
+    const ThresholdAt thresholds = ReadThresholds(parameters, context);
     its.exact = *DTypeFromName(parameters.Choice("exact", {"fp16", "fp32", "bf16"}, "fp16"));
     its.entropy = parameters.Bool("entropy", true);
     PhantomDensity phantom;
@@ -130,7 +161,7 @@ ReadTabQCodec(StrictObject& parameters, const CodecContext& context)
         phantom.bitsPerElement = parameters.Number("bits_per_element", 0.0, 16.0);
         phantom.aboveDensity = parameters.Number("above_density", 0.0, 1.0);
     }
-    return std::make_shared<const TabQCodec>(its, std::move(thresholds), phantom);
+    return std::make_shared<const TabQCodec>(its, thresholds, phantom);
 }
 
 } // namespace splitllm

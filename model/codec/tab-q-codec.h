@@ -57,7 +57,8 @@ class TabQCodec final : public TensorCodec
 };
 
 /**
- * Reads "bits", "delta", "normalised", "tau", "exact" and "entropy"; in shape mode also "bits_per_element" and
+ * Reads "bits", "delta", "normalised", "tau" or "tau_quantile" with "statistics" (tau is then that quantile of |x| at
+ * the place), "exact" and "entropy"; in shape mode also "bits_per_element" and
  * "above_density", which are accepted nowhere else.
  * \throws InputError
  */

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "codec/tensor-codec.h"
 
+#include "codec/activation-statistics.h"
+#include "codec/baseline-codecs.h"
 #include "codec/dense-codec.h"
 #include "codec/tab-q-codec.h"
 
@@ -45,6 +47,31 @@ class DenseCodec final : public TensorCodec
     DType m_dtype;
 };
 
+const std::vector<std::string> kBaselineNames{"round-to-nearest", "smoothquant", "omniquant", "atom"};
+
+/// One of kBaselineNames.
+std::shared_ptr<const TensorCodec>
+ReadBaselineCodec(const std::string& name, StrictObject& parameters, const CodecContext& context)
+{
+    const auto bits = static_cast<unsigned>(parameters.Integer("bits", 2, 8));
+    if (name == "round-to-nearest")
+    {
+        return MakeRoundToNearest(bits);
+    }
+    const ActivationStatistics statistics = ReadStatistics(parameters, context);
+    if (name == "smoothquant")
+    {
+        return MakeSmoothQuant(bits, statistics, parameters.Number("alpha", 0.0, 1.0, 0.5));
+    }
+    if (name == "omniquant")
+    {
+        return MakeOmniQuant(bits, statistics);
+    }
+    // Atom keeps 128 of 4096 channels at 8 bits
+    const std::uint64_t outliers = parameters.Integer("outliers", 0, context.config.hidden, context.config.hidden / 32);
+    return MakeAtom(bits, statistics, outliers, parameters.Integer("group", 1, 65536, 128));
+}
+
 } // namespace
 
 CodecCost
@@ -69,6 +96,8 @@ std::vector<std::string>
 TensorCodecNames()
 {
     std::vector<std::string> names = kDenseNames;
+    names.insert(names.end(), kBaselineNames.begin(), kBaselineNames.end());
+    names.emplace_back("clamp");
     names.emplace_back("tab-q");
     return names;
 }
@@ -82,8 +111,25 @@ ReadTensorCodec(StrictObject& object, const std::string& key, const CodecContext
     }
     StrictObject parameters = object.Object(key);
     const std::string name = parameters.Choice("name", TensorCodecNames());
-    const auto codec =
-        name == "tab-q" ? ReadTabQCodec(parameters, context) : MakeDenseCodec(*DTypeFromName(name));
+    std::shared_ptr<const TensorCodec> codec;
+    if (std::ranges::find(kBaselineNames, name) != kBaselineNames.end())
+    {
+        codec = ReadBaselineCodec(name, parameters, context);
+    }
+    else if (name == "tab-q")
+    {
+        codec = ReadTabQCodec(parameters, context);
+    }
+    else if (name == "clamp")
+    {
+        const double limit = parameters.Number("limit", 0.0, 65504.0);
+        codec = MakeClamp(static_cast<float>(limit),
+                          MakeDenseCodec(*DTypeFromName(parameters.Choice("dtype", kDenseNames, "fp16"))));
+    }
+    else
+    {
+        codec = MakeDenseCodec(*DTypeFromName(name));
+    }
     parameters.Finish();
     return codec;
 }

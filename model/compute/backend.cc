@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "compute/backend.h"
 
+#include "compute/footprint.h"
 #include "compute/timed.h"
 
 #include <algorithm>
@@ -123,15 +124,24 @@ EmbedWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activatio
     return work;
 }
 
-Work
-ProjectWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation)
+/// Bytes of \p layer's matrices of so many parameters, and of \p vectors parameters of norms and biases.
+std::uint64_t
+WeightsRead(const ResidentModel& model, std::size_t layer, std::uint64_t matrices, std::uint64_t vectors)
 {
+    return MatrixBytes(model.Config(), model.Precision(), layer, matrices).Total() +
+           vectors * SizeOf(model.Config().dtype);
+}
+
+Work
+ProjectWork(const ResidentModel& model, std::size_t layer, std::uint64_t rows, std::uint64_t activation)
+{
+    const ModelConfig& config = model.Config();
     const std::uint64_t out = ProjectedWidth(config);
     const std::uint64_t bias = config.biases ? out : 0;
-    const std::uint64_t weights = NormParameters(config) + config.hidden * out + bias;
     Work work;
     work.flops = rows * (NormFlops(config) + 2 * config.hidden * out + bias);
-    work.bytesRead = weights * SizeOf(config.dtype) + rows * config.hidden * activation;
+    work.weightBytes = WeightsRead(model, layer, config.hidden * out, NormParameters(config) + bias);
+    work.bytesRead = work.weightBytes + rows * config.hidden * activation;
     work.bytesWritten = rows * (config.hidden + out) * activation;
     work.launches = 4;
     return work;
@@ -152,8 +162,13 @@ AdaptWork(const ResidentAdapter& adapter, std::uint64_t rows, std::uint64_t acti
 }
 
 Work
-FinishLayerWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t before, std::uint64_t activation)
+FinishLayerWork(const ResidentModel& model,
+                std::size_t layer,
+                std::uint64_t rows,
+                std::uint64_t before,
+                std::uint64_t activation)
 {
+    const ModelConfig& config = model.Config();
     const bool opt = config.family == Family::Opt;
     const std::uint64_t hidden = config.hidden;
     const std::uint64_t query = config.QueryWidth();
@@ -171,13 +186,13 @@ FinishLayerWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t bef
     const std::uint64_t biases = config.biases ? ffn + hidden : 0;
     const std::uint64_t mlp = rows * (2 * matrices + biases + (opt ? 1 : 5) * ffn);
     const std::uint64_t residuals = 2 * rows * hidden;
-    const std::uint64_t weights =
-        query * hidden + (config.biases ? hidden : 0) + NormParameters(config) + matrices + biases;
+    const std::uint64_t vectors = (config.biases ? hidden : 0) + NormParameters(config) + biases;
 
     Work work;
     work.flops = rotation + scores + softmax + values + output + norm + mlp + residuals;
-    work.bytesRead = weights * SizeOf(config.dtype) +
-                     (rows * (hidden + ProjectedWidth(config)) + 2 * kv * before) * activation;
+    work.weightBytes = WeightsRead(model, layer, query * hidden + matrices, vectors);
+    work.bytesRead =
+        work.weightBytes + (rows * (hidden + ProjectedWidth(config)) + 2 * kv * before) * activation;
     work.bytesWritten = rows * (hidden + 2 * kv) * activation;
     work.launches = opt ? 11 : 13;
     return work;
@@ -241,7 +256,8 @@ HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation
     const std::uint64_t matrix = std::uint64_t{config.hidden} * config.vocab;
     Work work;
     work.flops = rows * (NormFlops(config) + 2 * matrix);
-    work.bytesRead = (NormParameters(config) + matrix) * SizeOf(config.dtype) + rows * config.hidden * activation;
+    work.weightBytes = (NormParameters(config) + matrix) * SizeOf(config.dtype);
+    work.bytesRead = work.weightBytes + rows * config.hidden * activation;
     work.bytesWritten = rows * config.vocab * activation;
     work.launches = 2;
     return work;
@@ -295,10 +311,16 @@ NameOf(Operation operation)
     Fail("no such operation");
 }
 
-ResidentModel::ResidentModel(ModelConfig config, DType activations)
+ResidentModel::ResidentModel(ModelConfig config, DType activations, WeightPrecision precision)
     : m_config(std::move(config)),
-      m_activations(activations)
+      m_activations(activations),
+      m_precision(std::move(precision))
 {
+    if (m_precision.Layers() != m_config.layers)
+    {
+        Fail("precision of " + std::to_string(m_precision.Layers()) + " layers for a model of " +
+             std::to_string(m_config.layers));
+    }
 }
 
 ResidentAdapter::ResidentAdapter(const Adapter& adapter, ModelConfig config)
@@ -392,6 +414,13 @@ Backend::Backend(DType activations)
 {
 }
 
+std::shared_ptr<const ResidentModel>
+Backend::Resident(std::shared_ptr<const Model> model)
+{
+    const WeightPrecision stored(model->config);
+    return Resident(std::move(model), stored);
+}
+
 Computed<Tensor>
 Backend::Embed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position)
 {
@@ -418,7 +447,7 @@ Backend::Project(const ResidentModel& model, std::size_t layer, const Tensor& hi
     const ModelConfig& config = model.Config();
     ExpectLayer(config, layer);
     ExpectHidden(config, hidden);
-    const Work work = ProjectWork(config, hidden.Rows(), SizeOf(m_activations));
+    const Work work = ProjectWork(model, layer, hidden.Rows(), SizeOf(m_activations));
     return Timed(Operation::Project, hidden.Rows(), work, [&] { return DoProject(model, layer, hidden); });
 }
 
@@ -480,7 +509,7 @@ Backend::FinishLayer(const ResidentModel& model,
     const std::size_t before = cache.Length(layer);
     ExpectPositions(config, cache.Position(layer), rows);
     ExpectRoom(before, rows, cache.Capacity());
-    Work work = FinishLayerWork(config, rows, before, SizeOf(m_activations));
+    Work work = FinishLayerWork(model, layer, rows, before, SizeOf(m_activations));
     if (cache.TracksAttention())
     {
         work += TrackingWork(config, rows, before);

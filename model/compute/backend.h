@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_BACKEND_H
 #define SPLITLLM_BACKEND_H
 
+#include "compute/weight-precision.h"
 #include "compute/work.h"
 #include "llm/adapter.h"
 #include "llm/config.h"
@@ -76,7 +77,8 @@ class ResidentModel
 
     /// \param config shape of the model
     /// \param activations element type that Work and KV bytes are counted in
-    ResidentModel(ModelConfig config, DType activations);
+    /// \param precision of the layers of \p config. \throws std::logic_error if it is for another number of layers
+    ResidentModel(ModelConfig config, DType activations, WeightPrecision precision);
 
     const ModelConfig& Config() const
     {
@@ -88,9 +90,16 @@ class ResidentModel
         return m_activations;
     }
 
+    /// The bits of each layer's weights.
+    const WeightPrecision& Precision() const
+    {
+        return m_precision;
+    }
+
   private:
     ModelConfig m_config;
     DType m_activations;
+    WeightPrecision m_precision;
 };
 
 /// A LoRA adapter that is resident in a backend.
@@ -220,7 +229,11 @@ std::size_t KeptEntries(double keep, std::size_t positions);
  * 4 d for RMSNorm (square, sum, two scalings), 7 d for LayerNorm (sum, centre, square, sum, two scalings, shift), and
  * n its parameters: d and 2 d. What is computed once a row and not once an element (a norm's root) does not count.
  * Terms in [ ] belong to models with biases. Results inside an operation stay on the chip: bytes are weights, KV,
- * inputs and outputs of the whole operation.
+ * inputs and outputs of the whole operation. Work's weightBytes are the term b (...) of Project, FinishLayer and Head,
+ * and 0 elsewhere: which rows of the embeddings are read depends on the tokens.
+ *
+ * A quantised layer's matrices (not its norms [and biases]) count their codes and scales in place of b an element:
+ * bits / 8 + 4 / group bytes. FLOPs stay: what expands codes on their way to the product does not count.
  */
 class Backend
 {
@@ -234,8 +247,17 @@ class Backend
         return m_activations;
     }
 
-    /// Makes \p model resident. Handles of the same model may share storage.
-    virtual std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model) = 0;
+    /// Makes \p model resident as it is stored. Handles of the same model may share storage.
+    std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model);
+
+    /**
+     * Makes \p model resident with quantised weights in the layers where \p precision asks for them; made here, so
+     * that those layers hold nothing but codes and scales.
+     * \throws std::logic_error if \p precision is for another number of layers
+     * \throws InputError if a weight is not finite or too large for fp16
+     */
+    virtual std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model,
+                                                          const WeightPrecision& precision) = 0;
     virtual std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                             const ModelConfig& config) = 0;
 

@@ -72,8 +72,9 @@ class DeviceProfile
      * Roofline: max(flops / rate, bytes / bandwidth) + launches * overhead, rate and bandwidth each times its
      * efficiency, the maximum rounded up to a nanosecond.
      * \param rows rows of the call, for table entries that are per row
-     * \param dtype which peak rate applies: the weights' type. Of fp16 and bf16 one stands in for the other where only
-     * one is given.
+     * \param dtype which peak rate applies: the type that the model's weights are stored with. Layers quantised to
+     * fewer bits use it too, because their codes are expanded before they are multiplied: they gain by the bytes of
+     * Work alone. Of fp16 and bf16 one stands in for the other where only one is given.
      * \param measured what the kernel took on this host, used by Timing::Measured alone
      * \throws InputError naming the profile if it has no rate for \p dtype, or the time exceeds 292 years
      */

@@ -17,6 +17,46 @@ LayerBytes(const ModelConfig& config, std::size_t count)
     return count * config.LayerParameters() * SizeOf(config.dtype);
 }
 
+WeightBytes
+MatrixBytes(const ModelConfig& config,
+            const WeightPrecision& precision,
+            std::size_t layer,
+            std::uint64_t parameters)
+{
+    if (!precision.Quantised(layer))
+    {
+        return {parameters * SizeOf(config.dtype), 0};
+    }
+    return {parameters * precision.Bits(layer) / 8, parameters / precision.Group() * WeightPrecision::kGroupBytes};
+}
+
+WeightBytes
+LayerBytes(const ModelConfig& config, const WeightPrecision& precision, std::size_t first, std::size_t last)
+{
+    const std::uint64_t attention = 2 * config.hidden * (config.QueryWidth() + config.KvWidth());
+    const std::uint64_t mlp = (config.family == Family::Opt ? 2 : 3) * config.hidden * config.ffn;
+    const std::uint64_t vectors = config.LayerParameters() - attention - mlp; // norms and biases
+    WeightBytes bytes;
+    for (std::size_t layer = first; layer < last; ++layer)
+    {
+        const WeightBytes matrices = MatrixBytes(config, precision, layer, attention + mlp);
+        bytes.weights += matrices.weights + vectors * SizeOf(config.dtype);
+        bytes.scales += matrices.scales;
+    }
+    return bytes;
+}
+
+std::uint64_t
+NominalLayerBytes(const ModelConfig& config, const WeightPrecision& precision, std::size_t first, std::size_t last)
+{
+    std::uint64_t bits = 0;
+    for (std::size_t layer = first; layer < last; ++layer)
+    {
+        bits += config.LayerParameters() * precision.Bits(layer);
+    }
+    return (bits + 7) / 8;
+}
+
 std::uint64_t
 HeadBytes(const ModelConfig& config)
 {

@@ -10,9 +10,9 @@ ShapeBackend::ShapeBackend(DType activations)
 }
 
 std::shared_ptr<const ResidentModel>
-ShapeBackend::Resident(std::shared_ptr<const Model> model)
+ShapeBackend::Resident(std::shared_ptr<const Model> model, const WeightPrecision& precision)
 {
-    return std::make_shared<ResidentModel>(model->config, Activations());
+    return std::make_shared<ResidentModel>(model->config, Activations(), precision);
 }
 
 std::shared_ptr<const ResidentAdapter>

@@ -18,7 +18,9 @@ class ShapeBackend : public Backend
     /// \param activations element type that Work and KV bytes are counted in, as the modelled device has it
     explicit ShapeBackend(DType activations);
 
-    std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model) override;
+    using Backend::Resident;
+    std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model,
+                                                  const WeightPrecision& precision) override;
     std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                     const ModelConfig& config) override;
     std::unique_ptr<KvCache> NewCache(const ResidentModel& model,

@@ -49,6 +49,19 @@ Greedy(std::span<const float> logits)
     return static_cast<TokenId>(best);
 }
 
+double
+LogSumExp(std::span<const float> logits)
+{
+    assert(!logits.empty());
+    const double largest = *std::ranges::max_element(logits);
+    double sum = 0.0;
+    for (const float value : logits)
+    {
+        sum += deterministic::Exp(value - largest);
+    }
+    return largest + deterministic::Log(sum);
+}
+
 TokenId
 Sample(std::span<const float> logits, const Sampling& sampling, double uniform)
 {

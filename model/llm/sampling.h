@@ -20,6 +20,9 @@ struct Sampling
 /// The index of the largest logit, the lowest index among equals. NaN never wins.
 TokenId Greedy(std::span<const float> logits);
 
+/// log(sum exp(x)) of at least one logit, with the same bits on every machine.
+double LogSumExp(std::span<const float> logits);
+
 /**
  * Draws from softmax(logits / temperature) restricted to the nucleus, with \p uniform in [0, 1) as the only
  * randomness; Greedy where the temperature is 0. Equal logits are ordered by index, so the result is a function of

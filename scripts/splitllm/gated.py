@@ -146,7 +146,11 @@ class GatedModel:
         return out.transpose(1, 2).reshape(batch, length, self.query)
 
     def forward(self, tokens, gate=None, see=None):
-        """The final normed states [B, T, d] of tokens [B, T].
+        """The final normed states [B, T, d] of tokens [B, T]; gate and see as in last_state."""
+        return rms_norm(self.last_state(tokens, gate, see), self.norm, self.eps)
+
+    def last_state(self, tokens, gate=None, see=None):
+        """The states [B, T, d] after the last layer, before the final norm.
 
         gate: None (no adapter), a tensor [B, T, L], or a function of (layer, h, base, delta) that returns [B, T].
         see: called with (layer, h, base, delta or None, attention output).
@@ -167,7 +171,7 @@ class GatedModel:
             h = h + attention @ block["o"].T
             gate_part, up = (rms_norm(h, block["norm2"], self.eps) @ block["gate_up"].T).chunk(2, -1)
             h = h + (F.silu(gate_part) * up) @ block["down"].T
-        return rms_norm(h, self.norm, self.eps)
+        return h
 
     def logits(self, states):
         return (states @ self.head.T).float()

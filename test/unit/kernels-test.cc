@@ -4,6 +4,7 @@
 #include "support/catch.h"
 #include "support/random-model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -205,6 +206,54 @@ TEST_CASE("Products on every instruction set have the bytes of the plain kernel"
             {
                 INFO(kernels->name << " n " << n << " rows " << rows << " tokens " << tokens << " shift " << shift);
                 CHECK((bytes(*kernels) == expected));
+            }
+        }
+    }
+}
+
+TEST_CASE("Products of codes have the bytes of fp32 products of what the codes stand for")
+{
+    Random random(5);
+    for (const std::size_t n : {32, 64, 96, 128, 160, 384, 576, 1536})
+    {
+        for (const std::size_t group : {32, 64, 128})
+        {
+            if (n % group != 0)
+            {
+                continue;
+            }
+            for (const std::size_t rows : {1, 3, 4, 11})
+            {
+                const std::size_t tokens = 1 + random.Below(9);
+                const std::size_t shift = random.Below(16);
+                Floats x = RandomFloats(random, tokens * n, shift);
+                Padded<std::uint8_t> codes(rows * n, shift, 0xff);
+                std::generate_n(codes.Data(), rows * n, [&] { return static_cast<std::uint8_t>(random.Below(256)); });
+                Halves scales = RandomHalves(random, rows * n / group * 2, shift, ToF16); // between NaNs
+                scales.Data()[0] = 1;                                                     // a subnormal
+                for (const unsigned bits : {4, 8})
+                {
+                    std::vector<float> weights(rows * n);
+                    for (std::size_t i = 0; i < weights.size(); ++i)
+                    {
+                        // 16 bytes for 32 codes of 4 bits, the first 16 in the low halves
+                        const std::uint8_t byte = codes.Data()[bits == 8 ? i : i / 32 * 16 + i % 16];
+                        const int code = bits == 8 ? byte : (i % 32 < 16 ? byte % 16 : byte / 16);
+                        const std::uint16_t* pair = scales.Data() + i / group * 2;
+                        weights[i] = std::fma(static_cast<float>(code), FromF16(pair[0]), FromF16(pair[1]));
+                    }
+                    const std::string expected =
+                        ProductBytes(Plain().matMulF32, weights.data(), rows, n, x.Data(), tokens, shift);
+                    for (const Kernels* kernels : SupportedKernels())
+                    {
+                        const auto matMul = bits == 8 ? kernels->matMulInt8 : kernels->matMulInt4;
+                        Floats y(tokens * (rows + 3), shift, kNan);
+                        matMul({codes.Data(), scales.Data(), group}, rows, n, x.Data(), tokens, y.Data(), rows + 3);
+                        INFO(kernels->name << " " << bits << " bits, n " << n << " group " << group << " rows " << rows
+                                           << " tokens " << tokens << " shift " << shift);
+                        CHECK((y.Bytes() == expected));
+                    }
+                }
             }
         }
     }

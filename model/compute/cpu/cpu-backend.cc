@@ -63,6 +63,32 @@ MatMulOf(const Kernels& kernels, DType dtype)
     }
 }
 
+/// Rows [begin, end) of \p linear by \p tokens rows of \p x, into those columns of \p y.
+void
+MultiplyRows(const Kernels& kernels,
+             const CpuLinear& linear,
+             std::size_t begin,
+             std::size_t end,
+             const float* x,
+             std::size_t tokens,
+             float* y)
+{
+    const std::size_t out = linear.weight.shape[0];
+    const std::size_t n = linear.weight.shape[1];
+    if (linear.quantised)
+    {
+        const QuantisedMatrix& matrix = *linear.quantised;
+        const QuantisedRows rows{.codes = matrix.codes.data() + begin * n * matrix.bits / 8,
+                                 .scales = matrix.scales.data() + begin * n / matrix.group * 2,
+                                 .group = matrix.group};
+        const auto matMul = matrix.bits == 8 ? kernels.matMulInt8 : kernels.matMulInt4;
+        matMul(rows, end - begin, n, x, tokens, y + begin, out);
+        return;
+    }
+    const std::byte* rows = linear.weight.data + begin * n * SizeOf(linear.weight.dtype);
+    MatMulOf(kernels, linear.weight.dtype)(rows, end - begin, n, x, tokens, y + begin, out);
+}
+
 std::size_t
 RoundUp(std::size_t value, std::size_t multiple)
 {
@@ -99,9 +125,9 @@ CpuBackend::CpuBackend(std::size_t threads, const Kernels& kernels)
 }
 
 std::shared_ptr<const ResidentModel>
-CpuBackend::Resident(std::shared_ptr<const Model> model)
+CpuBackend::Resident(std::shared_ptr<const Model> model, const WeightPrecision& precision)
 {
-    return std::make_shared<CpuModel>(std::move(model), Activations());
+    return std::make_shared<CpuModel>(std::move(model), Activations(), precision);
 }
 
 std::shared_ptr<const ResidentAdapter>
@@ -176,8 +202,8 @@ CpuBackend::LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& 
     {
         return update;
     }
-    const CpuLinear down{weights.a, {}};
-    const CpuLinear up{weights.b, {}};
+    const CpuLinear down{weights.a, {}, {}};
+    const CpuLinear up{weights.b, {}, {}};
     std::vector<float> inner(input.Rows() * weights.a.shape[0]);
     Multiply(input.Values().data(), input.Rows(), {{&down, inner.data()}});
     Multiply(inner.data(), input.Rows(), {{&up, update.Values().data()}});
@@ -291,7 +317,6 @@ CpuBackend::Multiply(const float* input, std::size_t tokens, std::initializer_li
     struct Part
     {
         const Product* product;
-        Kernels::MatMul matMul;
         std::size_t begin; //!< rows of the weights
         std::size_t end;
     };
@@ -302,26 +327,21 @@ CpuBackend::Multiply(const float* input, std::size_t tokens, std::initializer_li
     {
         const ArrayView& weight = product.linear->weight;
         const std::size_t out = weight.shape[0];
-        const std::size_t bytes = weight.Elements() * SizeOf(weight.dtype);
+        const auto& quantised = product.linear->quantised;
+        const std::size_t bytes = quantised ? quantised->Bytes() : weight.Elements() * SizeOf(weight.dtype);
         const std::size_t least = tokens < kFewTokens ? 2 * m_team.Threads() : bytes / kCachedBytes + 1;
         const std::size_t shares = RoundUp(least, m_team.Threads());
         multiplyAdds += weight.Elements() * tokens;
         for (std::size_t i = 0; i < shares; ++i)
         {
-            parts.push_back({&product,
-                             MatMulOf(m_kernels, weight.dtype),
-                             ShareBegin(out, i, shares),
-                             ShareBegin(out, i + 1, shares)});
+            parts.push_back({&product, ShareBegin(out, i, shares), ShareBegin(out, i + 1, shares)});
         }
     }
     m_team.Run(parts.size(), multiplyAdds >= kWorthSharing, [&](std::size_t task, std::size_t) {
-        const auto [product, matMul, begin, end] = parts[task];
-        const ArrayView& weight = product->linear->weight;
+        const auto [product, begin, end] = parts[task];
         const std::vector<float>& bias = product->linear->bias;
-        const std::size_t out = weight.shape[0];
-        const std::size_t n = weight.shape[1];
-        const std::byte* rows = weight.data + begin * n * SizeOf(weight.dtype);
-        matMul(rows, end - begin, n, input, tokens, product->result + begin, out);
+        const std::size_t out = product->linear->weight.shape[0];
+        MultiplyRows(m_kernels, *product->linear, begin, end, input, tokens, product->result);
         for (std::size_t t = 0; t < tokens && !bias.empty(); ++t)
         {
             for (std::size_t r = begin; r < end; ++r)

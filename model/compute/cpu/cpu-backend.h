@@ -17,7 +17,7 @@ namespace splitllm
 {
 
 /**
- * Executes LLaMA and OPT layers on this host, in fp32 with the weights as they are stored.
+ * Executes LLaMA and OPT layers on this host, in fp32 with the weights as they are stored or as codes of 8 or 4 bits.
  *
  * Batch-invariant (invariant 13): a row's bits depend neither on the rows computed with it, nor on how a sequence is
  * cut into calls, nor on the number of threads, nor on the CPU's features. One caller at a time.
@@ -31,7 +31,9 @@ class CpuBackend final : public Backend
      */
     explicit CpuBackend(std::size_t threads = 0, const Kernels& kernels = BestKernels());
 
-    std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model) override;
+    using Backend::Resident;
+    std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model,
+                                                  const WeightPrecision& precision) override;
     std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                     const ModelConfig& config) override;
     std::unique_ptr<KvCache> NewCache(const ResidentModel& model,

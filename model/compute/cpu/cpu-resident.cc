@@ -24,16 +24,26 @@ Widened(const NormWeights& norm)
 CpuLinear
 Widened(const LinearWeights& linear)
 {
-    return {linear.weight, Widened(linear.bias)};
+    return {linear.weight, Widened(linear.bias), {}};
+}
+
+/// The matrices that \p layer has.
+std::vector<CpuLinear*>
+Matrices(CpuLayer& layer)
+{
+    std::vector<CpuLinear*> matrices{
+        &layer.query, &layer.key, &layer.value, &layer.output, &layer.gate, &layer.up, &layer.down};
+    std::erase_if(matrices, [](const CpuLinear* linear) { return linear->weight.data == nullptr; });
+    return matrices;
 }
 
 } // namespace
 
-CpuModel::CpuModel(std::shared_ptr<const Model> from, DType activations)
-    : ResidentModel(from->config, activations),
+CpuModel::CpuModel(std::shared_ptr<const Model> from, DType activations, const WeightPrecision& precision)
+    : ResidentModel(from->config, activations, precision),
       model(std::move(from)),
       finalNorm(Widened(model->finalNorm)),
-      head{model->head, {}}
+      head{model->head, {}, {}}
 {
     if (model->layers.size() != Config().layers || model->head.data == nullptr)
     {
@@ -51,6 +61,14 @@ CpuModel::CpuModel(std::shared_ptr<const Model> from, DType activations)
                           .gate = Widened(layer.gate),
                           .up = Widened(layer.up),
                           .down = Widened(layer.down)});
+        const std::size_t index = layers.size() - 1;
+        for (CpuLinear* linear : Matrices(layers.back()))
+        {
+            if (precision.Quantised(index))
+            {
+                linear->quantised.emplace(linear->weight, precision.Bits(index), precision.Group());
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #define SPLITLLM_CPU_RESIDENT_H
 
 #include "compute/backend.h"
+#include "compute/cpu/quantised-matrix.h"
 #include "compute/cpu/rotary-table.h"
 
 #include <cstddef>
@@ -12,7 +13,8 @@
 #include <span>
 #include <vector>
 
-// What the CPU backend's handles hold. Matrices stay where the model has them; vectors are widened to fp32 once.
+// What the CPU backend's handles hold. Matrices stay where the model has them unless they are quantised; vectors are
+// widened to fp32 once.
 
 namespace splitllm
 {
@@ -22,6 +24,7 @@ struct CpuLinear
 {
     ArrayView weight;        //!< [out, in]
     std::vector<float> bias; //!< [out], or empty
+    std::optional<QuantisedMatrix> quantised; //!< what is computed with in place of the weight, where there
 };
 
 /// A norm's vectors.
@@ -49,7 +52,8 @@ struct CpuLayer
 struct CpuModel final : ResidentModel
 {
     /// \throws std::logic_error if \p from has a shape but no weights
-    CpuModel(std::shared_ptr<const Model> from, DType activations);
+    /// \throws InputError if a weight that is to be quantised is not finite or too large
+    CpuModel(std::shared_ptr<const Model> from, DType activations, const WeightPrecision& precision);
 
     std::shared_ptr<const Model> model; //!< keeps the weights mapped
     std::vector<CpuLayer> layers;

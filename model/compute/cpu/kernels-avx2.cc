@@ -210,6 +210,37 @@ Largest(V v)
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+template <int Bits>
+struct Levels
+{
+    __m256 scale;
+    __m256 minimum;
+
+    static Levels Of(const float* pair)
+    {
+        return {_mm256_set1_ps(pair[0]), _mm256_set1_ps(pair[1])};
+    }
+
+    __m256 Weights(__m256i code) const
+    {
+        return _mm256_fmadd_ps(_mm256_cvtepi32_ps(code), scale, minimum);
+    }
+
+    V Weights(const std::uint8_t* codes, int half) const
+    {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes) + (Bits == 8 ? half : 0));
+        __m256i low = _mm256_cvtepu8_epi32(bytes);
+        __m256i high = _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(bytes, bytes));
+        if constexpr (Bits == 4)
+        {
+            const __m256i four = _mm256_set1_epi32(15);
+            low = half == 0 ? _mm256_and_si256(low, four) : _mm256_srli_epi32(low, 4);
+            high = half == 0 ? _mm256_and_si256(high, four) : _mm256_srli_epi32(high, 4);
+        }
+        return {Weights(low), Weights(high)};
+    }
+};
+
 #include "compute/cpu/kernels-inl.h"
 
 } // namespace

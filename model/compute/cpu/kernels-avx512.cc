@@ -212,6 +212,47 @@ Largest(V v)
     return _mm512_reduce_max_ps(v.lanes);
 }
 
+template <int Bits>
+struct Levels;
+
+template <>
+struct Levels<8>
+{
+    __m512 scale;
+    __m512 minimum;
+
+    static Levels Of(const float* pair)
+    {
+        return {_mm512_set1_ps(pair[0]), _mm512_set1_ps(pair[1])};
+    }
+
+    V Weights(const std::uint8_t* codes, int half) const
+    {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes) + half);
+        return {_mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), scale, minimum)};
+    }
+};
+
+/// All 16 weights that a group can have, so that a code is the index of its weight.
+template <>
+struct Levels<4>
+{
+    __m512 weights;
+
+    static Levels Of(const float* pair)
+    {
+        const __m512 code = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        return {_mm512_fmadd_ps(code, _mm512_set1_ps(pair[0]), _mm512_set1_ps(pair[1]))};
+    }
+
+    V Weights(const std::uint8_t* codes, int half) const
+    {
+        const __m512i both = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+        // The lowest four bits of an index count.
+        return {_mm512_permutexvar_ps(half == 0 ? both : _mm512_srli_epi32(both, 4), weights)};
+    }
+};
+
 #include "compute/cpu/kernels-inl.h"
 
 } // namespace

@@ -9,6 +9,9 @@
  * + - * /, Fma(a, b, c) = a * b + c, Max, Round (half to even), PowerOfTwo (of integers in [-126, 127]), KeepPart(a, b,
  * count) = a in the first count lanes and b in the others, ZeroBelow(x, limit, y) = x < limit ? 0 : y, InfinityAbove,
  * Sum(v), Largest(v) and StoreSums(vectors, p). Its registers hold kRows x kTokens and kQueries x kColumns sums.
+ *
+ * Levels<Bits> is what the codes of a group stand for: Of(p) is for the scale and the minimum at p, and Weights(codes,
+ * half) are the weights of the first (0) or second (1) 16 of 32 codes, fma(code, scale, minimum).
  */
 
 constexpr std::size_t kLanes = 16;
@@ -108,6 +111,145 @@ MatMul(const void* weights,
     Tiles<V::kTokens>(static_cast<const W*>(weights), rows, n, x, tokens, y, yStride);
 }
 
+template <typename T>
+inline V
+LoadChunk(const T* from, std::size_t count)
+{
+    return count == kLanes ? V::Load(from) : V::LoadPart(from, count);
+}
+
+/// One tile of a product with codes of \p Bits bits: R rows by T tokens, \p n a multiple of \p group.
+template <int Bits, int R, int T>
+inline void
+QuantisedTile(const std::uint8_t* codes,
+              const std::uint16_t* scales,
+              std::size_t group,
+              std::size_t n,
+              const float* x,
+              float* y,
+              std::size_t yStride)
+{
+    constexpr std::size_t kChunk = 2 * kLanes;
+    constexpr std::size_t kChunkBytes = kChunk * Bits / 8;
+    const std::size_t rowBytes = n * Bits / 8;
+    const std::size_t rowScales = n / group * 2;
+    V sums[T][R];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t)
+    {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+        {
+            sums[t][r] = V::Zero();
+        }
+    }
+    const std::uint8_t* next = codes + R * rowBytes;
+    float pairs[R][kLanes]; // scales and minima of eight groups
+    std::size_t held = 0;   // where those begin in a row
+    for (std::size_t first = 0, pair = 0; first < n; first += group, pair += 2)
+    {
+        if (pair % kLanes == 0)
+        {
+            // the last eight overlap those before, which is faster than to load a part
+            held = rowScales >= kLanes && rowScales - pair < kLanes ? rowScales - kLanes : pair;
+            const std::size_t count = rowScales < kLanes ? rowScales : kLanes;
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r)
+            {
+                LoadChunk(reinterpret_cast<const F16*>(scales + r * rowScales + held), count).Store(pairs[r]);
+            }
+        }
+        Levels<Bits> levels[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+        {
+            levels[r] = Levels<Bits>::Of(pairs[r] + pair - held);
+        }
+        for (std::size_t i = first; i < first + group; i += kChunk, codes += kChunkBytes, next += R * kChunkBytes)
+        {
+            if constexpr (T == 1)
+            {
+                // Rows side by side hide from the CPU that memory is read from front to back.
+                for (std::size_t line = 0; line < R * kChunkBytes; line += 64)
+                {
+                    __builtin_prefetch(next + line);
+                }
+            }
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; ++half)
+            {
+                V columns[T];
+#pragma GCC unroll 8
+                for (int t = 0; t < T; ++t)
+                {
+                    columns[t] = V::Load(x + t * n + i + half * kLanes);
+                }
+#pragma GCC unroll 8
+                for (int r = 0; r < R; ++r)
+                {
+                    const V row = levels[r].Weights(codes + r * rowBytes, half);
+#pragma GCC unroll 8
+                    for (int t = 0; t < T; ++t)
+                    {
+                        sums[t][r] = Fma(row, columns[t], sums[t][r]);
+                    }
+                }
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t)
+    {
+        StoreSums(sums[t], y + t * yStride);
+    }
+}
+
+/// All rows by \p tokens tokens, T at a time and the rest in smaller tiles.
+template <int Bits, int T>
+inline void
+QuantisedTiles(const QuantisedRows& weights,
+               std::size_t rows,
+               std::size_t n,
+               const float* x,
+               std::size_t tokens,
+               float* y,
+               std::size_t yStride)
+{
+    const std::size_t rowBytes = n * Bits / 8;
+    const std::size_t rowScales = n / weights.group * 2;
+    for (; tokens >= T; tokens -= T, x += T * n, y += T * yStride)
+    {
+        std::size_t r = 0;
+        for (; r + V::kRows <= rows; r += V::kRows)
+        {
+            QuantisedTile<Bits, V::kRows, T>(
+                weights.codes + r * rowBytes, weights.scales + r * rowScales, weights.group, n, x, y + r, yStride);
+        }
+        for (; r < rows; ++r)
+        {
+            QuantisedTile<Bits, 1, T>(
+                weights.codes + r * rowBytes, weights.scales + r * rowScales, weights.group, n, x, y + r, yStride);
+        }
+    }
+    if constexpr (T > 1)
+    {
+        QuantisedTiles<Bits, T - 1>(weights, rows, n, x, tokens, y, yStride);
+    }
+}
+
+template <int Bits>
+void
+QuantisedMatMul(const QuantisedRows& weights,
+                std::size_t rows,
+                std::size_t n,
+                const float* x,
+                std::size_t tokens,
+                float* y,
+                std::size_t yStride)
+{
+    QuantisedTiles<Bits, V::kTokens>(weights, rows, n, x, tokens, y, yStride);
+}
+
 /// Calls body(i, count) for all chunks of 16 elements of [0, n), the last of which may be shorter.
 template <typename Body>
 inline void
@@ -122,13 +264,6 @@ ForChunks(std::size_t n, Body body)
     {
         body(i, n - i);
     }
-}
-
-template <typename T>
-inline V
-LoadChunk(const T* from, std::size_t count)
-{
-    return count == kLanes ? V::Load(from) : V::LoadPart(from, count);
 }
 
 inline void
@@ -333,6 +468,8 @@ Table(const char* name)
         .matMulF32 = MatMul<float>,
         .matMulF16 = MatMul<F16>,
         .matMulBf16 = MatMul<Bf16>,
+        .matMulInt8 = QuantisedMatMul<8>,
+        .matMulInt4 = QuantisedMatMul<4>,
         .softmax = Softmax,
         .weightedSum = WeightedSum,
         .siluTimes = SiluTimes,

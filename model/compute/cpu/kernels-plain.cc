@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 // The reference that the vector kernels are compared with, and the fallback on any CPU: nothing here is clever.
 
@@ -89,6 +90,47 @@ MatMul(const void* weights,
         for (std::size_t r = 0; r < rows; ++r)
         {
             y[t * yStride + r] = Dot(w + r * n, x + t * n, n);
+        }
+    }
+}
+
+/// What the code of \p column in a row of codes of \p Bits bits stands for.
+template <unsigned Bits>
+float
+Weight(const std::uint8_t* codes, const std::uint16_t* scales, std::size_t group, std::size_t column)
+{
+    unsigned code = codes[column];
+    if constexpr (Bits == 4)
+    {
+        code = codes[column / 32 * 16 + column % 16];
+        code = column % 32 < 16 ? code & 15U : code >> 4;
+    }
+    const std::uint16_t* pair = scales + column / group * 2;
+    return std::fma(static_cast<float>(code), FromF16(pair[0]), FromF16(pair[1]));
+}
+
+template <unsigned Bits>
+void
+QuantisedMatMul(const QuantisedRows& weights,
+                std::size_t rows,
+                std::size_t n,
+                const float* x,
+                std::size_t tokens,
+                float* y,
+                std::size_t yStride)
+{
+    std::vector<float> row(n);
+    for (std::size_t r = 0; r < rows; ++r)
+    {
+        const std::uint8_t* codes = weights.codes + r * n * Bits / 8;
+        const std::uint16_t* scales = weights.scales + r * n / weights.group * 2;
+        for (std::size_t i = 0; i < n; ++i)
+        {
+            row[i] = Weight<Bits>(codes, scales, weights.group, i);
+        }
+        for (std::size_t t = 0; t < tokens; ++t)
+        {
+            y[t * yStride + r] = Dot(row.data(), x + t * n, n);
         }
     }
 }
@@ -216,6 +258,8 @@ constinit const Kernels kKernelsPlain{
     .matMulF32 = MatMul<float>,
     .matMulF16 = MatMul<F16>,
     .matMulBf16 = MatMul<Bf16>,
+    .matMulInt8 = QuantisedMatMul<8>,
+    .matMulInt4 = QuantisedMatMul<4>,
     .softmax = Softmax,
     .weightedSum = WeightedSum,
     .siluTimes = SiluTimes,

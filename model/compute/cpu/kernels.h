@@ -5,11 +5,20 @@
 #include "tensor/dtype.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 #include <vector>
 
 namespace splitllm
 {
+
+/// Rows of a QuantisedMatrix, from the first one's codes and scales on.
+struct QuantisedRows
+{
+    const std::uint8_t* codes;
+    const std::uint16_t* scales;
+    std::size_t group; //!< columns that share a scale and a minimum, a multiple of 32
+};
 
 /**
  * The inner loops of the CPU backend for one instruction set.
@@ -45,6 +54,21 @@ struct Kernels
     MatMul matMulF32;
     MatMul matMulF16;
     MatMul matMulBf16;
+
+    /**
+     * The same with codes of 8 or 4 bits in place of weights: the bits of matMulF32 on the weights that the codes stand
+     * for, fma(code, scale, minimum). No matrix of those is made.
+     * \param n a multiple of weights.group
+     */
+    using QuantisedMatMul = void (*)(const QuantisedRows& weights,
+                                     std::size_t rows,
+                                     std::size_t n,
+                                     const float* x,
+                                     std::size_t tokens,
+                                     float* y,
+                                     std::size_t yStride);
+    QuantisedMatMul matMulInt8;
+    QuantisedMatMul matMulInt4;
 
     /// x = exp(x - max(x)) / sum, the division being a multiplication by 1 / sum; n > 0.
     void (*softmax)(float* x, std::size_t n);
