@@ -3,8 +3,10 @@
 
 #include "answers.h"
 #include "base/deterministic-math.h"
+#include "compute/footprint.h"
 #include "llm/config.h"
 #include "policy/opsc-sizes.h"
+#include "policy/outage.h"
 
 #include <algorithm>
 #include <array>
@@ -126,6 +128,17 @@ AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
     }
 }
 
+/// Bytes of the scales of the device's quantised weights, which Eq 1 leaves out.
+std::uint64_t
+ScaleBytes(const Study& study)
+{
+    const SchemeSpec& scheme = study.scheme;
+    const bool split = scheme.opsc.placement == OpscPlacement::Split;
+    const WeightPrecision precision =
+        OpscPrecision(study.config, scheme.opsc.split, scheme.weightBits, scheme.weightGroup);
+    return LayerBytes(study.config, precision, 0, split ? scheme.opsc.split : study.config.layers).scales;
+}
+
 /// OPSC: what its equations count, and what became of its deadlines.
 void
 AddOpscMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
@@ -141,6 +154,7 @@ AddOpscMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecord
     const std::uint64_t eq2 = OpscKvBits(config, study.LongestContext(), scheme.opsc.split, activations);
     metrics.emplace_back("opsc.eq1_bytes", static_cast<double>(eq1));
     metrics.emplace_back("opsc.eq2_bytes", static_cast<double>(eq2) / 8.0);
+    metrics.emplace_back("opsc.scale_bytes", static_cast<double>(ScaleBytes(study)));
     if (!scheme.opsc.deadline)
     {
         return;
@@ -218,6 +232,41 @@ AddMemoryMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
     }
 }
 
+/// Fading links: attempts in both directions, of all users and repetitions.
+void
+AddLinkMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
+{
+    for (const LinkSpec& link : study.links)
+    {
+        LinkAttempts all;
+        for (const RunRecords& run : runs)
+        {
+            if (const auto found = run.links.find(link.name); found != run.links.end())
+            {
+                all.Add(found->second);
+            }
+        }
+        if (all.attempts == 0)
+        {
+            continue;
+        }
+        const std::string prefix = "link." + link.name + ".";
+        const auto attempts = static_cast<double>(all.attempts);
+        const auto rate = static_cast<double>(link.rate.GetBitRate());
+        const double largest = 8.0 * static_cast<double>(all.largestFrame);
+        const double worst = WorstCaseLatency(link.fading.channel, rate, link.fading.epsilon, largest);
+        metrics.emplace_back(prefix + "attempts_mean", attempts / static_cast<double>(all.frames));
+        metrics.emplace_back(prefix + "attempts_max", static_cast<double>(all.most));
+        metrics.emplace_back(prefix + "outage_ratio", static_cast<double>(all.failed) / attempts);
+        metrics.emplace_back(prefix + "messages_lost", static_cast<double>(all.roundsLost));
+        metrics.emplace_back(prefix + "goodput_mbps",
+                             8e3 * static_cast<double>(all.deliveredBytes) /
+                                 static_cast<double>(all.busy.GetNanoSeconds()));
+        metrics.emplace_back(prefix + "rate_mbps", rate / 1e6);
+        metrics.emplace_back(prefix + "worst_case_ms", 1e3 * worst);
+    }
+}
+
 /// Answers against the reference answers: those generated freely, and how likely the reference ones are.
 void
 AddQualityMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
@@ -287,6 +336,9 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
     double returned = 0.0;
     double lost = 0.0;
     double busy = 0.0;
+    double serverTokens = 0.0;
+    double serverJobs = 0.0;
+    double serverBatches = 0.0;
     double tokens = 0.0;
     for (const RunRecords& run : runs)
     {
@@ -309,6 +361,9 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
         }
         lost += static_cast<double>(run.sessionsLost.size());
         busy += run.serverBusySeconds;
+        serverTokens += static_cast<double>(run.serverTokens);
+        serverJobs += static_cast<double>(run.serverJobs);
+        serverBatches += static_cast<double>(run.serverBatches);
         tokens += static_cast<double>(run.tokens.size());
     }
     AddTokenMetrics(metrics, later);
@@ -322,7 +377,13 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
     AddQualityMetrics(metrics, study, runs);
     AddOpscMetrics(metrics, study, runs);
     AddMemoryMetrics(metrics, runs);
+    AddLinkMetrics(metrics, study, runs);
     metrics.emplace_back("server_busy_s", busy);
+    metrics.emplace_back("server_tokens", serverTokens);
+    if (serverBatches > 0.0)
+    {
+        metrics.emplace_back("server_batch.mean", serverJobs / serverBatches);
+    }
     metrics.emplace_back("tokens", tokens);
     metrics.emplace_back("sessions_lost", lost);
     return metrics;

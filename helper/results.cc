@@ -125,6 +125,28 @@ WriteDecisions(std::ostream& stream, const std::vector<PointResult>& points)
 }
 
 void
+WriteUploads(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    stream << "point,repetition,session,request,position,keys_and_values,compressed,payload_bytes,start_ns,deadline_ns,"
+              "predicted_ns,arrived_ns\n";
+    ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
+        for (const UploadRow& row : run.uploads)
+        {
+            const UploadRecord& upload = row.upload;
+            stream << point << ',' << repetition << ',' << upload.session << ',' << upload.request << ','
+                   << upload.position << ',' << upload.keysAndValues << ',' << upload.compressed << ','
+                   << upload.payloadBytes << ',' << upload.start.GetNanoSeconds() << ','
+                   << upload.deadline.GetNanoSeconds() << ',' << upload.predicted.GetNanoSeconds() << ',';
+            if (!row.arrived.IsZero())
+            {
+                stream << row.arrived.GetNanoSeconds();
+            }
+            stream << '\n';
+        }
+    });
+}
+
+void
 WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
 {
     stream << "point,repetition,request,prompt,group,tokens,exact_match,f1,kl_nats,nll,top1_agreement,answer_tokens\n";
@@ -222,6 +244,7 @@ ResultsFolder::Write(const std::string& study, const std::vector<PointResult>& p
         {"summary.json", [&](std::ostream& stream) { stream << SummaryOf(study, points).dump(2) << '\n'; }},
         {"tokens.csv", [&](std::ostream& stream) { WriteTokens(stream, points); }},
         {"decisions.csv", [&](std::ostream& stream) { WriteDecisions(stream, points); }},
+        {"uploads.csv", [&](std::ostream& stream) { WriteUploads(stream, points); }},
         {"requests.csv", [&](std::ostream& stream) { WriteRequests(stream, points); }},
         {"timeline.json", [&](std::ostream& stream) { WriteTimelines(stream, points); }},
         {"run.json", [&](std::ostream& stream) { stream << run.dump(2) << '\n'; }},
@@ -283,26 +306,28 @@ PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
     {
         header.emplace_back(column);
     }
-    // What is compared with reference answers, where there are some.
-    struct QualityColumn
+    // What is compared with reference answers, and what became of deadlines, where there are some.
+    struct OptionalColumn
     {
         const char* metric;
         const char* title;
         double scale;
         const char* format;
     };
-    std::vector<QualityColumn> qualities;
-    for (const QualityColumn& column : {QualityColumn{"quality.kl_nats", "KL nats", 1.0, "%.4f"},
-                                        QualityColumn{"quality.top1_agreement", "top-1 %", 100.0, "%.1f"},
-                                        QualityColumn{"quality.perplexity", "perplexity", 1.0, "%.3f"},
-                                        QualityColumn{"quality.exact_match", "EM %", 100.0, "%.1f"},
-                                        QualityColumn{"quality.f1", "F1 %", 100.0, "%.1f"}})
+    std::vector<OptionalColumn> optional;
+    for (const OptionalColumn& column : {OptionalColumn{"quality.kl_nats", "KL nats", 1.0, "%.4f"},
+                                         OptionalColumn{"quality.top1_agreement", "top-1 %", 100.0, "%.1f"},
+                                         OptionalColumn{"quality.perplexity", "perplexity", 1.0, "%.3f"},
+                                         OptionalColumn{"quality.exact_match", "EM %", 100.0, "%.1f"},
+                                         OptionalColumn{"quality.f1", "F1 %", 100.0, "%.1f"},
+                                         OptionalColumn{"deadline_met_ratio", "in time %", 100.0, "%.1f"},
+                                         OptionalColumn{"opsc.tokens_per_response", "tokens", 1.0, "%.1f"}})
     {
         if (std::ranges::any_of(points, [&](const PointResult& point) {
                 return Find(point.metrics, column.metric).has_value();
             }))
         {
-            qualities.push_back(column);
+            optional.push_back(column);
             header.emplace_back(column.title);
         }
     }
@@ -326,7 +351,7 @@ PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
         const double messages = Find(point.metrics, "messages_per_token.up").value_or(0.0) +
                                 Find(point.metrics, "messages_per_token.down").value_or(0.0);
         row.push_back(Number(messages));
-        for (const QualityColumn& column : qualities)
+        for (const OptionalColumn& column : optional)
         {
             row.push_back(CellOf(point, column.metric, column.scale, column.format));
         }

@@ -60,6 +60,9 @@ struct SplitLlmHelper::Parts
     SchemeOptions schemeOptions;
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16);
     Sampling sampling;
+    FrontBack deviceBits; //!< of the weights of OPSC's device
+    std::size_t group = WeightPrecision::kGroup;
+    std::optional<std::size_t> context;
     std::filesystem::path profiles = SPLITLLM_PROFILE_DIR;
     std::uint32_t threads = 0;
 
@@ -67,12 +70,13 @@ struct SplitLlmHelper::Parts
     std::shared_ptr<const Scheme> scheme;
 
     void Load();
+    std::shared_ptr<const ResidentModel> OnDevice(std::shared_ptr<const Model> model) const;
 };
 
 void
 SplitLlmHelper::Parts::Load()
 {
-    SchemeParts parts{.model = nullptr, .adapter = nullptr, .sampling = sampling, .codec = codec};
+    SchemeParts parts{.model = nullptr, .adapter = nullptr, .sampling = sampling, .codec = codec, .context = context};
     if (shape)
     {
         const auto model = std::make_shared<Model>();
@@ -80,6 +84,7 @@ SplitLlmHelper::Parts::Load()
         // 8-bit weights are multiplied with 16-bit activations.
         backend = std::make_shared<ShapeBackend>(shape->dtype == DType::I8 ? DType::F16 : shape->dtype);
         parts.model = backend->Resident(model);
+        schemeOptions.opsc.device = OnDevice(model);
         if (adapterRank > 0)
         {
             const auto adapter = std::make_shared<Adapter>();
@@ -98,12 +103,24 @@ SplitLlmHelper::Parts::Load()
         const std::shared_ptr<const Model> model = Model::Load(modelFolder);
         backend = std::make_shared<CpuBackend>(threads);
         parts.model = backend->Resident(model);
+        schemeOptions.opsc.device = OnDevice(model);
         if (!adapterFolder.empty())
         {
             parts.adapter = backend->Resident(Adapter::Load(adapterFolder, model->config), model->config);
         }
     }
     scheme = MakeScheme(schemeName, std::move(parts), schemeOptions);
+}
+
+/// The model in the precision of OPSC's device; null where that is the precision it is stored with.
+std::shared_ptr<const ResidentModel>
+SplitLlmHelper::Parts::OnDevice(std::shared_ptr<const Model> model) const
+{
+    if (schemeName != "opsc" || deviceBits == FrontBack())
+    {
+        return nullptr;
+    }
+    return backend->Resident(model, OpscPrecision(model->config, schemeOptions.opsc.split, deviceBits, group));
 }
 
 SplitLlmHelper::SplitLlmHelper()
@@ -169,9 +186,11 @@ SplitLlmHelper::SetKeep(double share)
 }
 
 void
-SplitLlmHelper::SetOpsc(const OpscOptions& options)
+SplitLlmHelper::SetOpsc(const OpscOptions& options, unsigned frontBits, unsigned backBits, std::size_t group)
 {
     m_parts->schemeOptions.opsc = options;
+    m_parts->deviceBits = {frontBits, backBits};
+    m_parts->group = group;
 }
 
 void
@@ -190,6 +209,12 @@ void
 SplitLlmHelper::SetSampling(double temperature, double topP)
 {
     m_parts->sampling = {.temperature = temperature, .topP = topP};
+}
+
+void
+SplitLlmHelper::SetContext(std::size_t positions)
+{
+    m_parts->context = positions;
 }
 
 void

@@ -8,6 +8,8 @@
 #include "ns3/split-llm-servers.h"
 #include "ns3/split-llm-user-device.h"
 
+#include <cstddef>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -67,8 +69,9 @@ class SplitLlmHelper
     /// Share of the positions that "mlora" keeps in each layer's KV cache, above 0 and at most 1.
     void SetKeep(double share);
 
-    /// What "opsc" is to do.
-    void SetOpsc(const OpscOptions& options);
+    /// What "opsc" is to do, and how many bits the weights of its device have in the layers up to the split and behind
+    /// it: 4, 8, or 16 for those they are stored with. \param group columns that share a scale
+    void SetOpsc(const OpscOptions& options, unsigned frontBits = 16, unsigned backBits = 16, std::size_t group = 64);
 
     /// Element type of tensors between nodes: "fp32", "fp16" (default) or "bf16".
     void SetWireType(const std::string& dtype);
@@ -78,6 +81,10 @@ class SplitLlmHelper
 
     /// Temperature 0 (default) is greedy.
     void SetSampling(double temperature, double topP);
+
+    /// Positions that a request takes at most: of its prompt and its answer, without the last token. A server with
+    /// KvMemory counts on it. Default: as many as the model has.
+    void SetContext(std::size_t positions);
 
     /// Where named hardware profiles lie. Default: scenarios/hardware of the source tree.
     void SetProfileFolder(const std::filesystem::path& folder);

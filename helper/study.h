@@ -5,19 +5,16 @@
 #include "base/strict-json.h"
 #include "codec/tensor-codec.h"
 #include "compute/device-profile.h"
+#include "compute/weight-precision.h"
+#include "link-spec.h"
 #include "llm/config.h"
 #include "llm/sampling.h"
-#include "net/service-link.h"
 #include "policy/offload-policy.h"
 #include "schemes/opsc/opsc-options.h"
 #include "tensor/dtype.h"
 
-#include "ns3/data-rate.h"
-#include "ns3/nstime.h"
-
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -67,28 +64,8 @@ struct NodeSpec
     NodeRole role = NodeRole::UserDevice;
     std::uint32_t count = 1;
     DeviceProfile hardware;
-};
-
-enum class LinkType
-{
-    Wired,
-    Service,
-};
-
-/// A link between two groups of nodes: one instance for each member of the larger group.
-struct LinkSpec
-{
-    std::string name;
-    std::string from; //!< group names
-    std::string to;
-    LinkType type = LinkType::Wired;
-    ns3::DataRate rate;
-    ns3::Time delay;
-    std::uint16_t mtu = 1500;     //!< wired
-    double loss = 0.0;            //!< wired: probability that a packet is lost
-    std::uint64_t queueBytes = 0; //!< wired
-    ns3::Time startup;            //!< service
-    std::map<MessageKind, ServiceCost> kinds; //!< service
+    std::uint32_t batch = 1;    //!< servers: sessions whose equal operations run as one, at most
+    std::uint64_t kvMemory = 0; //!< servers: bytes that requests under way may need for KV; 0: no request waits
 };
 
 /// How the model is split, and what decides on the way.
@@ -100,7 +77,8 @@ struct SchemeSpec
     bool firstLayer = false; //!< whether the policy decides about layer 1
     double keep = 1.0;       //!< "mlora": share of the positions that each layer's cache keeps
     OpscOptions opsc;        //!< "opsc", all but the model in the device's precision
-    FrontBack weightBits;    //!< "opsc": of the device's layers
+    FrontBack weightBits;    //!< "opsc": of the device's layers; 16 for what they are stored with
+    std::size_t weightGroup = WeightPrecision::kGroup; //!< "opsc": columns of quantised weights that share a scale
     unsigned activationBits = 16; //!< "opsc": nominal, for Eq 2
 };
 
@@ -136,6 +114,9 @@ struct Study
 
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;
+
+    /// The link between two groups. \throws std::logic_error if there is none
+    const LinkSpec& LinkBetween(const NodeSpec& a, const NodeSpec& b) const;
 
     /**
      * The group that serves the users: of an edge server and a cloud the one that the scheme is made for.

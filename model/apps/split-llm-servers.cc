@@ -47,7 +47,18 @@ ServerApplication::GetTypeId()
                                           "TCP port on which users are served",
                                           UintegerValue(9000),
                                           MakeUintegerAccessor(&ServerApplication::m_listenPort),
-                                          MakeUintegerChecker<std::uint16_t>(1));
+                                          MakeUintegerChecker<std::uint16_t>(1))
+                            .AddAttribute("Batch",
+                                          "The same operation of up to so many sessions runs as one",
+                                          UintegerValue(1),
+                                          MakeUintegerAccessor(&ServerApplication::m_largestBatch),
+                                          MakeUintegerChecker<std::uint32_t>(1, 4096))
+                            .AddAttribute("KvMemory",
+                                          "Bytes that the keys and values of all requests under way may need at most; "
+                                          "0: a request always starts at once",
+                                          UintegerValue(0),
+                                          MakeUintegerAccessor(&ServerApplication::m_kvMemory),
+                                          MakeUintegerChecker<std::uint64_t>());
     return tid;
 }
 
@@ -85,6 +96,8 @@ ServerApplication::StartApplication()
 {
     NS_LOG_FUNCTION(this);
     SplitLlmApplication::StartApplication();
+    Machine().queue.SetLargestBatch(m_largestBatch);
+    Machine().kvMemory.SetCapacity(m_kvMemory);
     try
     {
         m_weights = std::make_unique<Weights>(
@@ -128,6 +141,14 @@ ServerApplication::Serve(std::unique_ptr<MessagePort> port)
         catch (const ConnectionClosed&)
         {
             // The user is done.
+        }
+        catch (const ConnectionLost&)
+        {
+            if (its.port->HasReceived())
+            {
+                throw;
+            }
+            // Whose session this would have been is known at the other end alone, which reports it.
         }
     };
     conversation.process =

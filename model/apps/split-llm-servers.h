@@ -14,6 +14,10 @@ namespace splitllm
 /**
  * A node that serves users: it accepts connections on its port and runs the scheme's server role for each. All sessions
  * share the node's compute device and memory; the base model's weights are held once.
+ *
+ * The device runs up to attribute "Batch" equal operations of different sessions as one. With attribute "KvMemory" a
+ * request starts when the keys and values that it may need at most (SplitLlmHelper::SetContext) fit into so many bytes
+ * beside those of the requests under way; until then it waits, first come, first served.
  */
 class ServerApplication : public SplitLlmApplication
 {
@@ -38,6 +42,8 @@ class ServerApplication : public SplitLlmApplication
     struct Conversation; //!< what lives as long as one user's session
 
     std::uint16_t m_listenPort;
+    std::uint32_t m_largestBatch;
+    std::uint64_t m_kvMemory;
     ns3::Ptr<ns3::Socket> m_listener;
     std::vector<std::unique_ptr<MessagePort>> m_attached; //!< before the start
     std::unique_ptr<Weights> m_weights;

@@ -117,6 +117,10 @@ TabQCodec::Encode(const Tensor& tensor, const CodecSite& site) const
 Tensor
 TabQCodec::Decode(const Payload& payload, std::size_t cols, const CodecSite&) const
 {
+    if (!payload.coded)
+    {
+        throw DecodeError("plain elements; expected a container");
+    }
     if (payload.phantom)
     {
         return Tensor::Phantom(ReadContainerHeader(payload.bytes, cols).rows, cols);

@@ -140,8 +140,8 @@ ProjectWork(const ResidentModel& model, std::size_t layer, std::uint64_t rows, s
     const std::uint64_t bias = config.biases ? out : 0;
     Work work;
     work.flops = rows * (NormFlops(config) + 2 * config.hidden * out + bias);
-    work.bytesRead = WeightsRead(model, layer, config.hidden * out, NormParameters(config) + bias) +
-                     rows * config.hidden * activation;
+    work.weightBytes = WeightsRead(model, layer, config.hidden * out, NormParameters(config) + bias);
+    work.bytesRead = work.weightBytes + rows * config.hidden * activation;
     work.bytesWritten = rows * (config.hidden + out) * activation;
     work.launches = 4;
     return work;
@@ -190,8 +190,9 @@ FinishLayerWork(const ResidentModel& model,
 
     Work work;
     work.flops = rotation + scores + softmax + values + output + norm + mlp + residuals;
-    work.bytesRead = WeightsRead(model, layer, query * hidden + matrices, vectors) +
-                     (rows * (hidden + ProjectedWidth(config)) + 2 * kv * before) * activation;
+    work.weightBytes = WeightsRead(model, layer, query * hidden + matrices, vectors);
+    work.bytesRead =
+        work.weightBytes + (rows * (hidden + ProjectedWidth(config)) + 2 * kv * before) * activation;
     work.bytesWritten = rows * (hidden + 2 * kv) * activation;
     work.launches = opt ? 11 : 13;
     return work;
@@ -255,7 +256,8 @@ HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation
     const std::uint64_t matrix = std::uint64_t{config.hidden} * config.vocab;
     Work work;
     work.flops = rows * (NormFlops(config) + 2 * matrix);
-    work.bytesRead = (NormParameters(config) + matrix) * SizeOf(config.dtype) + rows * config.hidden * activation;
+    work.weightBytes = (NormParameters(config) + matrix) * SizeOf(config.dtype);
+    work.bytesRead = work.weightBytes + rows * config.hidden * activation;
     work.bytesWritten = rows * config.vocab * activation;
     work.launches = 2;
     return work;

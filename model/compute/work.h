@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_WORK_H
 #define SPLITLLM_WORK_H
 
+#include <algorithm>
 #include <cstdint>
 
 namespace splitllm
@@ -21,12 +22,29 @@ struct Work
     std::uint64_t bytesWritten = 0;
     std::uint64_t launches = 0; //!< kernels that a straightforward GPU implementation launches
 
+    /// The part of bytesRead that every session reads alike: weights of the base model. An adapter is a user's own.
+    std::uint64_t weightBytes = 0;
+
     Work& operator+=(const Work& other)
     {
         flops += other.flops;
         bytesRead += other.bytesRead;
         bytesWritten += other.bytesWritten;
         launches += other.launches;
+        weightBytes += other.weightBytes;
+        return *this;
+    }
+
+    /// Makes this the work of one operation on the rows of both, \p other being the same operation: shared weights are
+    /// read once, and its kernels launched once.
+    Work& Join(const Work& other)
+    {
+        const std::uint64_t weights = std::max(weightBytes, other.weightBytes);
+        flops += other.flops;
+        bytesRead = weights + (bytesRead - weightBytes) + (other.bytesRead - other.weightBytes);
+        bytesWritten += other.bytesWritten;
+        launches = std::max(launches, other.launches);
+        weightBytes = weights;
         return *this;
     }
 

@@ -40,6 +40,14 @@ RequestCache::Position() const
     return m_cache->Position(m_cache->Last() - 1);
 }
 
+std::uint64_t
+LongestKvBytes(const SchemeParts& parts, std::size_t layers)
+{
+    const ModelConfig& config = parts.model->Config();
+    const std::size_t positions = parts.context.value_or(config.maxPositions);
+    return positions * layers * config.KvBytesPerLayer(parts.model->Activations());
+}
+
 Task<TokenId>
 NextToken(Session& s, const SchemeParts& parts, Tensor hL)
 {
@@ -69,6 +77,7 @@ FullModel::Step(std::span<const TokenId> tokens)
     const bool prunes = m_keep < 1.0;
     if (!m_cache)
     {
+        m_admission = co_await s.Admit(LongestKvBytes(m_parts, model.Config().layers));
         m_cache = std::make_unique<RequestCache>(s, model);
         if (prunes)
         {
@@ -101,6 +110,7 @@ void
 FullModel::Reset()
 {
     m_cache.reset();
+    m_admission = {};
 }
 
 std::size_t

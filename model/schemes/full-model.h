@@ -43,6 +43,9 @@ class RequestCache
     Reservation m_memory;
 };
 
+/// Bytes of keys and values of the longest request that \p parts allow, in \p layers layers.
+std::uint64_t LongestKvBytes(const SchemeParts& parts, std::size_t layers);
+
 /**
  * Head and sampling: the token that follows the position whose final state is \p hL (1 x d). Reports the logits to
  * Session::onLogits.
@@ -56,10 +59,11 @@ class FullModel
     /// \param keep share of the positions that each layer's cache keeps, in (0, 1]; where it is 1 nothing is pruned
     FullModel(Session& session, const SchemeParts& parts, double keep = 1.0);
 
-    /// Embedding, all layers with the adapter, head and sampling: the token that follows \p tokens.
+    /// Embedding, all layers with the adapter, head and sampling: the token that follows \p tokens. The first step of a
+    /// request waits until the host admits it.
     Task<TokenId> Step(std::span<const TokenId> tokens);
 
-    /// Drops the request's keys and values.
+    /// Drops the request's keys and values, and makes room for another one.
     void Reset();
 
     /// Positions consumed by the request so far.
@@ -69,6 +73,7 @@ class FullModel
     Session& m_session;
     const SchemeParts& m_parts;
     double m_keep;
+    ByteSemaphore::Ticket m_admission; //!< of the request
     std::unique_ptr<RequestCache> m_cache;
 };
 

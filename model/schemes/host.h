@@ -5,6 +5,7 @@
 #include "compute/backend.h"
 #include "compute/device-profile.h"
 #include "compute/memory-ledger.h"
+#include "sim/byte-semaphore.h"
 #include "sim/compute-queue.h"
 #include "sim/split-llm-records.h"
 
@@ -23,7 +24,8 @@ struct Host
         : name(std::move(itsName)),
           backend(std::move(itsBackend)),
           profile(std::move(itsProfile)),
-          memory(profile.Memory())
+          memory(profile.Memory()),
+          queue(profile)
     {
     }
 
@@ -33,6 +35,7 @@ struct Host
     MemoryLedger memory;
     ComputeQueue queue;
     ns3::Time stepTime; //!< smoothed time from a step's arrival to its answer, over all sessions that measure it
+    ByteSemaphore kvMemory{0}; //!< what requests may need of KV memory at most; every request holds its share
     std::function<void(const ComputeRecord&)> onCompute; //!< called when an operation ends
 };
 

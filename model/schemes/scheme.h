@@ -28,6 +28,7 @@ struct SchemeParts
     std::shared_ptr<const ResidentAdapter> adapter;
     Sampling sampling;
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16); //!< of tensors between nodes
+    std::optional<std::size_t> context = {}; //!< positions a request takes at most; absent: all of the model
 };
 
 /// The part of a scheme that runs where the user is.

@@ -54,7 +54,13 @@ Session::Encode(MessageKind kind, std::size_t layer, Tensor tensor, const Tensor
     });
     if (!cost.IsFree())
     {
-        co_await Occupy(computed.operation, layer, computed.rows, computed.work, codec.Exact(), computed.elapsed);
+        co_await Occupy({.model = nullptr,
+                         .operation = computed.operation,
+                         .layer = layer,
+                         .rows = computed.rows,
+                         .rate = codec.Exact(),
+                         .work = computed.work,
+                         .elapsed = computed.elapsed});
     }
     co_return std::move(computed.value);
 }
@@ -182,7 +188,13 @@ Session::TensorIn(Message message, std::size_t cols, const TensorCodec& codec)
     const CodecCost cost = codec.DecodeCost(computed.rows, cols);
     if (!cost.IsFree())
     {
-        co_await Occupy(computed.operation, message.layer, computed.rows, WorkOf(cost), codec.Exact(), computed.elapsed);
+        co_await Occupy({.model = nullptr,
+                         .operation = computed.operation,
+                         .layer = message.layer,
+                         .rows = computed.rows,
+                         .rate = codec.Exact(),
+                         .work = WorkOf(cost),
+                         .elapsed = computed.elapsed});
     }
     co_return std::move(computed.value);
 }
@@ -212,7 +224,8 @@ Session::Decoded(const Message& message, std::size_t cols, const TensorCodec& co
 ns3::Time
 Session::EncodingTime(const TensorCodec& codec, std::size_t rows, std::size_t cols) const
 {
-    return TimeOf(Operation::Encode, rows, WorkOf(codec.EncodeCost(rows, cols)), codec.Exact(), {});
+    const Work work = WorkOf(codec.EncodeCost(rows, cols));
+    return ns3::NanoSeconds(host.profile.TimeOf(Operation::Encode, rows, work, codec.Exact(), {}).count());
 }
 
 ns3::Time
@@ -227,50 +240,39 @@ Session::WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const
 }
 
 Task<void>
-Session::Occupy(Operation operation,
-                std::size_t layer,
-                std::size_t rows,
-                Work work,
-                DType elements,
-                std::chrono::nanoseconds elapsed)
+Session::Occupy(ComputeJob job)
 {
-    const ns3::Time duration = TimeOf(operation, rows, work, elements, elapsed);
     const ns3::Time submitted = ns3::Simulator::Now();
-    const ComputeQueue::Slot slot = host.queue.Take(submitted, duration);
-    co_await Delay(slot.end - submitted);
+    const ComputeQueue::Slot slot = co_await host.queue.Run(job);
     path.Charge(Component::Queue, slot.start - submitted);
-    path.Charge(ComponentOf(operation), duration);
-    Record(operation, layer, rows, submitted, slot);
+    path.Charge(ComponentOf(job.operation), slot.end - slot.start);
+    Record(job, submitted, slot);
 }
 
-ns3::Time
-Session::TimeOf(Operation operation,
-                std::size_t rows,
-                const Work& work,
-                DType weights,
-                std::chrono::nanoseconds elapsed) const
+Task<ByteSemaphore::Ticket>
+Session::Admit(std::uint64_t bytes)
 {
-    return ns3::NanoSeconds(host.profile.TimeOf(operation, rows, work, weights, elapsed).count());
+    const ns3::Time asked = ns3::Simulator::Now();
+    ByteSemaphore::Ticket ticket = co_await host.kvMemory.Acquire(bytes);
+    path.Charge(Component::Queue, ns3::Simulator::Now() - asked);
+    co_return std::move(ticket);
 }
 
 void
-Session::Record(Operation operation,
-                std::size_t layer,
-                std::size_t rows,
-                ns3::Time submitted,
-                const ComputeQueue::Slot& slot)
+Session::Record(const ComputeJob& job, ns3::Time submitted, const ComputeQueue::Slot& slot)
 {
     if (host.onCompute)
     {
         host.onCompute({.session = id,
                         .request = request,
-                        .operation = std::string(NameOf(operation)),
-                        .layer = static_cast<int>(layer),
-                        .rows = rows,
-                        .component = ComponentOf(operation),
+                        .operation = std::string(NameOf(job.operation)),
+                        .layer = static_cast<int>(job.layer),
+                        .rows = job.rows,
+                        .component = ComponentOf(job.operation),
                         .submitted = submitted,
                         .start = slot.start,
-                        .end = slot.end});
+                        .end = slot.end,
+                        .batch = slot.batch});
     }
 }
 

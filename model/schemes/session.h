@@ -7,8 +7,8 @@
 #include "net/message-port.h"
 #include "policy/offload-policy.h"
 #include "schemes/host.h"
+#include "sim/byte-semaphore.h"
 #include "sim/critical-path.h"
-#include "sim/delay.h"
 #include "sim/task.h"
 
 #include "ns3/simulator.h"
@@ -57,12 +57,19 @@ class Session
     Session& operator=(const Session&) = delete;
 
     /**
-     * Occupies the host's compute device for the time of an operation that was just executed, and returns its result
-     * when simulated time has come that far.
+     * Occupies the host's compute device for the time of an operation that was just executed, in a batch with those of
+     * other sessions where the host makes batches, and returns its result when simulated time has come that far.
      * \param layer from 1; 0 outside the layers
      */
     template <typename T>
     Task<T> Run(const ResidentModel& model, Computed<T> computed, std::size_t layer = 0);
+
+    /**
+     * Waits until \p bytes of keys and values, the most that the request may need here, fit into the host's KV memory
+     * beside those of the requests admitted before. The request is admitted for as long as the ticket is held.
+     * \throws OutOfMemory if they never will
+     */
+    Task<ByteSemaphore::Ticket> Admit(std::uint64_t bytes);
 
     /// Codes \p tensor, which takes the codec's time, and hands it to the network, whose time nobody waits for.
     Task<void> Send(MessageKind kind, std::size_t position, std::size_t layer, Tensor tensor);
@@ -142,24 +149,10 @@ class Session
   private:
     static Computed<Tensor> Decoded(const Message& message, std::size_t cols, const TensorCodec& codec);
 
-    /// Occupies the host's compute device for an operation's time.
-    Task<void> Occupy(Operation operation,
-                      std::size_t layer,
-                      std::size_t rows,
-                      Work work,
-                      DType elements,
-                      std::chrono::nanoseconds elapsed);
+    /// Occupies the host's compute device with \p job.
+    Task<void> Occupy(ComputeJob job);
 
-    ns3::Time TimeOf(Operation operation,
-                     std::size_t rows,
-                     const Work& work,
-                     DType weights,
-                     std::chrono::nanoseconds elapsed) const;
-    void Record(Operation operation,
-                std::size_t layer,
-                std::size_t rows,
-                ns3::Time submitted,
-                const ComputeQueue::Slot& slot);
+    void Record(const ComputeJob& job, ns3::Time submitted, const ComputeQueue::Slot& slot);
 
     MessagePort* m_port;
     std::shared_ptr<const TensorCodec> m_codec;
@@ -176,14 +169,13 @@ Session::Run(const ResidentModel& model, Computed<T> computed, std::size_t layer
         host.memory,
         MemoryUse::Activations,
         ActivationBytes(model.Config(), computed.operation, computed.rows, model.Activations()));
-    const ns3::Time duration =
-        TimeOf(computed.operation, computed.rows, computed.work, model.Config().dtype, computed.elapsed);
-    const ns3::Time submitted = ns3::Simulator::Now();
-    const ComputeQueue::Slot slot = host.queue.Take(submitted, duration);
-    co_await Delay(slot.end - submitted);
-    path.Charge(Component::Queue, slot.start - submitted);
-    path.Charge(ComponentOf(computed.operation), duration);
-    Record(computed.operation, layer, computed.rows, submitted, slot);
+    co_await Occupy({.model = &model,
+                     .operation = computed.operation,
+                     .layer = layer,
+                     .rows = computed.rows,
+                     .rate = model.Config().dtype,
+                     .work = computed.work,
+                     .elapsed = computed.elapsed});
     co_return std::move(computed.value);
 }
 

@@ -25,7 +25,7 @@ enum class Component : std::uint8_t
     Calibrator, //!< deciding: calibrators, exits, gates
     Codec,      //!< encoding and decoding payloads
     Network,    //!< from a message's sending to its arrival, packet queues included
-    Queue,      //!< waiting for a compute device
+    Queue,      //!< waiting for a compute device, or for KV memory
 };
 
 constexpr std::size_t kComponents = 6;
@@ -120,6 +120,18 @@ struct ComputeRecord
     ns3::Time submitted; //!< start - submitted is the time in the device's queue
     ns3::Time start;
     ns3::Time end;
+    std::uint32_t batch; //!< operations, this one included, that the device ran as one from start to end
+};
+
+/// One attempt to get a packet or message over a fading channel.
+struct AttemptRecord
+{
+    ns3::Time start;
+    ns3::Time end;
+    std::uint64_t bytes;  //!< that took this time
+    std::uint32_t number; //!< of the same packet or message's attempts, from 1
+    double snr;           //!< linear, of the channel during the attempt
+    bool success;         //!< the channel carried the rate
 };
 
 } // namespace splitllm

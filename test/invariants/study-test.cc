@@ -79,30 +79,35 @@ Sum(const TokenRecord& token)
 
 TEST_CASE("components sum to the latency of every token, queueing included", "[invariant-3]")
 {
-    for (const char* scheme : {"linfer", "server", "local"})
+    // Without batches, with them, and with room for one request at a time.
+    for (const char* edge : {"{}", R"({"batch": 16})", R"({"batch": 2, "kv_memory": 16000})"})
     {
-        CAPTURE(scheme);
-        Json json = TinyStudy();
-        json["scheme"]["name"] = scheme;
-        // A slow server, so that the two users wait for each other.
-        json["nodes"]["edge"]["hardware"] = Json::parse(
-            R"({"profile": "a800-80gb", "timing": {"table": {"layer": {"ms": 1.5}}, "otherwise": "roofline"}})");
-        const RunRecords records = Run(json);
-        REQUIRE(records.tokens.size() == 16);
-        ns3::Time queued;
-        std::map<std::uint32_t, ns3::Time> sessionEnd;
-        for (const TokenRow& row : records.tokens)
+        for (const char* scheme : {"linfer", "server", "local"})
         {
-            CHECK(Sum(row.token) == row.token.latency);
-            // Tokens of a session follow each other without a gap, so the latencies add up to its whole time.
-            if (sessionEnd.contains(row.token.session))
+            CAPTURE(scheme, edge);
+            Json json = TinyStudy();
+            json["nodes"]["edge"].update(Json::parse(edge));
+            json["scheme"]["name"] = scheme;
+            // A slow server, so that the two users wait for each other.
+            json["nodes"]["edge"]["hardware"] = Json::parse(
+                R"({"profile": "a800-80gb", "timing": {"table": {"layer": {"ms": 1.5}}, "otherwise": "roofline"}})");
+            const RunRecords records = Run(json);
+            REQUIRE(records.tokens.size() == 16);
+            ns3::Time queued;
+            std::map<std::uint32_t, ns3::Time> sessionEnd;
+            for (const TokenRow& row : records.tokens)
             {
-                CHECK(row.token.start == sessionEnd[row.token.session]);
+                CHECK(Sum(row.token) == row.token.latency);
+                // Tokens of a session follow each other without a gap, so the latencies add up to its whole time.
+                if (sessionEnd.contains(row.token.session))
+                {
+                    CHECK(row.token.start == sessionEnd[row.token.session]);
+                }
+                sessionEnd[row.token.session] = row.token.start + row.token.latency;
+                queued += row.token.components[static_cast<std::size_t>(Component::Queue)];
             }
-            sessionEnd[row.token.session] = row.token.start + row.token.latency;
-            queued += row.token.components[static_cast<std::size_t>(Component::Queue)];
+            CHECK(queued.IsStrictlyPositive() == (std::string(scheme) != "local"));
         }
-        CHECK(queued.IsStrictlyPositive() == (std::string(scheme) != "local"));
     }
 }
 
@@ -147,6 +152,10 @@ TEST_CASE("the same study and seed give byte-identical results", "[invariant-4]"
     CHECK(Summary(json, 1) == first);
     json["seed"] = 2;
     CHECK(Summary(json, 1) != first);
+
+    json["nodes"]["edge"]["batch"] = 8;
+    const std::string batched = Summary(json, 1);
+    CHECK(Summary(json, 3) == batched);
 }
 
 TEST_CASE("a session draws the same tokens in every scheme", "[invariant-4]")
@@ -172,6 +181,11 @@ TEST_CASE("a session draws the same tokens in every scheme", "[invariant-4]")
 TEST_CASE("nothing is computed from a message before it arrived", "[invariant-6]")
 {
     Json json = TinyStudy();
+    SECTION("one by one") {}
+    SECTION("in batches")
+    {
+        json["nodes"]["edge"]["batch"] = 8;
+    }
     json["timeline"] = {{"tokens", 1000}};
     const RunRecords records = Run(json);
     // What each operation needs, on which node: an operation of a layer starts when that message is there.
@@ -225,6 +239,12 @@ TEST_CASE("nothing is computed from a message before it arrived", "[invariant-6]
 TEST_CASE("memory peaks are those of a closed form, and nothing is left", "[invariant-7]")
 {
     Json json = TinyStudy();
+    SECTION("one by one") {}
+    SECTION("in batches, with just enough KV memory for the longest request")
+    {
+        json["nodes"]["edge"]["batch"] = 8;
+        json["nodes"]["edge"]["kv_memory"] = 4 * 2 * 32 * 4 * (12 + 3);
+    }
     json["nodes"]["device"]["count"] = 1;
     json["scheme"]["name"] = "linfer";
     const RunRecords records = Run(json); // the application aborts if its ledger is not empty at the end
@@ -484,12 +504,19 @@ TEST_CASE("LInfer's payload bytes are those that the shapes say", "[invariant-8]
 
 TEST_CASE("every message sent is received, and the run ends", "[invariant-11][invariant-12]")
 {
+    Json edge = Json::object();
+    SECTION("one by one") {}
+    SECTION("in batches, one request after the other")
+    {
+        edge = Json::parse(R"({"batch": 8, "kv_memory": 16000})");
+    }
     for (const double loss : {0.0, 0.05})
     {
         for (const char* scheme : {"linfer", "server"})
         {
             CAPTURE(loss, scheme);
             Json json = TinyStudy();
+            json["nodes"]["edge"].update(edge);
             json["scheme"]["name"] = scheme;
             json["links"]["device-edge"]["loss"] = loss;
             const RunRecords records = Run(json); // returns: the simulator ran out of events

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "codec/tensor-container.h"
+#include "compute/cpu/cpu-backend.h"
+#include "llm/model.h"
 #include "support/catch.h"
 #include "support/codec-rows.h"
 #include "support/tab-q-reference.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <limits>
+#include <optional>
 #include <vector>
 
 using namespace splitllm;
@@ -84,4 +90,59 @@ TEST_CASE("OPSC: TAB-Q of a normal token with tau = 5, Qbar = 8, Delta = 0.2", "
     INFO("table, states and words: " << coded << " bytes");
     CHECK(coded >= 3147);
     CHECK(coded <= 3147 * 1.05);
+}
+
+TEST_CASE("OPSC: SmolLM2's hidden states take table, states and words near their entropy", "[papers][codec][smollm2]")
+{
+    const char* folder = std::getenv("SPLITLLM_MODELS");
+    const std::filesystem::path models = folder != nullptr ? folder : SPLITLLM_MODEL_DIR;
+    if (!std::filesystem::exists(models / "smollm2-135m-instruct/model.safetensors"))
+    {
+        WARN("skipped: no SmolLM2 in " << models << "; scripts/import-model makes it");
+        return;
+    }
+    constexpr std::size_t kLayers = 16;
+    CpuBackend backend(1);
+    const auto model = backend.Resident(Model::Load(models / "smollm2-135m-instruct"));
+    const auto cache = backend.NewCache(*model, 1, kLayers + 1, 64);
+    std::vector<TokenId> tokens;
+    for (TokenId i = 0; i < 48; i++)
+    {
+        tokens.push_back(100 + 811 * i);
+    }
+    Tensor hidden = backend.Embed(*model, tokens, 0).value;
+    for (std::size_t layer = 1; layer <= kLayers; layer++)
+    {
+        const Projections projections = backend.Project(*model, layer, hidden).value;
+        hidden = backend.FinishLayer(*model, layer, hidden, projections, *cache).value;
+    }
+    std::vector<float> magnitudes(hidden.Values().begin(), hidden.Values().end());
+    std::ranges::for_each(magnitudes, [](float& x) { x = std::abs(x); });
+    std::ranges::sort(magnitudes);
+    const float tau = magnitudes[magnitudes.size() * 999 / 1000];
+    for (const std::optional<float> threshold : {std::optional(tau), std::optional<float>()})
+    {
+        double entropies = 0.0;
+        double bytes = 0.0;
+        for (std::size_t row = 0; row < hidden.Rows(); row++)
+        {
+            const Tensor token = hidden.Slice(row, 1);
+            const ContainerParameters parameters{.tabQ = {4, 0.2, false}, .exact = DType::F16, .entropy = true};
+            const double entropy =
+                EntropyBytes(PrepareRow(token.Row(0), 0, threshold, parameters).quantised.symbols);
+            const std::vector<std::byte> container = EncodeContainer(token, threshold, parameters);
+            ContainerHeader header;
+            std::memcpy(&header, container.data(), sizeof header);
+            RowRecord record;
+            std::memcpy(&record, container.data() + sizeof header + (header.tableBytes + 3) / 4 * 4, sizeof record);
+            const double coded = header.tableBytes + record.bodyBytes;
+            INFO("row " << row << ": entropy " << entropy << " bytes, coded " << coded);
+            // a state takes 4 bytes, more than 15 % where an outlier leaves little else
+            CHECK(coded <= std::max(entropy * 1.15, entropy + 5.0));
+            entropies += entropy;
+            bytes += coded;
+        }
+        INFO("48 tokens: entropy " << entropies << " bytes, coded " << bytes << ", tau " << threshold.value_or(0.0F));
+        CHECK(bytes <= entropies * 1.15);
+    }
 }

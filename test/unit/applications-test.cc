@@ -8,6 +8,9 @@
 #include "sim/frame-pool.h"
 
 #include "ns3/nstime.h"
+#include "ns3/uinteger.h"
+
+#include <utility>
 
 using namespace splitllm;
 using splitllm::test::ErrorOf;
@@ -61,13 +64,14 @@ TEST_CASE("a simulation that stops in mid-token leaves no coroutine behind", "[a
 
 TEST_CASE("an application that stops in mid-token drops what it holds, and the other node's session ends", "[applications]")
 {
-    for (const bool stopsUser : {true, false})
+    for (const auto& [stopsUser, batch] : {std::pair(true, 1), {false, 1}, {true, 8}, {false, 8}})
     {
-        CAPTURE(stopsUser);
+        CAPTURE(stopsUser, batch);
         const std::size_t before = FramePool::Live();
         {
             SplitLlmHelper llm = TinyLInfer();
             const ns3::TimeValue stop(ns3::MilliSeconds(3));
+            llm.SetServerAttribute("Batch", ns3::UintegerValue(batch));
             stopsUser ? llm.SetUserAttribute("StopTime", stop) : llm.SetServerAttribute("StopTime", stop);
             SplitRun run(std::move(llm));
             const auto answer = run.Ask({1, 2, 3}, 50); // returns: nothing waits for ever

@@ -248,10 +248,13 @@ TEST_CASE("A precision that no kernel has is refused with what is accepted")
 {
     ModelConfig config = SmallLlama(); // widths 96, 64 and 160: groups of 32 alone
     CHECK(AcceptedGroups(config) == std::vector<std::size_t>{32});
-    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 2, 5, 32); }).find("is 5; accepted: 4, 8, 16") != std::string::npos);
-    CHECK(ReasonOf([&] { WeightPrecision::Back(config, 2, 32, 32); }).find("accepted: 4, 8, 16") != std::string::npos);
-    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 5, 4, 32); }).find("is 5; accepted: 0 to 4") != std::string::npos);
-    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 2, 4); }).find("is 64; accepted: 32") != std::string::npos);
+    const auto refused = [&](const std::function<void()>& body, const char* reason) {
+        return ReasonOf(body).find(reason) != std::string::npos;
+    };
+    CHECK(refused([&] { WeightPrecision::Front(config, 2, 5, 32); }, "is 5; accepted: 4, 8, 16"));
+    CHECK(refused([&] { WeightPrecision::Back(config, 2, 32, 32); }, "accepted: 4, 8, 16"));
+    CHECK(refused([&] { WeightPrecision::Front(config, 5, 4, 32); }, "is 5; accepted: 0 to 4"));
+    CHECK(refused([&] { WeightPrecision::Front(config, 2, 4); }, "is 64; accepted: 32"));
     CHECK_NOTHROW(WeightPrecision::Front(config, 0, 4)); // no layer has groups
 
     CHECK(AcceptedWeightBits(DType::F32) == std::vector<unsigned>{4, 8, 32});
@@ -260,8 +263,16 @@ TEST_CASE("A precision that no kernel has is refused with what is accepted")
     CHECK_FALSE(WeightPrecision::Front(NamedShape("llama-7b", DType::I8), 3, 8).Quantised(0));
     CHECK(AcceptedGroups(NamedShape("smollm2-135m", DType::BF16)) == std::vector<std::size_t>{32, 64});
     CHECK(AcceptedGroups(NamedShape("llama-2-7b", DType::F16)) == std::vector<std::size_t>{32, 64, 128});
+    ModelConfig narrow = config; // hidden, query and MLP width limit the group, each on its own
+    for (std::size_t limited = 0; limited < 3; ++limited)
+    {
+        narrow.hidden = limited == 0 ? 64 : 128;
+        narrow.headDim = limited == 1 ? 16 : 32; // four heads
+        narrow.ffn = limited == 2 ? 64 : 128;
+        CHECK(AcceptedGroups(narrow) == std::vector<std::size_t>{32, 64});
+    }
     config.ffn = 77;
-    CHECK(ReasonOf([&] { WeightPrecision::Front(config, 1, 4, 32); }).find("accepted: none") != std::string::npos);
+    CHECK(refused([&] { WeightPrecision::Front(config, 1, 4, 32); }, "accepted: none"));
 
     ShapeBackend backend(DType::F16);
     ModelConfig deeper = SmallLlama();

@@ -81,7 +81,10 @@ TEST_CASE("In shape mode a container has the size that the study expects", "[cod
     CHECK(back.Rows() == 3);
     CHECK(back.Cols() == 577);
     CHECK_THROWS_AS(codec->Decode(payload, 576, kSite), DecodeError);
-    CHECK_THROWS_AS(codec->Decode(Payload::Phantom(100), 577, kSite), DecodeError);
+    Payload foreign = Payload::Phantom(100);
+    foreign.coded = true;
+    CHECK_THROWS_AS(codec->Decode(foreign, 577, kSite), DecodeError);
+    CHECK_THROWS_AS(codec->Decode(Payload::Phantom(100, payload.bytes), 577, kSite), DecodeError);
 }
 
 TEST_CASE("What a study may not say about tab-q", "[codec]")

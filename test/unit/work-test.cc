@@ -140,7 +140,7 @@ TEST_CASE("Every operation's work on a small LLaMA is what a count by hand gives
     CHECK(projected.value.query.Cols() == 12);
     CHECK(projected.value.key.Cols() == 6);
     CHECK(projected.value.value.Cols() == 6);
-    CHECK(projected.work == Work{3 * (40 + 2 * 240), 2 * (10 + 240) + 3 * 10 * 4, 3 * 34 * 4, 4});
+    CHECK(projected.work == Work{3 * (40 + 2 * 240), 2 * (10 + 240) + 3 * 10 * 4, 3 * 34 * 4, 4, 2 * (10 + 240)});
 
     // 5 + 6 + 7 positions attended to; MLP matrices of 70
     cache->Grow(1, 4);
@@ -152,10 +152,11 @@ TEST_CASE("Every operation's work on a small LLaMA is what a count by hand gives
     CHECK(finished.work.bytesRead == 2 * (120 + 10 + 210) + 4 * (3 * 34 + 2 * 6 * 4));
     CHECK(finished.work.bytesWritten == 4 * (3 * 10 + 3 * 12));
     CHECK(finished.work.launches == 13);
+    CHECK(finished.work.weightBytes == 2 * (120 + 10 + 210));
 
     const auto logits = backend.Head(*model, hidden);
     CHECK(logits.value.Cols() == 11);
-    CHECK(logits.work == Work{3 * (40 + 2 * 110), 2 * (10 + 110) + 4 * 30, 4 * 33, 2});
+    CHECK(logits.work == Work{3 * (40 + 2 * 110), 2 * (10 + 110) + 4 * 30, 4 * 33, 2, 2 * (10 + 110)});
 
     const auto greedy = backend.Sample(Tensor::Phantom(1, 11), {}, 0.5);
     CHECK(greedy.value == 0);
@@ -174,7 +175,7 @@ TEST_CASE("Every operation's work on a small OPT is what a count by hand gives")
     // norm 7 * 10; Q, K, V 3 * 10 x 10 and their biases; norm's two vectors
     const Tensor hidden = Tensor::Phantom(2, 10);
     const auto projected = backend.Project(*model, 0, hidden);
-    CHECK(projected.work == Work{2 * (70 + 600 + 30), 2 * (20 + 300 + 30) + 2 * 20, 2 * 2 * 40, 4});
+    CHECK(projected.work == Work{2 * (70 + 600 + 30), 2 * (20 + 300 + 30) + 2 * 20, 2 * 2 * 40, 4, 2 * (20 + 300 + 30)});
 
     // no rotation; contexts 1 + 2; output 10 x 10 with bias; MLP 10 x 7 twice with biases 7 and 10; ReLU 7
     const auto cache = backend.NewCache(*model, 0, 2, 2);
@@ -184,8 +185,9 @@ TEST_CASE("Every operation's work on a small OPT is what a count by hand gives")
     CHECK(work.bytesRead == 2 * (100 + 10 + 20 + 140 + 17) + 2 * (2 * 40));
     CHECK(work.bytesWritten == 2 * (2 * 10 + 2 * 20));
     CHECK(work.launches == 11);
+    CHECK(work.weightBytes == 2 * (100 + 10 + 20 + 140 + 17));
 
-    CHECK(backend.Head(*model, hidden).work == Work{2 * (70 + 220), 2 * (20 + 110) + 2 * 20, 2 * 22, 2});
+    CHECK(backend.Head(*model, hidden).work == Work{2 * (70 + 220), 2 * (20 + 110) + 2 * 20, 2 * 22, 2, 2 * (20 + 110)});
 }
 
 TEST_CASE("A quantised layer reads codes, scales and stored vectors")
@@ -221,6 +223,7 @@ TEST_CASE("A quantised layer reads codes, scales and stored vectors")
     const auto quantised = backend.Resident(ShapeOf(config), int4);
     Work expected = backend.Project(*stored, 0, hidden).work;
     expected.bytesRead = project + 5120 + 4 * 320;
+    expected.weightBytes = 2 * 64 + 5120 + 4 * 320;
     CHECK(backend.Project(*quantised, 0, hidden).work == expected);
 
     // memory: the same, and two norms
@@ -264,6 +267,47 @@ TEST_CASE("LoRA's work counts A and B of all three projections")
     const auto merged = backend.Merge(std::move(projections), deltas.value);
     CHECK(merged.value.input.Cols() == 10);
     CHECK(merged.work == Work{72, 2 * 4 * 72, 4 * 72, 3});
+}
+
+TEST_CASE("Rows of two sessions in one operation cost what they cost in one, but for what they attend to")
+{
+    ShapeBackend backend(DType::F16);
+    for (const ModelConfig& config : {SmallLlama(), SmallOpt(), Llama7b()})
+    {
+        const auto model = backend.Resident(ShapeOf(config));
+        const auto project = [&](std::size_t rows) {
+            return backend.Project(*model, 0, Tensor::Phantom(rows, config.hidden)).work;
+        };
+        CHECK(project(3).Join(project(4)) == project(7));
+        const auto head = [&](std::size_t rows) {
+            return backend.Head(*model, Tensor::Phantom(rows, config.hidden)).work;
+        };
+        CHECK(head(1).Join(head(1)).Join(head(5)) == head(7));
+
+        // One row that sees 6 entries beside one that sees 10, and two rows that see 6 and 7.
+        const auto finish = [&](std::size_t before, std::size_t rows) {
+            Work work = LayerWork(backend, config, before, rows);
+            const Work projected = project(rows);
+            work.flops -= projected.flops;
+            work.bytesRead -= projected.bytesRead;
+            work.bytesWritten -= projected.bytesWritten;
+            work.launches -= projected.launches;
+            work.weightBytes -= projected.weightBytes;
+            return work;
+        };
+        const Work joined = finish(5, 1).Join(finish(9, 1));
+        const Work alone = finish(5, 2);
+        const std::uint64_t seen = 10 - 7;
+        CHECK(joined.flops == alone.flops + seen * (4 * config.QueryWidth() + 4 * config.heads));
+        CHECK(joined.bytesRead == alone.bytesRead + 9 * 2 * config.KvWidth() * 2); // the other session's cache
+        CHECK(joined.bytesWritten == alone.bytesWritten);
+        CHECK(joined.launches == alone.launches);
+        CHECK(joined.weightBytes == alone.weightBytes);
+    }
+    // Each session brings an adapter of its own.
+    CHECK(Work{10, 108, 4, 6}.Join(Work{20, 208, 5, 6}) == Work{30, 316, 9, 6});
+    // Nothing to do beside something.
+    CHECK(Work{7, 56, 8, 2}.Join({}) == Work{7, 56, 8, 2});
 }
 
 TEST_CASE("Tracked attention and pruning cost what a count by hand gives")

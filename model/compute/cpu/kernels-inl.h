@@ -10,7 +10,7 @@
  * count) = a in the first count lanes and b in the others, ZeroBelow(x, limit, y) = x < limit ? 0 : y, InfinityAbove,
  * Sum(v), Largest(v) and StoreSums(vectors, p). Its registers hold kRows x kTokens and kQueries x kColumns sums.
  *
- * Levels<Bits> is what the codes of a group stand for: Of(p) reads the scale and the minimum at p, and Weights(codes,
+ * Levels<Bits> is what the codes of a group stand for: Of(p) is for the scale and the minimum at p, and Weights(codes,
  * half) are the weights of the first (0) or second (1) 16 of 32 codes, fma(code, scale, minimum).
  */
 

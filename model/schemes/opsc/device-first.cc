@@ -96,7 +96,10 @@ OpscDeviceFirstScheme::MakeServer(Session& session) const
 Footprint
 OpscDeviceFirstScheme::UserFootprint() const
 {
-    return {ModelBytes(m_deviceParts.model->Config()), 0};
+    const ResidentModel& model = *m_deviceParts.model;
+    const ModelConfig& config = model.Config();
+    return {EmbeddingBytes(config) + LayerBytes(config, model.Precision(), 0, config.layers).Total() + HeadBytes(config),
+            0};
 }
 
 Footprint

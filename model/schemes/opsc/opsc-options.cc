@@ -8,6 +8,14 @@
 namespace splitllm
 {
 
+WeightPrecision
+OpscPrecision(const ModelConfig& config, std::size_t split, FrontBack bits, std::size_t group)
+{
+    const auto stored = static_cast<unsigned>(8 * SizeOf(config.dtype));
+    const auto of = [stored](unsigned asked) { return asked == 16 ? stored : asked; };
+    return WeightPrecision::FrontBack(config, split, of(bits.front), of(bits.back), group);
+}
+
 void
 CheckOpsc(const OpscOptions& options, const ModelConfig& config, bool hasAdapter)
 {
@@ -20,7 +28,7 @@ CheckOpsc(const OpscOptions& options, const ModelConfig& config, bool hasAdapter
     {
         throw InputError("scheme \"opsc\" has no place for an adapter; accepted: a model without one");
     }
-    if (options.deadline && !options.compressed)
+    if (options.deadline && options.controlled && !options.compressed)
     {
         throw InputError("scheme \"opsc\" with a deadline needs a codec to compress with");
     }

@@ -4,6 +4,7 @@
 
 #include "codec/tensor-codec.h"
 #include "compute/backend.h"
+#include "compute/weight-precision.h"
 #include "policy/opsc-sizes.h"
 
 #include "ns3/nstime.h"
@@ -41,8 +42,12 @@ struct OpscOptions
     KvPayload kvPayload = KvPayload::Printed;    //!< "split", where keys and values travel
     std::uint32_t deviceTokens = 0;              //!< "device-first": W, tokens that the device generates alone
     std::optional<ns3::Time> deadline;           //!< "split": a token's time until its upload arrives and is served
+    bool controlled = true; //!< "split" with a deadline: whether Algorithm 2 acts; otherwise it is measured alone
     std::shared_ptr<const TensorCodec> compressed; //!< "split" with a deadline: what Algorithm 2 compresses with
 };
+
+/// The precision of a device whose weights have \p bits before and behind \p split; 16 leaves them as they are stored.
+WeightPrecision OpscPrecision(const ModelConfig& config, std::size_t split, FrontBack bits, std::size_t group);
 
 /// \throws InputError for a split outside 1..L, an adapter, or a deadline that nothing can be compressed for
 void CheckOpsc(const OpscOptions& options, const ModelConfig& config, bool hasAdapter);

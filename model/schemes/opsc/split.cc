@@ -80,13 +80,17 @@ class Device final : public UserRole
             m_stateMemory.Resize(m_states.Elements() * SizeOf(m_model.Activations()));
         }
         std::optional<Uploads> uploads;
-        if (m_deadline)
+        if (m_deadline && m_options.controlled)
         {
             uploads = co_await WithinDeadline();
         }
         else
         {
-            uploads = co_await Code(m_options.context == OpscContext::StatelessKv, *m_parts.codec);
+            uploads = co_await Code(SendsKeysAndValues(), *m_parts.codec);
+            if (m_deadline)
+            {
+                Report(*uploads, SendsKeysAndValues(), false);
+            }
         }
         if (!uploads)
         {
@@ -118,7 +122,8 @@ class Device final : public UserRole
     /// Whether all states may have to travel.
     bool RemembersStates() const
     {
-        return m_options.context == OpscContext::Stateless || (SendsKeysAndValues() && m_options.deadline);
+        return m_options.context == OpscContext::Stateless ||
+               (SendsKeysAndValues() && m_options.deadline && m_options.controlled);
     }
 
     /// Whether there are layers behind the split.
@@ -248,19 +253,34 @@ class Device final : public UserRole
         return Simulator::Now() - m_start;
     }
 
-    /// Eq 11 against the deadline, if \p uploads were sent now; reports them if so.
-    bool Arrives(const Uploads& uploads, bool keysAndValues, bool compressed) const
+    /// Eq 11: time from the step's start until \p uploads, sent now, have arrived at worst.
+    Time Latency(const Uploads& uploads) const
     {
         Time latency = Elapsed();
-        std::uint64_t bytes = 0;
         for (const Upload& upload : uploads)
         {
             latency += s.WorstArrival(upload.kind, upload.payload.size);
-            bytes += upload.payload.size;
         }
-        if (latency > *m_deadline)
+        return latency;
+    }
+
+    /// Whether \p uploads arrive by the deadline if they are sent now; reports them if so.
+    bool Arrives(const Uploads& uploads, bool keysAndValues, bool compressed) const
+    {
+        const bool arrives = Latency(uploads) <= *m_deadline;
+        if (arrives)
         {
-            return false;
+            Report(uploads, keysAndValues, compressed);
+        }
+        return arrives;
+    }
+
+    void Report(const Uploads& uploads, bool keysAndValues, bool compressed) const
+    {
+        std::uint64_t bytes = 0;
+        for (const Upload& upload : uploads)
+        {
+            bytes += upload.payload.size;
         }
         if (s.onUpload)
         {
@@ -272,9 +292,8 @@ class Device final : public UserRole
                         .payloadBytes = bytes,
                         .start = m_start,
                         .deadline = *m_deadline,
-                        .predicted = latency});
+                        .predicted = Latency(uploads)});
         }
-        return true;
     }
 
     /// The next token, with its keys and values behind the split, and the deadline of the next step, where they come.
@@ -351,8 +370,7 @@ class CloudRole final : public ServerRole
             Message message = co_await s.Receive();
             if (message.kind == MessageKind::End)
             {
-                m_cache.reset();
-                m_consumed = 0;
+                Forget();
                 continue;
             }
             s.id = message.session;
@@ -373,16 +391,19 @@ class CloudRole final : public ServerRole
         return !plain && m_options.compressed ? *m_options.compressed : *m_parts.codec;
     }
 
+    void Forget()
+    {
+        m_cache.reset();
+        m_admission = {};
+        m_consumed = 0;
+    }
+
     Task<void> ServeStep(Message message)
     {
         const ResidentModel& model = *m_parts.model;
-        if (m_options.context != OpscContext::Stateful)
-        {
-            m_cache.reset();
-            m_consumed = 0;
-        }
         if (!m_cache && HasBack())
         {
+            m_admission = co_await s.Admit(LongestKvBytes(m_parts, m_layers - m_options.split));
             m_cache = std::make_unique<RequestCache>(s, model, m_options.split, m_layers);
         }
         Time began = Simulator::Now();
@@ -416,7 +437,7 @@ class CloudRole final : public ServerRole
         SendToken(next, position + rows, Simulator::Now() - began);
         if (m_options.context != OpscContext::Stateful)
         {
-            m_cache.reset(); // until the next step a stateless cloud holds nothing
+            Forget(); // until the next step a stateless cloud holds nothing
         }
     }
 
@@ -472,6 +493,7 @@ class CloudRole final : public ServerRole
     const SchemeParts& m_parts;
     const OpscOptions& m_options;
     std::size_t m_layers;
+    ByteSemaphore::Ticket m_admission;     //!< of the request, or of a stateless step
     std::unique_ptr<RequestCache> m_cache; //!< of the back layers; null where there are none
     std::size_t m_consumed = 0;            //!< positions whose keys and values are there
 };
@@ -507,7 +529,8 @@ Footprint
 OpscSplitScheme::UserFootprint() const
 {
     const ModelConfig& config = Parts().model->Config();
-    return {EmbeddingBytes(config) + LayerBytes(config, m_options.split), 0};
+    const WeightPrecision& precision = m_options.device ? m_options.device->Precision() : Parts().model->Precision();
+    return {EmbeddingBytes(config) + LayerBytes(config, precision, 0, m_options.split).Total(), 0};
 }
 
 Footprint

@@ -277,6 +277,7 @@ class Edge final : public ServerRole
             if (message.kind == MessageKind::End)
             {
                 m_cache.reset();
+                m_admission = {};
                 continue;
             }
             Tensor h0 = co_await s.TensorIn(message, m_parts.model->Config().hidden);
@@ -299,6 +300,7 @@ class Edge final : public ServerRole
         Backend& backend = *s.host.backend;
         if (!m_cache)
         {
+            m_admission = co_await s.Admit(LongestKvBytes(m_parts, config.layers));
             m_cache = std::make_unique<RequestCache>(s, model);
         }
         m_cache->Reserve(h.Rows());
@@ -395,6 +397,7 @@ class Edge final : public ServerRole
     const SchemeParts& m_parts;
     const OffloadPolicy& m_policy;
     bool m_firstLayer;
+    ByteSemaphore::Ticket m_admission; //!< of the request
     std::unique_ptr<RequestCache> m_cache;
     Tensor m_embedding;               //!< h0 of the step
     std::vector<double> m_tokenDraws; //!< one for each row of the step
