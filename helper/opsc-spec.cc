@@ -83,7 +83,7 @@ ReadDeadline(StrictObject& scheme, Study& study, const CodecContext& codecs)
     OpscOptions& opsc = study.scheme.opsc;
     opsc.deadline = NanoSeconds(ReadDuration(scheme, "deadline").count());
     opsc.controlled = scheme.Choice("control", {"algorithm-2", "none"}, "algorithm-2") == "algorithm-2";
-    if (opsc.controlled)
+    if (opsc.controlled || scheme.Has("compressed")) // which a sweep over "control" leaves there
     {
         opsc.compressed = ReadTensorCodec(scheme, "compressed", codecs);
     }
