@@ -154,7 +154,7 @@ Run::Run(const Study& study,
                   study.scheme.weightGroup);
     m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
-    m_llm.SetContext(study.Context());
+    m_llm.SetContext(study.LongestContext());
     m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
 

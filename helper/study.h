@@ -112,9 +112,6 @@ struct Study
     bool quality = false;        //!< compares with the full model along the reference answers
     std::uint32_t timelineTokens = 0; //!< of the first request that the timeline shows
 
-    /// Positions that a request takes at most.
-    std::size_t Context() const;
-
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;
 

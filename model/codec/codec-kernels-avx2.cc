@@ -172,30 +172,35 @@ Count16(const std::uint8_t* symbols, std::size_t n, std::uint32_t* histogram)
     Count16From(symbols, vectors * 32, n, histogram);
 }
 
-/// For each set of 8 lanes, as byte indices: which lane goes where.
+/// For each set of 8 lanes, how bytes move that make 8 words of 16 bits.
 struct LaneTables
 {
-    std::array<std::array<std::uint8_t, 8>, 256> toEnd{};  //!< the lanes of the set, in order, to the last places
-    std::array<std::array<std::uint8_t, 8>, 256> spread{}; //!< the first places, in order, to the lanes of the set
+    std::array<std::array<std::uint8_t, 16>, 256> toEnd{};  //!< the words of the set, in order, to the last places
+    std::array<std::array<std::uint8_t, 16>, 256> spread{}; //!< the first words, in order, to the set; zero elsewhere
 
     constexpr LaneTables()
     {
         for (unsigned set = 0; set < 256; set++)
         {
-            unsigned count = 0;
+            unsigned place = 8;
             for (unsigned lane = 0; lane < 8; lane++)
             {
-                count += set >> lane & 1;
+                place -= set >> lane & 1;
             }
             unsigned found = 0;
             for (unsigned lane = 0; lane < 8; lane++)
             {
-                if ((set >> lane & 1) != 0)
+                const bool isIn = (set >> lane & 1) != 0;
+                for (unsigned byte = 0; byte < 2; byte++)
                 {
-                    toEnd[set][8 - count + found] = static_cast<std::uint8_t>(lane);
-                    spread[set][lane] = static_cast<std::uint8_t>(found);
-                    found++;
+                    spread[set][2 * lane + byte] = static_cast<std::uint8_t>(isIn ? 2 * found + byte : 0x80);
+                    if (isIn)
+                    {
+                        toEnd[set][2 * place + byte] = static_cast<std::uint8_t>(2 * lane + byte);
+                    }
                 }
+                place += isIn ? 1 : 0;
+                found += isIn ? 1 : 0;
             }
         }
     }
@@ -203,12 +208,10 @@ struct LaneTables
 
 constexpr LaneTables kLaneTables;
 
-inline __m256i
-Permute(__m256i lanes, const std::array<std::uint8_t, 8>& order)
+inline __m128i
+Move(__m128i words, const std::array<std::uint8_t, 16>& order)
 {
-    return _mm256_permutevar8x32_epi32(
-        lanes,
-        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(order.data()))));
+    return _mm_shuffle_epi8(words, _mm_loadu_si128(reinterpret_cast<const __m128i*>(order.data())));
 }
 
 /// x >= y of unsigned lanes, all ones where it holds.
@@ -310,8 +313,8 @@ Put8(__m256i& x, const Alphabet& alphabet, const std::uint8_t* symbols, std::uin
     const __m256i leaves = NotBelow(x, _mm256_slli_epi32(f, 19));
     const unsigned set = SetOf(leaves);
     // The words that leave come last; those before them are overwritten by what follows.
-    const __m256i words = Permute(_mm256_and_si256(x, _mm256_set1_epi32(0xFFFF)), kLaneTables.toEnd[set]);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(top - kWidth), Words(words));
+    const __m128i words = Words(_mm256_and_si256(x, _mm256_set1_epi32(0xFFFF)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(top - kWidth), Move(words, kLaneTables.toEnd[set]));
     top -= __builtin_popcount(set);
     x = _mm256_blendv_epi8(x, _mm256_srli_epi32(x, 16), leaves);
     const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32(x, symbol.reciprocals), 32);
@@ -382,9 +385,10 @@ Take8(__m256i& x, const std::uint32_t* slots, std::uint8_t* symbols, const std::
     x = _mm256_add_epi32(_mm256_mullo_epi32(f, _mm256_srli_epi32(x, kRansBits)), _mm256_srli_epi32(slot, 20));
     const __m256i isLow = _mm256_cmpgt_epi32(_mm256_set1_epi32(kRansLow), x); // below 2^31: signed will do
     const unsigned set = SetOf(isLow);
-    const __m256i next = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(words)));
-    const __m256i filled = _mm256_or_si256(_mm256_slli_epi32(x, 16), Permute(next, kLaneTables.spread[set]));
-    x = _mm256_blendv_epi8(x, filled, isLow);
+    const __m128i next = _mm_loadu_si128(reinterpret_cast<const __m128i*>(words));
+    const __m256i word = _mm256_cvtepu16_epi32(Move(next, kLaneTables.spread[set]));
+    const __m256i shift = _mm256_and_si256(isLow, _mm256_set1_epi32(16));
+    x = _mm256_or_si256(_mm256_sllv_epi32(x, shift), word);
     words += 2 * __builtin_popcount(set);
 }
 

@@ -146,3 +146,12 @@ TEST_CASE("No element is further off than half a step, and never more than the r
         }
     }
 }
+
+TEST_CASE("A value beyond the largest float is the largest float, whatever scale a sender claims", "[codec]")
+{
+    std::vector<float> values(16);
+    ValuesOfSymbols(kLargest, -2147483647 - 1, values);
+    CHECK(values[0] == kLargest);
+    CHECK(values[1] == -kLargest);
+    CHECK(values[15] == -kLargest);
+}
