@@ -6,6 +6,7 @@
 #include "compute/footprint.h"
 #include "llm/config.h"
 #include "policy/opsc-sizes.h"
+#include "policy/outage.h"
 
 #include <algorithm>
 #include <array>
@@ -231,6 +232,41 @@ AddMemoryMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
     }
 }
 
+/// Fading links: attempts in both directions, of all users and repetitions.
+void
+AddLinkMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
+{
+    for (const LinkSpec& link : study.links)
+    {
+        LinkAttempts all;
+        for (const RunRecords& run : runs)
+        {
+            if (const auto found = run.links.find(link.name); found != run.links.end())
+            {
+                all.Add(found->second);
+            }
+        }
+        if (all.attempts == 0)
+        {
+            continue;
+        }
+        const std::string prefix = "link." + link.name + ".";
+        const auto attempts = static_cast<double>(all.attempts);
+        const auto rate = static_cast<double>(link.rate.GetBitRate());
+        const double largest = 8.0 * static_cast<double>(all.largestFrame);
+        const double worst = WorstCaseLatency(link.fading.channel, rate, link.fading.epsilon, largest);
+        metrics.emplace_back(prefix + "attempts_mean", attempts / static_cast<double>(all.frames));
+        metrics.emplace_back(prefix + "attempts_max", static_cast<double>(all.most));
+        metrics.emplace_back(prefix + "outage_ratio", static_cast<double>(all.failed) / attempts);
+        metrics.emplace_back(prefix + "messages_lost", static_cast<double>(all.roundsLost));
+        metrics.emplace_back(prefix + "goodput_mbps",
+                             8e3 * static_cast<double>(all.deliveredBytes) /
+                                 static_cast<double>(all.busy.GetNanoSeconds()));
+        metrics.emplace_back(prefix + "rate_mbps", rate / 1e6);
+        metrics.emplace_back(prefix + "worst_case_ms", 1e3 * worst);
+    }
+}
+
 /// Answers against the reference answers: those generated freely, and how likely the reference ones are.
 void
 AddQualityMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
@@ -341,6 +377,7 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
     AddQualityMetrics(metrics, study, runs);
     AddOpscMetrics(metrics, study, runs);
     AddMemoryMetrics(metrics, runs);
+    AddLinkMetrics(metrics, study, runs);
     metrics.emplace_back("server_busy_s", busy);
     metrics.emplace_back("server_tokens", serverTokens);
     if (serverBatches > 0.0)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "recorder.h"
 
+#include "base/strict-json.h"
+
 #include <algorithm>
 #include <limits>
 #include <utility>
@@ -18,6 +20,19 @@ Detail(const std::string& name, std::uint64_t value)
 }
 
 } // namespace
+
+void
+LinkAttempts::Add(const LinkAttempts& other)
+{
+    frames += other.frames;
+    attempts += other.attempts;
+    failed += other.failed;
+    roundsLost += other.roundsLost;
+    most = std::max(most, other.most);
+    largestFrame = std::max(largestFrame, other.largestFrame);
+    deliveredBytes += other.deliveredBytes;
+    busy += other.busy;
+}
 
 Recorder::Recorder(std::uint32_t timelineTokens, std::function<void()> onToken)
     : m_timelineTokens(timelineTokens),
@@ -172,9 +187,29 @@ Recorder::OnPacket(const std::string& node,
 }
 
 void
+Recorder::OnAttempt(const std::string& node, const AttemptRecord& record)
+{
+    if (m_timelineTokens > 0)
+    {
+        const std::string outcome = record.success ? "delivered" : "outage";
+        m_records.timeline.push_back({node,
+                                      Lane::Packets,
+                                      std::to_string(record.bytes) + " B" + (record.success ? "" : ", outage"),
+                                      record.start,
+                                      record.end,
+                                      Detail("bytes", record.bytes) + "," + Detail("attempt", record.number) +
+                                          ",\"snr\":" + Json(record.snr).dump() + ",\"outcome\":\"" + outcome + "\""});
+    }
+}
+
+void
 Recorder::OnSessionEnd(std::uint32_t session, const std::string& reason)
 {
-    m_records.sessionsLost.push_back("session " + std::to_string(session) + ": " + reason);
+    // Both ends may report; what the first one says is what happened first.
+    if (m_lost.insert(session).second)
+    {
+        m_records.sessionsLost.push_back("session " + std::to_string(session) + ": " + reason);
+    }
 }
 
 } // namespace splitllm

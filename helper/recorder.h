@@ -69,6 +69,21 @@ struct MemoryPeaks
     std::uint64_t total = 0;
 };
 
+/// What happened on a fading link, in both directions and for all users.
+struct LinkAttempts
+{
+    std::uint64_t frames = 0;     //!< packets, or messages sent whole
+    std::uint64_t attempts = 0;
+    std::uint64_t failed = 0;     //!< attempts
+    std::uint64_t roundsLost = 0; //!< of N attempts that all failed
+    std::uint32_t most = 0;       //!< attempts at one frame
+    std::uint64_t largestFrame = 0;   //!< bytes that take time
+    std::uint64_t deliveredBytes = 0; //!< likewise
+    ns3::Time busy;                   //!< attempts and the feedback after them
+
+    void Add(const LinkAttempts& other);
+};
+
 /// Everything that one run of a point produced.
 struct RunRecords
 {
@@ -86,7 +101,8 @@ struct RunRecords
     std::map<std::string, MemoryPeaks> memory; //!< by group; the largest of its members
     std::string outOfMemory;                   //!< the group that it befell, and why; empty otherwise
     std::string outOfMemoryReason;
-    std::vector<std::string> sessionsLost; //!< a reason each
+    std::vector<std::string> sessionsLost; //!< the first reason of each
+    std::map<std::string, LinkAttempts> links; //!< by name, fading links only
     double serverBusySeconds = 0.0;
     std::uint64_t serverTokens = 0;  //!< tokens for which layers ran on the server
     std::uint64_t serverJobs = 0;    //!< operations of sessions on the server
@@ -113,6 +129,7 @@ class Recorder
     void OnCompute(const std::string& node, const ComputeRecord& record);
     void OnServerCompute(const ComputeRecord& record);
     void OnPacket(const std::string& node, Direction direction, std::uint32_t bytes, ns3::Time start, ns3::Time end);
+    void OnAttempt(const std::string& node, const AttemptRecord& record);
     void OnSessionEnd(std::uint32_t session, const std::string& reason);
 
     RunRecords& Records()
@@ -140,6 +157,7 @@ class Recorder
     };
 
     std::map<std::uint32_t, Decided> m_decided; //!< by session
+    std::set<std::uint32_t> m_lost;             //!< sessions that ended before their time
     std::map<std::uint32_t, std::size_t> m_uploads; //!< where a session's latest is in the records
     std::set<std::uint32_t> m_onServer; //!< sessions for which a layer ran on the server since their last token
 };

@@ -1,34 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "simulation.h"
 
+#include "links.h"
 #include "net/journey-log.h"
-#include "net/service-link.h"
-#include "net/tcp-message-port.h"
 #include "schemes/host.h"
 #include "schemes/scheme.h"
 #include "split-llm-helper.h"
+#include "streams.h"
 
-#include "ns3/data-rate.h"
-#include "ns3/double.h"
-#include "ns3/error-model.h"
-#include "ns3/inet-socket-address.h"
 #include "ns3/internet-stack-helper.h"
 #include "ns3/ipv4-address-generator.h"
-#include "ns3/ipv4-address-helper.h"
-#include "ns3/ipv4-interface-container.h"
 #include "ns3/mac48-address.h"
-#include "ns3/net-device-container.h"
-#include "ns3/node-container.h"
-#include "ns3/point-to-point-helper.h"
-#include "ns3/point-to-point-net-device.h"
-#include "ns3/pointer.h"
-#include "ns3/queue-size.h"
 #include "ns3/random-variable-stream.h"
 #include "ns3/rng-seed-manager.h"
 #include "ns3/simulation-singleton.h"
 #include "ns3/simulator.h"
 #include "ns3/string.h"
-#include "ns3/traffic-control-helper.h"
 #include "ns3/uinteger.h"
 
 #include <algorithm>
@@ -46,11 +33,6 @@ using namespace ns3;
 namespace
 {
 
-// Streams below this are left to ns-3's own models.
-constexpr int64_t kSessionStreams = 1 << 24;
-constexpr int64_t kLossStreams = 1 << 23;
-constexpr int64_t kOrderStream = 1 << 22;
-
 /// Makes ns-3 number the streams that it chooses itself from the start again. ns-3 3.42 has no call for that; links and
 /// applications here are given their streams.
 template <typename Manager = RngSeedManager>
@@ -61,6 +43,25 @@ RestartStreams()
     {
         Manager::ResetNextStreamIndex();
     }
+}
+
+/// After so long without a message the connections that are left have given up, and no operation is that long.
+constexpr std::uint32_t kIdleSeconds = 1000;
+
+/// What the members of a group are called.
+std::vector<std::string>
+NamesOf(const NodeSpec& group)
+{
+    if (group.count == 1)
+    {
+        return {group.name};
+    }
+    std::vector<std::string> names;
+    for (std::uint32_t i = 0; i < group.count; i++)
+    {
+        names.push_back(group.name + "-" + std::to_string(i));
+    }
+    return names;
 }
 
 /// A run from topology to results.
@@ -88,9 +89,14 @@ class Run
   private:
     void InstallServer(const NodeSpec& spec);
     void InstallUsers(const NodeSpec& spec);
-    Address Connect(const LinkSpec& link, std::uint32_t user, Ptr<Node> userNode);
-    void ConnectService(const LinkSpec& link, Ptr<UserDevice> user);
-    void TraceDevice(const std::string& node, Direction sends, Ptr<NetDevice> device);
+
+    /**
+     * Ends a simulation that would have events for ever: looks every second whether something is left to do.
+     * \param progress messages and tokens at the last look
+     * \param idleSeconds for how long that has not changed
+     */
+    void EndWhenIdle(std::uint64_t progress, std::uint32_t idleSeconds);
+
     void Trace(const std::string& node, Ptr<SplitLlmApplication> application);
     void CollectMemory(const std::string& group, Ptr<SplitLlmApplication> application);
 
@@ -99,8 +105,7 @@ class Run
     Recorder m_recorder;
     SplitLlmHelper m_llm;
     InternetStackHelper m_internet;
-    Ipv4AddressHelper m_addresses{"10.0.0.0", "255.255.255.252"};
-    std::vector<std::unique_ptr<ServiceLink>> m_serviceLinks;
+    std::unique_ptr<Link> m_link; //!< between users and server, where there is one
     Ptr<Node> m_serverNode;
     std::string m_serverName;
     Ptr<ServerApplication> m_server;
@@ -149,7 +154,7 @@ Run::Run(const Study& study,
                   study.scheme.weightGroup);
     m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
-    m_llm.SetContext(study.Context());
+    m_llm.SetContext(study.LongestContext());
     m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
 
@@ -176,15 +181,13 @@ Run::InstallServer(const NodeSpec& spec)
     m_serverName = spec.name;
     m_internet.Install(m_serverNode);
     m_llm.SetServerAttribute("Name", StringValue(spec.name));
+    const NodeSpec& users = m_study.Node(NodeRole::UserDevice);
+    const LinkEnds ends{.server = m_serverNode, .serverName = spec.name, .userNames = NamesOf(users)};
+    m_link = Link::Make(m_study.LinkBetween(users, spec), ends, m_recorder);
+    m_llm.SetServerAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
+    m_llm.SetUserAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetServerAttribute("Batch", UintegerValue(spec.batch));
     m_llm.SetServerAttribute("KvMemory", UintegerValue(spec.kvMemory));
-    for (const LinkSpec& link : m_study.links)
-    {
-        if (link.type == LinkType::Wired)
-        {
-            m_llm.SetServerAttribute("SegmentSize", UintegerValue(TcpMessagePort::SegmentBytes(link.mtu)));
-        }
-    }
     if (spec.role == NodeRole::Cloud)
     {
         m_server = m_llm.InstallCloud(m_serverNode, spec.hardware);
@@ -201,27 +204,16 @@ Run::InstallServer(const NodeSpec& spec)
 void
 Run::InstallUsers(const NodeSpec& spec)
 {
-    const auto link = std::ranges::find_if(m_study.links, [&](const LinkSpec& one) {
-        return (one.from == spec.name && one.to == m_serverName) || (one.to == spec.name && one.from == m_serverName);
-    });
-    for (std::uint32_t i = 0; i < spec.count; i++)
+    for (const std::string& name : NamesOf(spec))
     {
-        const std::string name = spec.count == 1 ? spec.name : spec.name + "-" + std::to_string(i);
         Ptr<Node> node = CreateObject<Node>();
         m_llm.SetUserAttribute("Name", StringValue(name));
-        Address server;
-        const bool wired = m_server && link->type == LinkType::Wired;
-        if (wired)
-        {
-            m_llm.SetUserAttribute("SegmentSize", UintegerValue(TcpMessagePort::SegmentBytes(link->mtu)));
-            m_internet.Install(node);
-            server = Connect(*link, i, node);
-        }
-        Ptr<UserDevice> user = m_llm.InstallUserDevice(node, spec.hardware, server);
+        Ptr<UserDevice> user = m_llm.InstallUserDevice(node, spec.hardware, m_link ? m_link->Join(node) : Address());
         user->AssignStreams(kSessionStreams);
-        if (m_server && !wired)
+        if (m_link)
         {
-            ConnectService(*link, user);
+            m_link->Attach(user, m_server);
+            user->SetStartTime(m_link->ReadyAt());
         }
         Trace(name, user);
         user->TraceConnectWithoutContext("Token", MakeCallback(&Recorder::OnToken, &m_recorder));
@@ -290,62 +282,6 @@ Run::OnLogits(std::function<void(const LogitsRecord&)> callback)
     }
 }
 
-Address
-Run::Connect(const LinkSpec& link, std::uint32_t user, Ptr<Node> userNode)
-{
-    PointToPointHelper helper;
-    helper.SetDeviceAttribute("DataRate", DataRateValue(link.rate));
-    helper.SetDeviceAttribute("Mtu", UintegerValue(link.mtu));
-    helper.SetChannelAttribute("Delay", TimeValue(link.delay));
-    helper.SetQueue("ns3::DropTailQueue<Packet>",
-                    "MaxSize",
-                    QueueSizeValue(QueueSize(QueueSizeUnit::BYTES, static_cast<std::uint32_t>(link.queueBytes))));
-    const NetDeviceContainer devices = helper.Install(userNode, m_serverNode);
-    const Ipv4InterfaceContainer interfaces = m_addresses.Assign(devices);
-    m_addresses.NewNetwork();
-    // The study's queue is the only one: ns-3's default queue disc would drop by its own rules before it.
-    TrafficControlHelper().Uninstall(devices);
-    if (link.loss > 0.0)
-    {
-        for (std::uint32_t end = 0; end < 2; end++)
-        {
-            auto errors = CreateObject<RateErrorModel>();
-            errors->SetUnit(RateErrorModel::ERROR_UNIT_PACKET);
-            errors->SetRate(link.loss);
-            errors->AssignStreams(kLossStreams + 2 * user + end);
-            devices.Get(end)->SetAttribute("ReceiveErrorModel", PointerValue(errors));
-        }
-    }
-    // In the timeline the packets of one link must not overlap, so a server with many links has a row for each.
-    const NodeSpec& users = m_study.Node(NodeRole::UserDevice);
-    const std::string suffix = users.count == 1 ? "" : "-" + std::to_string(user);
-    TraceDevice(users.name + suffix, Direction::Up, devices.Get(0));
-    TraceDevice(m_serverName + (suffix.empty() ? "" : " link" + suffix), Direction::Down, devices.Get(1));
-    return InetSocketAddress(interfaces.GetAddress(1), 9000);
-}
-
-void
-Run::ConnectService(const LinkSpec& link, Ptr<UserDevice> user)
-{
-    const ServiceLinkConfig config{.rate = link.rate, .delay = link.delay, .startup = link.startup, .kinds = link.kinds};
-    ServiceLink& service = *m_serviceLinks.emplace_back(std::make_unique<ServiceLink>(config));
-    user->SetPort(service.End(Direction::Up));
-    m_server->Attach(service.End(Direction::Down));
-}
-
-void
-Run::TraceDevice(const std::string& node, Direction sends, Ptr<NetDevice> device)
-{
-    DataRateValue rate;
-    device->GetAttribute("DataRate", rate);
-    device->TraceConnectWithoutContext(
-        "PhyTxBegin",
-        Callback<void, Ptr<const Packet>>([this, node, sends, rate = rate.Get()](Ptr<const Packet> packet) {
-            const Time now = Simulator::Now();
-            m_recorder.OnPacket(node, sends, packet->GetSize(), now, now + rate.CalculateBytesTxTime(packet->GetSize()));
-        }));
-}
-
 void
 Run::Trace(const std::string& node, Ptr<SplitLlmApplication> application)
 {
@@ -377,10 +313,39 @@ Run::CollectMemory(const std::string& group, Ptr<SplitLlmApplication> applicatio
     }
 }
 
+void
+Run::EndWhenIdle(std::uint64_t progress, std::uint32_t idleSeconds)
+{
+    const RunRecords& records = m_recorder.Records();
+    std::uint64_t now = records.tokens.size();
+    for (std::size_t d = 0; d < kDirections; d++)
+    {
+        now += records.messagesSent[d] + records.messagesReceived[d];
+    }
+    idleSeconds = now == progress ? idleSeconds + 1 : 0;
+    std::uint32_t finished = 0;
+    for (const Ptr<UserDevice>& user : m_users)
+    {
+        finished += user->RequestsFinished();
+    }
+    const bool done =
+        finished == m_study.requestCount && SimulationSingleton<JourneyLog>::Get()->UnderWay() == 0;
+    if (done || idleSeconds == kIdleSeconds)
+    {
+        Simulator::Stop();
+        return;
+    }
+    Simulator::Schedule(Seconds(1), [this, now, idleSeconds] { EndWhenIdle(now, idleSeconds); });
+}
+
 RunRecords
 Run::Execute()
 {
     RunRecords& records = m_recorder.Records();
+    if (m_link && m_link->RunsForEver())
+    {
+        EndWhenIdle(0, 0);
+    }
     try
     {
         Simulator::Run();
@@ -405,11 +370,7 @@ Run::Execute()
             records.serverJobs = host->queue.Jobs();
             records.serverBatches = host->queue.Batches();
         }
-        for (const std::unique_ptr<ServiceLink>& link : m_serviceLinks)
-        {
-            records.wireBytes[0] += link->BytesSent(Direction::Up);
-            records.wireBytes[1] += link->BytesSent(Direction::Down);
-        }
+        m_link->Collect(records);
     }
     return std::move(records);
 }

@@ -17,6 +17,7 @@
 #include <functional>
 #include <iterator>
 #include <limits>
+#include <map>
 #include <set>
 #include <sstream>
 #include <stdexcept>
@@ -46,12 +47,6 @@ At(const StrictObject& object, const std::string& key, F&& parse)
     {
         object.Fail(key, error.what());
     }
-}
-
-Time
-Duration(StrictObject& object, const std::string& key, std::optional<std::string> fallback = std::nullopt)
-{
-    return NanoSeconds(ReadDuration(object, key, std::move(fallback)).count());
 }
 
 /// A name becomes folder/NAME; anything with a slash is a path as it is.
@@ -137,84 +132,6 @@ ReadNode(StrictObject& nodes, const std::string& name, const StudyFolders& folde
     }
     object.Finish();
     return node;
-}
-
-void
-ReadServiceKinds(StrictObject& link, LinkSpec& spec)
-{
-    StrictObject kinds = link.Object("kinds");
-    for (const std::string& name : kinds.Keys())
-    {
-        const std::optional<MessageKind> kind = MessageKindFromName(name);
-        if (!kind)
-        {
-            kinds.Fail(name, "unknown message kind; accepted: " + Joined(MessageKindNames()));
-        }
-        StrictObject cost = kinds.Object(name);
-        ServiceCost& entry = spec.kinds[*kind];
-        if (cost.Has("startup"))
-        {
-            entry.startup = Duration(cost, "startup");
-        }
-        if (cost.Has("payload_bytes"))
-        {
-            entry.payloadBytes = cost.Integer("payload_bytes", 0, std::numeric_limits<std::uint32_t>::max());
-        }
-        cost.Finish();
-    }
-    kinds.Finish();
-}
-
-LinkSpec
-ReadLink(StrictObject& links, const std::string& name, const std::vector<NodeSpec>& nodes)
-{
-    LinkSpec link;
-    link.name = name;
-    // "device-edge": the dash that separates two group names; a group's own name may contain dashes.
-    const auto isGroup = [&nodes](const std::string& group) {
-        return std::ranges::any_of(nodes, [&group](const NodeSpec& node) { return node.name == group; });
-    };
-    for (std::size_t dash = name.find('-'); dash != std::string::npos; dash = name.find('-', dash + 1))
-    {
-        if (isGroup(name.substr(0, dash)) && isGroup(name.substr(dash + 1)))
-        {
-            link.from = name.substr(0, dash);
-            link.to = name.substr(dash + 1);
-        }
-    }
-    if (link.from.empty())
-    {
-        links.Fail(name, "a link is called after the two groups of nodes that it joins, such as \"device-edge\"");
-    }
-    StrictObject object = links.Object(name);
-    const bool wired = object.Choice("type", {"wired", "service"}) == "wired";
-    link.type = wired ? LinkType::Wired : LinkType::Service;
-    link.rate = DataRate(ReadBitRate(object, "rate"));
-    if (link.rate < DataRate("1kbps"))
-    {
-        object.Fail("rate", "must be at least 1kbps"); // a slower message would take longer than simulated time goes
-    }
-    link.delay = Duration(object, "delay", "0ns");
-    if (wired)
-    {
-        link.mtu = static_cast<std::uint16_t>(object.Integer("mtu", 576, 65535, 1500));
-        link.loss = object.Number("loss", 0.0, 0.5, 0.0);
-        link.queueBytes = ReadBytes(object, "queue", 1'000'000);
-        if (link.queueBytes < link.mtu || link.queueBytes > std::numeric_limits<std::uint32_t>::max())
-        {
-            object.Fail("queue", "must hold at least a packet of the MTU and at most 4 GiB");
-        }
-    }
-    else
-    {
-        link.startup = Duration(object, "startup", "0ns");
-        if (object.Has("kinds"))
-        {
-            ReadServiceKinds(object, link);
-        }
-    }
-    object.Finish();
-    return link;
 }
 
 /// A list of token ids, at least one.
@@ -574,7 +491,7 @@ ReadOpsc(StrictObject& scheme,
     {
         return;
     }
-    opsc.deadline = Duration(scheme, "deadline");
+    opsc.deadline = NanoSeconds(ReadDuration(scheme, "deadline").count());
     if (opsc.deadline->IsZero())
     {
         scheme.Fail("deadline", "is 0; accepted: a time above 0, within which nothing is computed and sent");
@@ -590,7 +507,7 @@ ReadOpsc(StrictObject& scheme,
     }
     for (const LinkSpec& link : study.links)
     {
-        if (link.type == LinkType::Wired)
+        if (!link.CarriesWholeMessages())
         {
             scheme.Fail("deadline",
                         "needs a link that can tell how long a message takes; over TCP, as on link \"" + link.name +
@@ -798,6 +715,19 @@ Study::Node(NodeRole role) const
     return *found;
 }
 
+const LinkSpec&
+Study::LinkBetween(const NodeSpec& a, const NodeSpec& b) const
+{
+    const auto found = std::ranges::find_if(links, [&](const LinkSpec& link) {
+        return (link.from == a.name && link.to == b.name) || (link.from == b.name && link.to == a.name);
+    });
+    if (found == links.end())
+    {
+        throw std::logic_error("the study has no such link");
+    }
+    return *found;
+}
+
 Study
 ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
 {
@@ -817,10 +747,15 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     }
     if (object.Has("links"))
     {
+        std::map<std::string, std::uint32_t> groups;
+        for (const NodeSpec& node : study.nodes)
+        {
+            groups[node.name] = node.count;
+        }
         StrictObject links = object.Object("links");
         for (const std::string& name : links.Keys())
         {
-            study.links.push_back(ReadLink(links, name, study.nodes));
+            study.links.push_back(ReadLink(links, name, groups));
         }
     }
     study.config = CheckModel(study.model, study.shapeMode);

@@ -6,19 +6,15 @@
 #include "codec/tensor-codec.h"
 #include "compute/device-profile.h"
 #include "compute/weight-precision.h"
+#include "link-spec.h"
 #include "llm/config.h"
 #include "llm/sampling.h"
-#include "net/service-link.h"
 #include "policy/offload-policy.h"
 #include "schemes/opsc/opsc-options.h"
 #include "tensor/dtype.h"
 
-#include "ns3/data-rate.h"
-#include "ns3/nstime.h"
-
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -72,28 +68,6 @@ struct NodeSpec
     std::uint64_t kvMemory = 0; //!< servers: bytes that requests under way may need for KV; 0: no request waits
 };
 
-enum class LinkType
-{
-    Wired,
-    Service,
-};
-
-/// A link between two groups of nodes: one instance for each member of the larger group.
-struct LinkSpec
-{
-    std::string name;
-    std::string from; //!< group names
-    std::string to;
-    LinkType type = LinkType::Wired;
-    ns3::DataRate rate;
-    ns3::Time delay;
-    std::uint16_t mtu = 1500;     //!< wired
-    double loss = 0.0;            //!< wired: probability that a packet is lost
-    std::uint64_t queueBytes = 0; //!< wired
-    ns3::Time startup;            //!< service
-    std::map<MessageKind, ServiceCost> kinds; //!< service
-};
-
 /// How the model is split, and what decides on the way.
 struct SchemeSpec
 {
@@ -138,11 +112,11 @@ struct Study
     bool quality = false;        //!< compares with the full model along the reference answers
     std::uint32_t timelineTokens = 0; //!< of the first request that the timeline shows
 
-    /// Positions that a request takes at most.
-    std::size_t Context() const;
-
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;
+
+    /// The link between two groups. \throws std::logic_error if there is none
+    const LinkSpec& LinkBetween(const NodeSpec& a, const NodeSpec& b) const;
 
     /**
      * The group that serves the users: of an edge server and a cloud the one that the scheme is made for.

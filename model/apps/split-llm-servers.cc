@@ -142,6 +142,14 @@ ServerApplication::Serve(std::unique_ptr<MessagePort> port)
         {
             // The user is done.
         }
+        catch (const ConnectionLost&)
+        {
+            if (its.port->HasReceived())
+            {
+                throw;
+            }
+            // Whose session this would have been is known at the other end alone, which reports it.
+        }
     };
     conversation.process =
         std::make_unique<Process>(serve(*this, conversation), [this, &conversation](std::exception_ptr error) {

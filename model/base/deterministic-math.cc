@@ -73,6 +73,23 @@ constexpr std::array<double, 14> kExp{1.0,
                                       1.0 / 479001600,
                                       1.0 / 6227020800};
 
+/// (e^x - 1) / x.
+constexpr std::array<double, 15> kExpm1{1.0,
+                                        1.0 / 2,
+                                        1.0 / 6,
+                                        1.0 / 24,
+                                        1.0 / 120,
+                                        1.0 / 720,
+                                        1.0 / 5040,
+                                        1.0 / 40320,
+                                        1.0 / 362880,
+                                        1.0 / 3628800,
+                                        1.0 / 39916800,
+                                        1.0 / 479001600,
+                                        1.0 / 6227020800,
+                                        1.0 / 87178291200,
+                                        1.0 / 1307674368000};
+
 /// artanh(s) / s in s^2, without its first term, 1.
 constexpr std::array<double, 11> kArtanh{1.0 / 3,
                                          1.0 / 5,
@@ -158,6 +175,25 @@ Log(double x)
     const double tail = 2.0 * s * square * Polynomial(square, kArtanh) - s * f;
     const auto scale = static_cast<double>(k);
     return scale * kLn2High + (f + (tail + scale * kLn2Low));
+}
+
+double
+Expm1(double x)
+{
+    // Beyond, 1 is taken off a value that is far enough from it.
+    return x > -0.5 && x < 0.5 ? x * Polynomial(x, kExpm1) : Exp(x) - 1.0;
+}
+
+double
+Log1p(double x)
+{
+    const double sum = 1.0 + x;
+    if (sum == 1.0 || sum == kInfinity)
+    {
+        return x;
+    }
+    // ln(sum) / (sum - 1) varies slowly, so that the rounding of the sum cancels (W. Kahan).
+    return Log(sum) * (x / (sum - 1.0));
 }
 
 void

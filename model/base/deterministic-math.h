@@ -17,6 +17,12 @@ double Exp(double x);
 /// Natural logarithm, relative error below 1e-15. Zero gives -infinity, a negative number NaN.
 double Log(double x);
 
+/// e^x - 1 without the loss of digits near 0, relative error below 2e-15 where the result is normal.
+double Expm1(double x);
+
+/// ln(1 + x) without the loss of digits near 0, relative error below 2e-15. -1 gives -infinity, less NaN.
+double Log1p(double x);
+
 /**
  * Sine and cosine of \p x radians, absolute error below 1e-15.
  * Both are NaN beyond |x| = 2^40, where the reduction by pi/2 would lose digits.

@@ -37,6 +37,10 @@ constexpr Unit kTimeUnits[] = {{"ns", 1}, {"us", 1'000}, {"ms", 1'000'000}, {"s"
 
 constexpr Unit kRateUnits[] = {{"bps", 1}, {"kbps", 1'000}, {"Mbps", 1'000'000}, {"Gbps", 1'000'000'000}};
 
+constexpr Unit kFrequencyUnits[] = {{"Hz", 1}, {"kHz", 1'000}, {"MHz", 1'000'000}, {"GHz", 1'000'000'000}};
+
+constexpr Unit kLengthUnits[] = {{"mm", 1}, {"m", 1'000}, {"km", 1'000'000}};
+
 constexpr const char* kBytesWanted =
     "a whole number of bytes below 2^64; write a number and one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, such as "
     "\"80GB\"";
@@ -45,6 +49,11 @@ constexpr const char* kTimeWanted =
     "a whole number of nanoseconds below 2^63; write a number and one of ns, us, ms, s, such as \"100us\"";
 
 constexpr const char* kRateWanted = "a data rate; write a number and one of bps, kbps, Mbps, Gbps, such as \"1Gbps\"";
+
+constexpr const char* kFrequencyWanted = "a frequency; write a number and one of Hz, kHz, MHz, GHz, such as \"10MHz\"";
+
+constexpr const char* kLengthWanted =
+    "a whole number of millimetres below 1000km; write a number and one of mm, m, km, such as \"10m\"";
 
 /// The start of \p text on one line, escaped and in quotes.
 std::string
@@ -178,6 +187,18 @@ ParseBitRate(std::string_view text)
 }
 
 std::uint64_t
+ParseFrequency(std::string_view text)
+{
+    return ParseWithin(text, kFrequencyUnits, 1, std::numeric_limits<std::uint64_t>::max(), kFrequencyWanted);
+}
+
+std::uint64_t
+ParseLength(std::string_view text)
+{
+    return ParseWithin(text, kLengthUnits, 0, 999'999'999, kLengthWanted);
+}
+
+std::uint64_t
 ReadBytes(StrictObject& object, const std::string& key, std::optional<std::uint64_t> fallback)
 {
     if (!object.Has(key) || object.Raw(key).is_number())
@@ -201,6 +222,12 @@ std::uint64_t
 ReadBitRate(StrictObject& object, const std::string& key, std::optional<std::string> fallback)
 {
     return ReadText(object, key, std::move(fallback), ParseBitRate);
+}
+
+std::uint64_t
+ReadFrequency(StrictObject& object, const std::string& key, std::optional<std::string> fallback)
+{
+    return ReadText(object, key, std::move(fallback), ParseFrequency);
 }
 
 } // namespace splitllm

@@ -30,6 +30,12 @@ std::chrono::nanoseconds ParseDuration(std::string_view text);
 /// Bits a second, more than none: "1000bps", "56kbps", "100Mbps", "1Gbps" (powers of 1000).
 std::uint64_t ParseBitRate(std::string_view text);
 
+/// Hertz, more than none: "250Hz", "180kHz", "10MHz", "2.4GHz" (powers of 1000).
+std::uint64_t ParseFrequency(std::string_view text);
+
+/// Millimetres: "500mm", "10m", "1.5km".
+std::uint64_t ParseLength(std::string_view text);
+
 /// ParseBytes of the string under \p key, or the bytes themselves if it is a number.
 std::uint64_t ReadBytes(StrictObject& object,
                         const std::string& key,
@@ -44,6 +50,11 @@ std::chrono::nanoseconds ReadDuration(StrictObject& object,
 std::uint64_t ReadBitRate(StrictObject& object,
                           const std::string& key,
                           std::optional<std::string> fallback = std::nullopt);
+
+/// ParseFrequency of the string under \p key.
+std::uint64_t ReadFrequency(StrictObject& object,
+                            const std::string& key,
+                            std::optional<std::string> fallback = std::nullopt);
 
 } // namespace splitllm
 

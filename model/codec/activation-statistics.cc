@@ -175,6 +175,14 @@ ActivationStatistics::Quantile(const CodecSite& site, double level) const
 ActivationStatistics
 ReadStatistics(StrictObject& parameters, const CodecContext& context)
 {
+    if (context.shapeMode)
+    {
+        if (parameters.Has("statistics"))
+        {
+            parameters.String("statistics");
+        }
+        return {};
+    }
     return ActivationStatistics::Load(context.calibrations / parameters.String("statistics"), context.config);
 }
 

@@ -46,6 +46,9 @@ struct SiteStatistics
 class ActivationStatistics
 {
   public:
+    /// Nothing was measured anywhere.
+    ActivationStatistics() = default;
+
     /// Reads \p file, which must be of a model of \p config's shape. \throws InputError naming file and key
     static ActivationStatistics Load(const std::filesystem::path& file, const ModelConfig& config);
 
@@ -75,14 +78,12 @@ class ActivationStatistics
     float Quantile(const CodecSite& site, double level) const;
 
   private:
-    ActivationStatistics() = default;
-
     std::vector<double> m_levels;
     std::map<std::string, std::vector<SiteStatistics>, std::less<>> m_sites;
 };
 
-/// The statistics that the key "statistics" of a codec's parameters names, relative to the context's folder.
-/// \throws InputError
+/// The statistics that the key "statistics" of a codec's parameters names, relative to the context's folder. In shape
+/// mode, where nothing is coded, the key may be absent and is not followed. \throws InputError
 ActivationStatistics ReadStatistics(StrictObject& parameters, const CodecContext& context);
 
 /// Index of \p site among the entries of its kind.

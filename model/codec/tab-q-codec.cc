@@ -37,6 +37,10 @@ ReadThresholds(StrictObject& parameters, const CodecContext& context)
         }
         const double level = parameters.Number("tau_quantile", 0.0, 1.0);
         const auto statistics = std::make_shared<const ActivationStatistics>(ReadStatistics(parameters, context));
+        if (context.shapeMode)
+        {
+            return nullptr;
+        }
         if (std::ranges::find(statistics->Levels(), level) == statistics->Levels().end())
         {
             std::vector<std::string> levels;

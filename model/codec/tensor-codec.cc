@@ -111,6 +111,10 @@ ReadTensorCodec(StrictObject& object, const std::string& key, const CodecContext
     }
     StrictObject parameters = object.Object(key);
     const std::string name = parameters.Choice("name", TensorCodecNames());
+    if (parameters.Has("label"))
+    {
+        parameters.String("label"); // for tables and plots
+    }
     std::shared_ptr<const TensorCodec> codec;
     if (std::ranges::find(kBaselineNames, name) != kBaselineNames.end())
     {

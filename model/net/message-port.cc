@@ -6,7 +6,9 @@
 #include "ns3/simulation-singleton.h"
 #include "ns3/simulator.h"
 
+#include <algorithm>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -127,6 +129,34 @@ MessagePort::Deliver(Message message)
         onMessage(record);
     }
     m_inbox.Put({std::move(message), journey->path, journey->sent, now});
+}
+
+void
+MessagePort::DeliverPacket(FrameReader& reader, ns3::Ptr<const ns3::Packet> packet)
+{
+    try
+    {
+        std::uint32_t offset = 0;
+        while (offset < packet->GetSize())
+        {
+            const auto count =
+                static_cast<std::uint32_t>(std::min<std::size_t>(reader.Missing(), packet->GetSize() - offset));
+            if (!reader.Skips())
+            {
+                packet->CreateFragment(offset, count)
+                    ->CopyData(reinterpret_cast<std::uint8_t*>(reader.Cursor()), count);
+            }
+            offset += count;
+            if (std::optional<Message> message = reader.Advance(count))
+            {
+                Deliver(std::move(*message));
+            }
+        }
+    }
+    catch (const MalformedFrame& malformed)
+    {
+        Fail(malformed.what());
+    }
 }
 
 void

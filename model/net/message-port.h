@@ -96,6 +96,12 @@ class MessagePort
         return m_sends;
     }
 
+    /// Whether a message has come in.
+    bool HasReceived() const
+    {
+        return m_received > 0;
+    }
+
     /// Called for every message sent and received.
     std::function<void(const MessageRecord&)> onMessage;
 
@@ -108,6 +114,9 @@ class MessagePort
 
     /// A message is complete. \throws MalformedFrame if it is not the one due
     void Deliver(Message message);
+
+    /// Delivers what \p packet brings, copied into \p reader. Fails the connection if it makes no sense.
+    void DeliverPacket(FrameReader& reader, ns3::Ptr<const ns3::Packet> packet);
 
     /// The peer closed; nothing comes any more.
     void EndReceiving();

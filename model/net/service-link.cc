@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "net/service-link.h"
 
+#include "net/transmission-time.h"
+
 #include "ns3/event-id.h"
 #include "ns3/simulator.h"
 
@@ -76,7 +78,7 @@ class ServiceLink::Port final : public MessagePort
         Schedule(freeAt + m_link.m_config.delay, [this, packet] {
             if (Port* peer = Peer())
             {
-                peer->HandlePacket(packet);
+                peer->DeliverPacket(peer->m_reader, packet);
             }
         });
     }
@@ -95,33 +97,6 @@ class ServiceLink::Port final : public MessagePort
             m_departures.pop_front();
         }
         m_departures.push_back(Simulator::Schedule(at - Simulator::Now(), std::forward<F>(action)));
-    }
-
-    void HandlePacket(Ptr<Packet> packet)
-    {
-        try
-        {
-            std::uint32_t offset = 0;
-            while (offset < packet->GetSize())
-            {
-                const auto count =
-                    static_cast<std::uint32_t>(std::min<std::size_t>(m_reader.Missing(), packet->GetSize() - offset));
-                if (!m_reader.Skips())
-                {
-                    packet->CreateFragment(offset, count)
-                        ->CopyData(reinterpret_cast<std::uint8_t*>(m_reader.Cursor()), count);
-                }
-                offset += count;
-                if (std::optional<Message> message = m_reader.Advance(count))
-                {
-                    Deliver(std::move(*message));
-                }
-            }
-        }
-        catch (const MalformedFrame& malformed)
-        {
-            Fail(malformed.what());
-        }
     }
 
     ServiceLink& m_link;
@@ -162,11 +137,7 @@ ServiceLink::ServiceTime(MessageKind kind, std::uint64_t payloadBytes) const
         startup = cost->second.startup.value_or(startup);
         payloadBytes = cost->second.payloadBytes.value_or(payloadBytes);
     }
-    // Integers throughout: 8e9 bytes ns/s overflows 64 bits from 2.3 GB on, hence 128.
-    __extension__ typedef unsigned __int128 Wide;
-    const Wide rate = m_config.rate.GetBitRate();
-    const Wide nanoseconds = (static_cast<Wide>(payloadBytes) * 8'000'000'000U + rate - 1) / rate;
-    return startup + NanoSeconds(static_cast<std::int64_t>(nanoseconds));
+    return startup + TransmissionTime(payloadBytes, m_config.rate);
 }
 
 std::uint64_t

@@ -123,6 +123,17 @@ struct ComputeRecord
     std::uint32_t batch; //!< operations, this one included, that the device ran as one from start to end
 };
 
+/// One attempt to get a packet or message over a fading channel.
+struct AttemptRecord
+{
+    ns3::Time start;
+    ns3::Time end;
+    std::uint64_t bytes;  //!< that took this time
+    std::uint32_t number; //!< of the same packet or message's attempts, from 1
+    double snr;           //!< linear, of the channel during the attempt
+    bool success;         //!< the channel carried the rate
+};
+
 } // namespace splitllm
 
 #endif // SPLITLLM_RECORDS_H

@@ -4,7 +4,7 @@
 import os
 from pathlib import Path
 
-from splitllm import plots_decisions, plots_quality
+from splitllm import plots_decisions, plots_links, plots_quality
 from splitllm.files import load_json
 from splitllm.plots_base import LINES, MARKERS, STYLE, Points, fit_axis, wide
 from splitllm.units import written
@@ -141,6 +141,8 @@ def plot(folder):
         ("decisions-by-layer.png", mixed, plots_decisions.plot_layers, points, mixed, decisions),
         ("groups.png", groups, plots_decisions.plot_groups, points, mixed, groups),
     ]
+    for link, rate_key in plots_links.swept_links(points):
+        drawings.append((f"link-{link}.png", True, plots_links.plot_link, points, link, rate_key))
     target = Path(folder) / "plots"
     target.mkdir(exist_ok=True)
     written_files = []

@@ -9,6 +9,7 @@ SCALES = {
               "Bps": 8, "B/s": 8, "kBps": 8e3, "kB/s": 8e3, "MBps": 8e6, "MB/s": 8e6, "GBps": 8e9, "GB/s": 8e9},
     "s": {"fs": 1e-15, "ps": 1e-12, "ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600},
     "byte": {"B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30},
+    "m": {"mm": 1e-3, "m": 1, "km": 1e3},
     "Hz": {"Hz": 1, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9},
 }  # fmt: skip
 

@@ -75,7 +75,7 @@ TEST_CASE("every study that comes with the module can be read", "[scenarios][smo
                                .prompts = kScenarios / "prompts",
                                .calibrators = kScenarios / "calibrators",
                                .calibrations = kScenarios / "calibrations"};
-    for (const char* name : {".", "examples", "opsc", "tlc", "papers"})
+    for (const char* name : {".", "examples", "links", "opsc", "tlc", "papers"})
     {
         for (const std::filesystem::path& path : StudiesIn(kScenarios / name))
         {

@@ -20,8 +20,8 @@ TEXTS = ROOT / "scenarios" / "texts"
 PAGE = """<html><head><title>not this</title><link rel="next" href="{next}"/><link rel="up" href="{up}" title="t"/></head>
 <body><ul class="docnav"><li>nor this</li></ul><h2>1.1. A <code>title</code></h2>
 <a class="indexterm">nor that</a><div class="para">One
-paragraph<br/>with <em>parts</em>.<ul><li><div class="para">An item.</div></li></ul>And its end.</div>
-<pre>no listing</pre><div class="table"><table><tr><td><div class="para">no cell</div></td></tr></table></div></body></html>"""
+paragraph<br/>with <em>parts</em>.<ul><li><div class="para">An item.</div></li></ul><pre>no listing</pre>And its end.</div>
+<div class="table"><table><tr><td><div class="para">no cell</div></td></tr></table></div></body></html>"""
 
 
 class Book(FolderTest):

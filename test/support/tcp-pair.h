@@ -42,18 +42,29 @@ class TcpPair
     static constexpr std::uint16_t kPort = 9000;
 
     explicit TcpPair(ns3::DataRate rate, ns3::Time delay, std::uint16_t mtu = 1500)
+        : TcpPair(
+              [rate, delay, mtu](const ns3::NodeContainer& nodes) {
+                  ns3::PointToPointHelper wire;
+                  wire.SetDeviceAttribute("DataRate", ns3::DataRateValue(rate));
+                  wire.SetDeviceAttribute("Mtu", ns3::UintegerValue(mtu));
+                  wire.SetChannelAttribute("Delay", ns3::TimeValue(delay));
+                  wire.SetQueue("ns3::DropTailQueue<Packet>", "MaxSize", ns3::QueueSizeValue(ns3::QueueSize("64MB")));
+                  return wire.Install(nodes);
+              },
+              mtu)
+    {
+    }
+
+    /// \param join makes the devices of the two nodes
+    explicit TcpPair(const std::function<ns3::NetDeviceContainer(const ns3::NodeContainer&)>& join,
+                     std::uint16_t mtu = 1500)
         : m_segmentBytes(TcpMessagePort::SegmentBytes(mtu))
     {
         nodes.Create(2);
         ns3::InternetStackHelper internet;
         internet.SetIpv6StackInstall(false);
         internet.Install(nodes);
-        ns3::PointToPointHelper wire;
-        wire.SetDeviceAttribute("DataRate", ns3::DataRateValue(rate));
-        wire.SetDeviceAttribute("Mtu", ns3::UintegerValue(mtu));
-        wire.SetChannelAttribute("Delay", ns3::TimeValue(delay));
-        wire.SetQueue("ns3::DropTailQueue<Packet>", "MaxSize", ns3::QueueSizeValue(ns3::QueueSize("64MB")));
-        devices = wire.Install(nodes);
+        devices = join(nodes);
         serverAddress = ns3::Ipv4AddressHelper("10.0.0.0", "255.255.255.252").Assign(devices).GetAddress(1);
         ns3::TrafficControlHelper().Uninstall(devices);
     }

@@ -381,6 +381,22 @@ TEST_CASE("A study names a quantiser with its bits and its statistics")
           }).find("study: codec.tau_quantile: ") == 0);
 }
 
+TEST_CASE("Shape mode needs no statistics")
+{
+    for (const char* text : {R"({"codec": {"name": "smoothquant", "bits": 4}})",
+                             R"({"codec": {"name": "omniquant", "bits": 4, "statistics": "of another model.json"}})",
+                             R"({"codec": {"name": "atom", "bits": 4, "outliers": 2, "group": 6}})",
+                             R"({"codec": {"name": "tab-q", "bits": 4, "tau_quantile": 0.99, "bits_per_element": 3,
+                                           "above_density": 0.01}})"})
+    {
+        CAPTURE(text);
+        Json json = ParseStrictJson(text, "study");
+        StrictObject object(json, "study");
+        const auto codec = ReadTensorCodec(object, "codec", {.config = ConfigOf(8), .shapeMode = true, .calibrations = {}});
+        CHECK(codec->Encode(Tensor::Phantom(1, 8), kSite).size >= 6);
+    }
+}
+
 TEST_CASE("A threshold that is a quantile differs from layer to layer")
 {
     const TemporaryFolder folder;

@@ -144,3 +144,32 @@ TEST_CASE("The ends of the range are exact")
         CHECK(std::isnan(cos));
     }
 }
+
+TEST_CASE("Expm1 and Log1p keep their digits near 0")
+{
+    std::mt19937_64 random(3);
+    double expm1 = 0.0;
+    double log1p = 0.0;
+    for (int i = 0; i < 20000; ++i)
+    {
+        for (const double scale : {1e-300, 1e-17, 1e-8, 1e-3, 0.6, 30.0})
+        {
+            const double x = Uniform(random, -scale, scale);
+            expm1 = std::max(expm1, RelativeError(deterministic::Expm1(x), std::expm1(static_cast<long double>(x))));
+            if (x > -1.0)
+            {
+                log1p =
+                    std::max(log1p, RelativeError(deterministic::Log1p(x), std::log1p(static_cast<long double>(x))));
+            }
+        }
+    }
+    CHECK(expm1 < 2e-15);
+    CHECK(log1p < 2e-15);
+    CHECK(deterministic::Expm1(0.0) == 0.0);
+    CHECK(deterministic::Expm1(kInfinity) == kInfinity);
+    CHECK(deterministic::Expm1(-kInfinity) == -1.0);
+    CHECK(deterministic::Log1p(0.0) == 0.0);
+    CHECK(deterministic::Log1p(-1.0) == -kInfinity);
+    CHECK(deterministic::Log1p(kInfinity) == kInfinity);
+    CHECK(std::isnan(deterministic::Log1p(-1.5)));
+}

@@ -57,6 +57,12 @@ TEST_CASE("Times and data rates have their own units")
     CHECK(ParseBitRate("56kbps") == 56'000);
     CHECK(ParseBitRate("100Mbps") == 100'000'000);
     CHECK(ParseBitRate("1Gbps") == 1'000'000'000);
+    CHECK(ParseFrequency("1Hz") == 1);
+    CHECK(ParseFrequency("187.5kHz") == 187'500);
+    CHECK(ParseFrequency("10MHz") == 10'000'000);
+    CHECK(ParseFrequency("2.4GHz") == 2'400'000'000);
+    CHECK_THROWS_AS(ParseFrequency("0Hz"), InputError);
+    CHECK_THROWS_AS(ParseFrequency("10Mbps"), InputError);
     CHECK_THROWS_AS(ParseDuration("1Gbps"), InputError);
     CHECK_THROWS_AS(ParseBitRate("1GB"), InputError);
     CHECK_THROWS_AS(ParseBytes("1s"), InputError);

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_STREAMS_H
+#define SPLITLLM_STREAMS_H
+
+#include <cstdint>
+
+/**
+ * \file
+ * Where the random streams of a study begin. Streams below these are left to ns-3's own models.
+ */
+
+namespace splitllm
+{
+
+constexpr std::int64_t kOrderStream = 1 << 22;    //!< the order of the requests
+constexpr std::int64_t kLinkStreams = 1 << 23;    //!< losses, fading, Wi-Fi
+constexpr std::int64_t kSessionStreams = 1 << 24; //!< sampling and decisions
+
+} // namespace splitllm
+
+#endif // SPLITLLM_STREAMS_H
