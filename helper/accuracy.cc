@@ -184,8 +184,7 @@ class Layers
             const bool stored = b == study.storedBits;
             m_models[b] = m_backend.Resident(
                 model,
-                stored ? WeightPrecision(config)
-                       : WeightPrecision::Front(config, config.layers, b, study.weightGroup));
+                stored ? WeightPrecision(config) : WeightPrecision::Front(config, config.layers, b, study.weightGroup));
         }
     }
 
@@ -345,7 +344,12 @@ MeanOf(const Sums& sums, std::size_t tokens)
 // ---- reporting
 
 Json
-RowOf(std::size_t split, unsigned front, unsigned back, unsigned activation, const Json& codec, const Accuracy& accuracy)
+RowOf(std::size_t split,
+      unsigned front,
+      unsigned back,
+      unsigned activation,
+      const Json& codec,
+      const Accuracy& accuracy)
 {
     Json row{{"split", split},
              {"front_bits", front},
@@ -376,8 +380,9 @@ unsigned
 ActivationBits(const AccuracyConfiguration& configuration)
 {
     const Json& codec = configuration.codecJson;
-    return codec.is_object() && codec.contains("bits") ? codec.at("bits").get<unsigned>()
-                                                       : static_cast<unsigned>(8 * SizeOf(configuration.codec->Exact()));
+    return codec.is_object() && codec.contains("bits")
+               ? codec.at("bits").get<unsigned>()
+               : static_cast<unsigned>(8 * SizeOf(configuration.codec->Exact()));
 }
 
 } // namespace
@@ -424,9 +429,7 @@ ReadAccuracyStudy(Json& json, const std::string& origin, const AccuracyFolders& 
 }
 
 AccuracyResult
-MeasureAccuracy(const AccuracyStudy& study,
-                std::size_t threads,
-                const std::function<void(std::size_t done)>& onWindow)
+MeasureAccuracy(const AccuracyStudy& study, std::size_t threads, const std::function<void(std::size_t done)>& onWindow)
 {
     Layers layers(study, threads);
     Team team(threads == 0 ? Cores() : threads);

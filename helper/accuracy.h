@@ -33,10 +33,10 @@ struct AccuracyFolders
 /// One way to split a model.
 struct AccuracyConfiguration
 {
-    std::size_t split = 0;   //!< l: the state crosses after layer l, layers 1 to l are the front
-    unsigned frontBits = 0;  //!< Qw1: of the weights of layers 1 to l
-    unsigned backBits = 0;   //!< Qw2: of the others
-    Json codecJson;          //!< as the study says, with defaults
+    std::size_t split = 0;  //!< l: the state crosses after layer l, layers 1 to l are the front
+    unsigned frontBits = 0; //!< Qw1: of the weights of layers 1 to l
+    unsigned backBits = 0;  //!< Qw2: of the others
+    Json codecJson;         //!< as the study says, with defaults
     std::shared_ptr<const TensorCodec> codec;
 };
 
@@ -57,13 +57,13 @@ struct AccuracyStudy
 struct Accuracy
 {
     double perplexity = 0.0;
-    double klNats = 0.0;        //!< of the full-precision model's distribution to this one
-    double top1Agreement = 0.0; //!< share of tokens where both have the same most likely one
-    double bytesPerToken = 0.0; //!< payload of a state
+    double klNats = 0.0;           //!< of the full-precision model's distribution to this one
+    double top1Agreement = 0.0;    //!< share of tokens where both have the same most likely one
+    double bytesPerToken = 0.0;    //!< payload of a state
     double meanSquaredError = 0.0; //!< of a state's element after the codec
-    double aboveShare = 0.0;      //!< TAB-Q: elements that travel exactly
-    double aboveBytesShare = 0.0; //!< TAB-Q: of the payload, what they take
-    double meanBits = 0.0;        //!< TAB-Q: Q*, of a magnitude
+    double aboveShare = 0.0;       //!< TAB-Q: elements that travel exactly
+    double aboveBytesShare = 0.0;  //!< TAB-Q: of the payload, what they take
+    double meanBits = 0.0;         //!< TAB-Q: Q*, of a magnitude
 };
 
 /// The full-precision model, and every configuration in the order of the study.
@@ -91,7 +91,8 @@ AccuracyResult MeasureAccuracy(const AccuracyStudy& study,
                                std::size_t threads,
                                const std::function<void(std::size_t done)>& onWindow);
 
-/// The result as what is committed: {"command", "model", "text", "window", "tokens", "weight_group", "rows": [{"split", ...}]}.
+/// The result as what is committed: {"command", "model", "text", "window", "tokens", "weight_group", "rows": [{"split",
+/// ...}]}.
 Json AccuracyReport(const AccuracyStudy& study, const AccuracyResult& result, const std::string& command);
 
 } // namespace splitllm

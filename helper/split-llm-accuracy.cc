@@ -89,10 +89,7 @@ Run(const Options& options)
     const std::string& file = options.files[0];
     Json json = LoadStrictJson(file);
     const AccuracyStudy study = ReadAccuracyStudy(json, file, options.folders);
-    std::fprintf(stderr,
-                 "%zu configurations, %zu windows\n",
-                 study.configurations.size(),
-                 study.windows.size());
+    std::fprintf(stderr, "%zu configurations, %zu windows\n", study.configurations.size(), study.windows.size());
     const AccuracyResult result = MeasureAccuracy(study, options.threads, [&](std::size_t done) {
         std::fprintf(stderr, "window %zu of %zu\n", done, study.windows.size());
     });

@@ -303,10 +303,8 @@ class PerSite
         {
             for (const SiteStatistics& entry : entries)
             {
-                if (!entry.channels.largest.empty())
-                {
-                    m_derived[kind].push_back({entry.channels.largest.size(), derive(entry.channels)});
-                }
+                const std::size_t cols = entry.channels.largest.size(); // 0 where they were not measured
+                m_derived[kind].push_back({cols, cols == 0 ? T() : derive(entry.channels)});
             }
         }
     }
@@ -321,7 +319,10 @@ class PerSite
             std::vector<std::string> measured;
             for (const auto& [name, entries] : m_derived)
             {
-                measured.push_back(name);
+                if (std::ranges::any_of(entries, [](const auto& entry) { return entry.first != 0; }))
+                {
+                    measured.push_back(name);
+                }
             }
             throw InputError("codec: the activation statistics have no channels of " + std::string(site.kind) +
                              ", layer " + std::to_string(site.layer) + ", of " + std::to_string(cols) +
@@ -368,8 +369,8 @@ class SmoothQuant final : public RowCodec
               std::vector<float> scales;
               for (const float largest : channels.largest)
               {
-                  scales.push_back(static_cast<float>(
-                      deterministic::Exp(alpha * deterministic::Log(std::max(largest, kLeast)))));
+                  scales.push_back(
+                      static_cast<float>(deterministic::Exp(alpha * deterministic::Log(std::max(largest, kLeast)))));
               }
               return scales;
           })
@@ -420,8 +421,8 @@ class OmniQuant final : public RowCodec
               const auto clip = channels.clip.find(bits);
               if (clip == channels.clip.end())
               {
-                  throw InputError("codec: the activation statistics have no clip factors for " +
-                                   std::to_string(bits) + " bits");
+                  throw InputError("codec: the activation statistics have no clip factors for " + std::to_string(bits) +
+                                   " bits");
               }
               return Learned{channels.shift, channels.scale, clip->second};
           })

@@ -28,8 +28,9 @@ def bytes_against_divergence(result, out):
     fig, axes = figure(3.2 * len(splits) + 1.6, 3.4, len(splits))
     for axis, split in zip(axes[0], splits):
         for number, name in enumerate(names):
-            points = [(r["payload_bytes_per_token"], r["kl_nats"]) for r in rows if (r["split"], r["codec"]) == (split, name)]
-            axis.plot(*zip(*points), MARKERS[number % 7], color=LINES[number % 7], label=name)
+            mine = [row for row in rows if (row["split"], row["codec"]) == (split, name)]
+            x, y = [row["payload_bytes_per_token"] for row in mine], [row["kl_nats"] for row in mine]
+            axis.plot(x, y, MARKERS[number % 7], color=LINES[number % 7], label=name)
         axis.set(yscale="log", title=f"split after layer {split}", xlabel="payload (bytes a token)")
     axes[0][0].set_ylabel("KL to the unsplit model (nats a token)")
     axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -43,7 +44,8 @@ def magnitudes(statistics, out):
     axis = axes[0][0]
     for number, level in enumerate(level for level in levels if level in (0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)):
         values = [layer["quantiles"][levels.index(level)] for layer in layers]
-        axis.plot(range(1, len(layers) + 1), values, color=LINES[number], label="largest" if level == 1 else f"{100 * level:g} %")
+        name = "largest" if level == 1 else f"{100 * level:g} %"
+        axis.plot(range(1, len(layers) + 1), values, color=LINES[number], label=name)
     axis.set(yscale="log", xlabel="layer", ylabel="|x| that so many elements do not exceed")
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     fig.savefig(out)

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "accuracy.h"
-
 #include "llm/model.h"
 #include "support/catch.h"
 #include "support/error-of.h"
@@ -88,16 +87,17 @@ struct Text
         WriteModel(folder.Path() / "whole-groups");
     }
 
-    AccuracyStudy Study(const std::string& configurations, std::size_t tokens = 33, const std::string& model = "tiny-llama") const
+    AccuracyStudy Study(const std::string& configurations,
+                        std::size_t tokens = 33,
+                        const std::string& model = "tiny-llama") const
     {
-        json = ParseStrictJson(R"({"model": ")" + model + R"(", "text": "text", "window": 11, "weight_group": 32, "tokens": )" +
+        json = ParseStrictJson(R"({"model": ")" + model +
+                                   R"(", "text": "text", "window": 11, "weight_group": 32, "tokens": )" +
                                    std::to_string(tokens) + R"(, "configurations": [)" + configurations + "]}",
                                "study");
         return ReadAccuracyStudy(json,
                                  "study",
-                                 {.models = folder.Path(),
-                                  .texts = folder.Path(),
-                                  .calibrations = folder.Path()});
+                                 {.models = folder.Path(), .texts = folder.Path(), .calibrations = folder.Path()});
     }
 
     TemporaryFolder folder;
@@ -162,8 +162,8 @@ TEST_CASE("Fewer bits on the wire and in the weights cost accuracy")
     const AccuracyStudy study = text.Study(R"({"split": 2, "codec": [{"name": "round-to-nearest", "bits": 8},
         {"name": "round-to-nearest", "bits": 4}, {"name": "round-to-nearest", "bits": 2}]},
         {"split": [1, 4], "front_bits": [8, 4], "codec": "fp32"}, {"split": [1, 4], "back_bits": 4, "codec": "fp32"})",
-                                            33,
-                                            "whole-groups");
+                                           33,
+                                           "whole-groups");
     REQUIRE(study.configurations.size() == 9);
     const AccuracyResult result = Measure(study);
     const auto kl = [&](std::size_t i) { return result.configurations[i].klNats; };
@@ -182,7 +182,8 @@ TEST_CASE("TAB-Q says what travels exactly")
 {
     const Text text;
     const AccuracyResult result = Measure(text.Study(
-        R"({"split": 2, "codec": [{"name": "tab-q", "bits": 4, "delta": 0}, {"name": "tab-q", "bits": 4, "tau": 1e-30, "delta": 0}]})"));
+        R"({"split": 2, "codec": [{"name": "tab-q", "bits": 4, "delta": 0},
+                                  {"name": "tab-q", "bits": 4, "tau": 1e-30, "delta": 0}]})"));
     CHECK(result.configurations[0].aboveShare == 0.0);
     CHECK(result.configurations[0].aboveBytesShare == 0.0);
     CHECK(result.configurations[0].meanBits == 3.0);
@@ -205,7 +206,10 @@ TEST_CASE("Accuracy does not depend on the number of threads")
 TEST_CASE("A report names what its rows were measured with")
 {
     const Text text;
-    const AccuracyStudy study = text.Study(R"({"split": 3, "front_bits": 8, "codec": {"name": "round-to-nearest", "bits": 3}})", 22, "whole-groups");
+    const AccuracyStudy study =
+        text.Study(R"({"split": 3, "front_bits": 8, "codec": {"name": "round-to-nearest", "bits": 3}})",
+                   22,
+                   "whole-groups");
     const Json report = AccuracyReport(study, Measure(study), "the command");
     CHECK(report.at("command") == "the command");
     CHECK(report.at("tokens") == 20);
@@ -224,10 +228,13 @@ TEST_CASE("What is wrong with an accuracy study is said with its place")
     };
     CHECK(error(R"({"codec": "fp32"})").find("study: configurations[0].split: ") == 0);
     CHECK(error(R"({"split": 5})").find("study: configurations[0].split: ") == 0);
-    CHECK(error(R"({"split": 1}, {"split": 1, "front_bits": 5})").find("study: configurations[1].front_bits: 5 bits") == 0);
-    CHECK(error(R"({"split": 1, "back_bits": 4})").find("study: configurations[0].back_bits: 4 bits; one of 16 is") == 0);
+    CHECK(error(R"({"split": 1}, {"split": 1, "front_bits": 5})").find("study: configurations[1].front_bits: 5 bits") ==
+          0);
+    CHECK(error(R"({"split": 1, "back_bits": 4})").find("study: configurations[0].back_bits: 4 bits; one of 16 is") ==
+          0);
     CHECK(error(R"({"split": []})").find("study: configurations[0].split: an empty list") == 0);
-    CHECK(error(R"({"split": 1, "codec": {"name": "atom", "bits": 3}})").find("study: configurations[0].codec.statistics: ") == 0);
+    CHECK(error(R"({"split": 1, "codec": {"name": "atom", "bits": 3}})")
+              .find("study: configurations[0].codec.statistics: ") == 0);
     CHECK(error(R"({"split": 1, "codecs": "fp32"})").find("study: configurations[0].codecs: ") == 0);
     CHECK(error(R"({"split": 1})", 44).find("study: tokens: 44; the text has 3 windows") == 0);
     text.folder.Write("text.jsonl", R"({"id": "a", "source": "s", "tokens": [1, 256]})");
@@ -250,11 +257,10 @@ TEST_CASE("Every accuracy study that comes with the module can be read", "[scena
         {
             CAPTURE(entry.path().string());
             Json json = LoadStrictJson(entry.path());
-            CHECK(!ReadAccuracyStudy(json,
-                                     entry.path().string(),
-                                     {.models = models,
-                                      .texts = scenarios / "texts",
-                                      .calibrations = scenarios / "calibrations"})
+            CHECK(!ReadAccuracyStudy(
+                       json,
+                       entry.path().string(),
+                       {.models = models, .texts = scenarios / "texts", .calibrations = scenarios / "calibrations"})
                        .configurations.empty());
             read++;
         }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "codec/activation-statistics.h"
-
 #include "support/catch.h"
 #include "support/error-of.h"
 
@@ -75,20 +74,25 @@ TEST_CASE("Activation statistics are looked up by kind and layer")
 TEST_CASE("What is wrong with activation statistics is said with its place")
 {
     CHECK(ErrorWith("\"hidden\": 2", "\"hidden\": 3").find("s.json: model.hidden: 3 does not fit the model tiny") == 0);
-    CHECK(ErrorWith("\"channel_max\": [3, 4]", "\"channel_max\": [3]").find("s.json: sites.hidden-state[0].channel_max: ") == 0);
-    CHECK(ErrorWith("\"scale\": [1, 2]", "\"scale\": [1, 0]").find("s.json: sites.hidden-state[0].scale: entry 1 is 0") == 0);
+    CHECK(ErrorWith("\"channel_max\": [3, 4]", "\"channel_max\": [3]")
+              .find("s.json: sites.hidden-state[0].channel_max: ") == 0);
+    CHECK(
+        ErrorWith("\"scale\": [1, 2]", "\"scale\": [1, 0]").find("s.json: sites.hidden-state[0].scale: entry 1 is 0") ==
+        0);
     CHECK(ErrorWith("[0.5, 0.75]", "[0.5, 1.5]").find("s.json: sites.hidden-state[0].clip.3: entry 1 is 1.5") == 0);
     CHECK(ErrorWith("{\"3\"", "{\"9\"").find("s.json: sites.hidden-state[0].clip.9: ") == 0);
     CHECK(ErrorWith("[0.5, 0.99]", "[0.99, 0.5]").find("s.json: levels: ") == 0);
     CHECK(ErrorWith("[5, 6]", "[5, \"6\"]").find("s.json: sites.hidden-state[1].quantiles: entry 1 is \"6\"") == 0);
     CHECK(ErrorWith("[5, 6]", "[5, 6, 7]").find("s.json: sites.hidden-state[1].quantiles: ") == 0);
-    CHECK(ErrorWith("{\"quantiles\": [5, 6]}", "{\"quantiles\": [5, 6]}, {\"quantiles\": [5, 6]}").find("s.json: sites.hidden-state: 3 entries") == 0);
+    CHECK(ErrorWith("{\"quantiles\": [5, 6]}", "{\"quantiles\": [5, 6]}, {\"quantiles\": [5, 6]}")
+              .find("s.json: sites.hidden-state: 3 entries") == 0);
     CHECK(ErrorWith("\"version\": 1", "\"version\": 2").find("s.json: version: ") == 0);
 }
 
 TEST_CASE("The committed activation statistics fit their model")
 {
-    const std::filesystem::path file = std::filesystem::path(SPLITLLM_SOURCE_DIR) / "scenarios/calibrations/smollm2-135m.json";
+    const std::filesystem::path file =
+        std::filesystem::path(SPLITLLM_SOURCE_DIR) / "scenarios/calibrations/smollm2-135m.json";
     const ActivationStatistics statistics = ActivationStatistics::Load(file, NamedShape("smollm2-135m", DType::BF16));
     for (const char* kind : {"hidden-state", "layer-input", "deltas", "kv-cache"})
     {

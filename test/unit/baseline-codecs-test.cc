@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "codec/baseline-codecs.h"
-
 #include "base/input-error.h"
+#include "codec/baseline-codecs.h"
 #include "codec/bit-packing.h"
 #include "codec/dense-codec.h"
 #include "support/catch.h"
@@ -209,6 +208,7 @@ TEST_CASE("What a quantiser makes of a value is at most half a step away")
             const double symmetric = largest / ((1 << (bits - 1)) - 1) * bf16 / 2;
             const double low = std::max(std::abs(least), std::abs(greatest)) / 128;
             const double affine = (greatest - least + low) / ((1 << bits) - 1) * bf16 / 2;
+
             const struct
             {
                 std::shared_ptr<const TensorCodec> codec;
@@ -217,6 +217,7 @@ TEST_CASE("What a quantiser makes of a value is at most half a step away")
                          {MakeSmoothQuant(bits, neutral, 0.5), symmetric},
                          {MakeAtom(bits, neutral, 3, 128), symmetric},
                          {MakeOmniQuant(bits, neutral), affine}};
+
             for (const auto& [codec, bound] : cases)
             {
                 const std::vector<float> decoded = RoundTrip(*codec, row);
@@ -242,7 +243,8 @@ TEST_CASE("A quantised row takes the bytes that its length says, and a phantom t
             const ActivationStatistics neutral = NeutralStatistics(bits, cols);
             const std::size_t packed = (cols * bits + 7) / 8;
             std::size_t atom = 2 + std::min<std::size_t>(cols, 4);
-            for (std::size_t left = cols - std::min<std::size_t>(cols, 4); left > 0; left -= std::min<std::size_t>(left, 100))
+            for (std::size_t left = cols - std::min<std::size_t>(cols, 4); left > 0;
+                 left -= std::min<std::size_t>(left, 100))
             {
                 atom += 2 + (std::min<std::size_t>(left, 100) * bits + 7) / 8;
             }
@@ -294,7 +296,8 @@ TEST_CASE("A quantiser refuses what it cannot carry")
                                                          MakeAtom(4, neutral, 1, 3)};
     for (const auto& codec : codecs)
     {
-        for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -1e38F})
+        for (const float bad :
+             {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -1e38F})
         {
             CHECK_THROWS_AS(codec->Encode(Rows(3, {1.0F, bad, 0.0F}), kSite), EncodeError);
         }
@@ -305,6 +308,15 @@ TEST_CASE("A quantiser refuses what it cannot carry")
         CHECK_THROWS_AS(codecs[i]->Encode(Tensor::Zeros(1, 3), {.kind = "hidden-state", .layer = 3}), InputError);
         CHECK_THROWS_AS(codecs[i]->Encode(Tensor::Zeros(1, 3), {.kind = "deltas", .layer = 1}), InputError);
     }
+}
+
+TEST_CASE("A layer whose channels were not measured does not lend its place to the next")
+{
+    Json json = StatisticsJson(Channels({16.0, 1.0}, {1, 1}, {0, 0}, {1, 1}, Json::object()));
+    json["sites"]["hidden-state"][0] = {{"quantiles", {1.0}}};
+    const auto codec = MakeSmoothQuant(3, ActivationStatistics::Read(json, "test", ConfigOf(2)), 0.5);
+    CHECK(RoundTrip(*codec, {12.0F, 3.0F}) == std::vector<float>{12.0F, 3.0F});
+    CHECK_THROWS_AS(codec->Encode(Tensor::Zeros(1, 2), {.kind = "hidden-state", .layer = 1}), InputError);
 }
 
 TEST_CASE("Bytes that no quantiser writes are refused")
@@ -363,12 +375,14 @@ TEST_CASE("A study names a quantiser with its bits and its statistics")
     };
     for (const char* name : {"smoothquant", "omniquant", "atom"})
     {
-        const std::string text = std::string(R"({"codec": {"name": ")") + name + R"(", "bits": 4, "statistics": "s.json"}})";
+        const std::string text =
+            std::string(R"({"codec": {"name": ")") + name + R"(", "bits": 4, "statistics": "s.json"}})";
         CHECK(RoundTrip(*read(text.c_str()), {7.0F, -7.0F}).size() == 2);
     }
     CHECK(read(R"({"codec": {"name": "round-to-nearest", "bits": 2}})")->Encode(Tensor::Zeros(1, 9), kSite).size == 5);
     CHECK(read(R"({"codec": {"name": "clamp", "limit": 2, "dtype": "fp16"}})")->Exact() == DType::F16);
-    CHECK(ErrorOf([&] { read(R"({"codec": {"name": "round-to-nearest", "bits": 9}})"); }).find("study: codec.bits: ") == 0);
+    CHECK(ErrorOf([&] { read(R"({"codec": {"name": "round-to-nearest", "bits": 9}})"); }).find("study: codec.bits: ") ==
+          0);
     CHECK(ErrorOf([&] { read(R"({"codec": {"name": "atom", "bits": 4}})"); }).find("study: codec.statistics: ") == 0);
     CHECK(ErrorOf([&] {
               read(R"({"codec": {"name": "omniquant", "bits": 3, "statistics": "s.json"}})");
@@ -392,7 +406,8 @@ TEST_CASE("Shape mode needs no statistics")
         CAPTURE(text);
         Json json = ParseStrictJson(text, "study");
         StrictObject object(json, "study");
-        const auto codec = ReadTensorCodec(object, "codec", {.config = ConfigOf(8), .shapeMode = true, .calibrations = {}});
+        const auto codec =
+            ReadTensorCodec(object, "codec", {.config = ConfigOf(8), .shapeMode = true, .calibrations = {}});
         CHECK(codec->Encode(Tensor::Phantom(1, 8), kSite).size >= 6);
     }
 }
@@ -405,9 +420,11 @@ TEST_CASE("A threshold that is a quantile differs from layer to layer")
     json["sites"]["hidden-state"][0]["quantiles"] = {8.0}; // in layer 2 it is 1
     folder.Write("s.json", json.dump());
     Json study = ParseStrictJson(
-        R"({"codec": {"name": "tab-q", "bits": 2, "exact": "fp32", "tau_quantile": 0.5, "statistics": "s.json"}})", "study");
+        R"({"codec": {"name": "tab-q", "bits": 2, "exact": "fp32", "tau_quantile": 0.5, "statistics": "s.json"}})",
+        "study");
     StrictObject object(study, "study");
-    const auto codec = ReadTensorCodec(object, "codec", {.config = ConfigOf(2), .shapeMode = false, .calibrations = folder.Path()});
+    const auto codec =
+        ReadTensorCodec(object, "codec", {.config = ConfigOf(2), .shapeMode = false, .calibrations = folder.Path()});
     const Tensor tensor = Rows(2, {4.0625F, 0.25F});
     const auto first = [&](std::size_t layer) {
         const CodecSite site{.kind = "hidden-state", .layer = layer};
