@@ -156,6 +156,7 @@ ReadFading(StrictObject& object, LinkSpec& link)
     }
     else
     {
+        fading.measuresSnr = object.Choice("csi", {"mean", "measured"}, "mean") == "measured";
         fading.onLoss =
             object.Choice("on_loss", {"resend", "fail"}, "resend") == "fail" ? OnLoss::Fail : OnLoss::Resend;
     }

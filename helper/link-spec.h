@@ -30,6 +30,7 @@ struct FadingSpec
 {
     RayleighChannel channel{};
     double epsilon = 1e-3; //!< outage target
+    bool measuresSnr = false; //!< senders of whole messages go by their attempts, not by the mean SNR
     ns3::Time coherence;   //!< zero: every attempt sees a block of its own
     std::uint32_t attempts = 1;
     ns3::Time feedback;

@@ -214,7 +214,8 @@ class FadingMessageLink final : public Link
             .arq = {.rate = m_spec.rate, .attempts = fading.attempts, .feedback = fading.feedback},
             .delay = m_spec.delay,
             .onLoss = fading.onLoss,
-            .epsilon = fading.epsilon}));
+            .epsilon = fading.epsilon,
+            .measuresSnr = fading.measuresSnr}));
         link.AssignStreams(kLinkStreams + 2 * static_cast<std::int64_t>(index));
         const std::array<std::string, kDirections> rows{
             m_ends.userNames[index],

@@ -6,9 +6,9 @@
 #include "llm/adapter.h"
 #include "llm/config.h"
 #include "llm/model.h"
+#include "opsc-spec.h"
 #include "policy/calibrator.h"
 #include "policy/offload-policies.h"
-#include "policy/opsc-configuration.h"
 #include "schemes/scheme.h"
 
 #include <algorithm>
@@ -400,122 +400,6 @@ ContextOf(const Study& study, const ModelConfig& config, const std::string& orig
     return context;
 }
 
-/// A number of bits that weights of the device can have.
-unsigned
-ReadWeightBits(StrictObject& object, const std::string& key)
-{
-    const std::uint64_t bits = object.Integer(key, 1, 64, 16);
-    if (bits != 4 && bits != 8 && bits != 16)
-    {
-        object.Fail(key, "is " + std::to_string(bits) + "; accepted: 4, 8, and 16, which leaves the weights as they are");
-    }
-    return static_cast<unsigned>(bits);
-}
-
-/// Columns of quantised weights that share a scale.
-std::size_t
-ReadGroup(StrictObject& object, const ModelConfig& config)
-{
-    const std::vector<std::size_t> accepted = AcceptedGroups(config);
-    const std::size_t group = object.Integer("group", 1, 1 << 16, WeightPrecision::kGroup);
-    if (std::ranges::find(accepted, group) == accepted.end())
-    {
-        std::vector<std::string> names;
-        std::ranges::transform(accepted, std::back_inserter(names), [](std::size_t one) { return std::to_string(one); });
-        object.Fail("group", "is " + std::to_string(group) + "; accepted: " + Joined(names));
-    }
-    return group;
-}
-
-/// Eq 8: "choose" says within what limits a configuration is looked for.
-void
-ChooseOpsc(StrictObject& scheme, Study& study, const ModelConfig& config, const std::filesystem::path& folder)
-{
-    StrictObject choose = scheme.Object("choose");
-    const std::filesystem::path file = folder / choose.String("accuracy");
-    OpscLimits limits{.drop = choose.Number("drop", 0.0, 1.0, 0.01),
-                      .memory = ReadBytes(choose, "memory"),
-                      .tokens = choose.Integer("tokens", 1, config.maxPositions, study.LongestContext())};
-    choose.Finish();
-    const auto chosen = At(scheme, "choose", [&] {
-        return ChooseConfiguration(config, AccuracyTable::Load(file, config), limits);
-    });
-    if (!chosen)
-    {
-        scheme.Fail("choose",
-                    "no configuration in " + file.string() + " keeps the accuracy and fits into " +
-                        std::to_string(limits.memory) + " bytes with " + std::to_string(limits.tokens) + " tokens");
-    }
-    study.scheme.opsc.split = chosen->split;
-    study.scheme.weightBits = chosen->weights;
-    study.scheme.activationBits = chosen->activationBits;
-}
-
-void
-ReadOpsc(StrictObject& scheme,
-         Study& study,
-         const ModelConfig& config,
-         const std::filesystem::path& folder,
-         const CodecContext& codecs)
-{
-    OpscOptions& opsc = study.scheme.opsc;
-    const bool split = scheme.Choice("placement", {"split", "device-first"}, "split") == "split";
-    opsc.placement = split ? OpscPlacement::Split : OpscPlacement::DeviceFirst;
-    if (scheme.Has("choose"))
-    {
-        ChooseOpsc(scheme, study, config, folder);
-    }
-    else
-    {
-        opsc.split = scheme.Integer("split", 1, config.layers);
-        study.scheme.weightBits.front = ReadWeightBits(scheme, "front_bits");
-        study.scheme.weightBits.back = split ? 16 : ReadWeightBits(scheme, "back_bits");
-        study.scheme.weightGroup = ReadGroup(scheme, config);
-        const std::uint64_t exact = 8 * SizeOf(study.scheme.codec->Exact());
-        study.scheme.activationBits = static_cast<unsigned>(scheme.Integer("activation_bits", 1, 32, exact));
-    }
-    if (!split)
-    {
-        opsc.deviceTokens = static_cast<std::uint32_t>(scheme.Integer("device_tokens", 0, 1 << 20));
-        return;
-    }
-    const std::string context = scheme.Choice("context", {"stateful", "stateless", "stateless-kv"}, "stateful");
-    opsc.context = context == "stateful" ? OpscContext::Stateful
-                                         : (context == "stateless" ? OpscContext::Stateless : OpscContext::StatelessKv);
-    if (opsc.context == OpscContext::StatelessKv)
-    {
-        const bool printed = scheme.Choice("kv_payload", {"eq2", "needed"}, "eq2") == "eq2";
-        opsc.kvPayload = printed ? KvPayload::Printed : KvPayload::Needed;
-    }
-    if (!scheme.Has("deadline"))
-    {
-        return;
-    }
-    opsc.deadline = NanoSeconds(ReadDuration(scheme, "deadline").count());
-    if (opsc.deadline->IsZero())
-    {
-        scheme.Fail("deadline", "is 0; accepted: a time above 0, within which nothing is computed and sent");
-    }
-    opsc.controlled = scheme.Choice("control", {"algorithm-2", "none"}, "algorithm-2") == "algorithm-2";
-    if (opsc.controlled)
-    {
-        opsc.compressed = ReadTensorCodec(scheme, "compressed", codecs);
-    }
-    if (study.quality)
-    {
-        scheme.Fail("deadline", "may end an answer early, and quality is judged along whole answers; drop one of them");
-    }
-    for (const LinkSpec& link : study.links)
-    {
-        if (!link.CarriesWholeMessages())
-        {
-            scheme.Fail("deadline",
-                        "needs a link that can tell how long a message takes; over TCP, as on link \"" + link.name +
-                            "\", nobody can");
-        }
-    }
-}
-
 void
 ReadScheme(StrictObject& object,
            Study& study,
@@ -527,7 +411,10 @@ ReadScheme(StrictObject& object,
     const std::string name = scheme.Choice("name", SchemeNames());
     study.scheme.name = name;
     const CodecContext codecs{.config = config, .shapeMode = study.shapeMode, .calibrations = folders.calibrations};
-    study.scheme.codec = ReadTensorCodec(scheme, "codec", codecs);
+    if (!scheme.Has("choose")) // which names a codec as well
+    {
+        study.scheme.codec = ReadTensorCodec(scheme, "codec", codecs);
+    }
     if (scheme.Has("label"))
     {
         scheme.String("label"); // for tables and plots
@@ -563,7 +450,7 @@ ReadScheme(StrictObject& object,
         {
             object.Fail("model.adapter", "scheme \"opsc\" has no place for an adapter");
         }
-        ReadOpsc(scheme, study, config, std::filesystem::path(origin).parent_path(), codecs);
+        ReadOpsc(scheme, study, std::filesystem::path(origin).parent_path(), codecs);
     }
     if (name == "mlora")
     {
@@ -772,6 +659,7 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     object.Finish();
     CheckTopology(object, study);
     CheckPrompts(object, study, config);
+    CheckDeadline(object, study);
     return study;
 }
 

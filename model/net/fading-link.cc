@@ -24,6 +24,8 @@ namespace
 
 constexpr double kLongest = 1e18; // nanoseconds, 31 years: a bound that sums of such times do not overflow
 
+constexpr double kNewest = 0.125;  // weight of an attempt's SNR in what the sender knows of the mean
+
 } // namespace
 
 /// One end of a fading link.
@@ -71,9 +73,10 @@ class FadingLink::Port final : public MessagePort
     std::optional<Time> WorstArrival(MessageKind, std::uint64_t payloadBytes) const override
     {
         const FadingLinkConfig& config = m_link.m_config;
+        const double attempts = m_link.WorstAttempts(Index());
         const auto worst = [&](std::uint64_t bytes) {
             const Time attempt = TransmissionTime(bytes, config.arq.rate) + config.arq.feedback;
-            return bytes > 0 ? m_link.m_worstAttempts * static_cast<double>(attempt.GetNanoSeconds()) : 0.0;
+            return bytes > 0 ? attempts * static_cast<double>(attempt.GetNanoSeconds()) : 0.0;
         };
         double nanoseconds = worst(payloadBytes);
         if (payloadBytes > 0)
@@ -132,6 +135,11 @@ class FadingLink::Port final : public MessagePort
     void CountAttempt(const AttemptRecord& record)
     {
         m_link.m_bytes[Index()] += m_unsent.front().packet->GetSize();
+        if (m_link.m_config.measuresSnr)
+        {
+            double& known = m_link.m_snr[Index()];
+            known += (record.snr - known) * kNewest;
+        }
         if (m_link.onAttempt)
         {
             m_link.onAttempt(Sends(), record);
@@ -206,8 +214,16 @@ FadingLink::FadingLink(const FadingLinkConfig& config)
     {
         throw std::invalid_argument("a fading link needs a rate and a number of attempts above zero");
     }
-    m_worstAttempts = static_cast<double>(OutageAttempts(
-        m_config.channel, static_cast<double>(m_config.arq.rate.GetBitRate()), m_config.epsilon));
+    m_snr.fill(m_config.channel.snr);
+    WorstAttempts(0); // which refuses an epsilon that is none
+}
+
+double
+FadingLink::WorstAttempts(std::size_t direction) const
+{
+    const RayleighChannel channel{m_config.channel.bandwidth, m_snr[direction]};
+    const auto rate = static_cast<double>(m_config.arq.rate.GetBitRate());
+    return static_cast<double>(OutageAttempts(channel, rate, m_config.epsilon));
 }
 
 FadingLink::~FadingLink() = default;

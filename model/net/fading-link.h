@@ -29,6 +29,7 @@ struct FadingLinkConfig
     ns3::Time delay; //!< one way, after the last byte left
     OnLoss onLoss = OnLoss::Resend;
     double epsilon = 1e-3; //!< outage target: what WorstArrival leaves out of account
+    bool measuresSnr = false; //!< WorstArrival goes by the SNRs of the sender's attempts so far; otherwise by the mean
 };
 
 /**
@@ -67,7 +68,10 @@ class FadingLink
     std::array<BlockFading, kDirections> m_fading;
     std::array<Port*, kDirections> m_ends{}; //!< by the direction they send in
     std::array<std::uint64_t, kDirections> m_bytes{};
-    double m_worstAttempts; //!< that all but epsilon of the messages need at most
+    /// Attempts that all but epsilon of the messages in \p direction need at most, as far as its sender knows.
+    double WorstAttempts(std::size_t direction) const;
+
+    std::array<double, kDirections> m_snr; //!< mean, as known to the sender
 };
 
 } // namespace splitllm

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "policy/opsc-configuration.h"
 
-#include "base/strict-json.h"
-
 #include <tuple>
 
 namespace splitllm
@@ -27,6 +25,18 @@ ReadBits(StrictObject& row, const std::string& key)
     return static_cast<unsigned>(row.Integer(key, 1, 32));
 }
 
+/// A codec as a study writes it: {"name": ..., parameters}.
+Json
+CodecOf(StrictObject& row)
+{
+    Json codec{{"name", row.String("codec")}};
+    if (row.Has("parameters"))
+    {
+        codec.update(row.Raw("parameters"));
+    }
+    return codec;
+}
+
 } // namespace
 
 AccuracyTable
@@ -41,12 +51,14 @@ AccuracyTable::Load(const std::filesystem::path& file, const ModelConfig& config
         object.Fail("model", "is \"" + model + "\"; accepted: a measurement of " + config.name);
     }
     AccuracyTable table;
+    table.group = object.Integer("weight_group", 1, 1 << 16);
     for (StrictObject& row : object.Objects("rows"))
     {
         MeasuredAccuracy& measured = table.rows.emplace_back();
         measured.configuration.split = row.Integer("split", 0, config.layers);
         measured.configuration.weights = {ReadBits(row, "front_bits"), ReadBits(row, "back_bits")};
         measured.configuration.activationBits = ReadBits(row, "activation_bits");
+        measured.codec = CodecOf(row);
         measured.perplexity = row.Number("perplexity", 1.0);
         if (measured.configuration.split == 0)
         {
@@ -61,7 +73,7 @@ AccuracyTable::Load(const std::filesystem::path& file, const ModelConfig& config
     return table;
 }
 
-std::optional<OpscConfiguration>
+std::optional<MeasuredAccuracy>
 ChooseConfiguration(const ModelConfig& config, const AccuracyTable& accuracy, const OpscLimits& limits)
 {
     // Every layer has the same activation bits, so the objective, their sum, orders as the bits do.
@@ -77,7 +89,7 @@ ChooseConfiguration(const ModelConfig& config, const AccuracyTable& accuracy, co
             best = &row;
         }
     }
-    return best == nullptr ? std::nullopt : std::optional(best->configuration);
+    return best == nullptr ? std::nullopt : std::optional(*best);
 }
 
 } // namespace splitllm

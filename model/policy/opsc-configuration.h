@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_OPSC_CONFIGURATION_H
 #define SPLITLLM_OPSC_CONFIGURATION_H
 
+#include "base/strict-json.h"
 #include "llm/config.h"
 #include "policy/opsc-sizes.h"
 
@@ -27,6 +28,7 @@ struct OpscConfiguration
 struct MeasuredAccuracy
 {
     OpscConfiguration configuration;
+    Json codec; //!< as a study writes it
     double perplexity = 0.0;
 };
 
@@ -37,6 +39,7 @@ struct MeasuredAccuracy
 struct AccuracyTable
 {
     double base = 0.0; //!< perplexity of the model as it is
+    std::size_t group = 0; //!< columns of quantised weights that share a scale
     std::vector<MeasuredAccuracy> rows;
 
     /// Reads a file that split-llm-accuracy wrote. \throws InputError naming the file and the key
@@ -57,7 +60,7 @@ struct OpscLimits
  * with more layers on the device, then the one with the lower perplexity, then the one listed first.
  * \return nothing if no configuration fits
  */
-std::optional<OpscConfiguration> ChooseConfiguration(const ModelConfig& config,
+std::optional<MeasuredAccuracy> ChooseConfiguration(const ModelConfig& config,
                                                      const AccuracyTable& accuracy,
                                                      const OpscLimits& limits);
 

@@ -262,8 +262,17 @@ TEST_CASE("what OPSC cannot do is refused with a reason")
     CHECK(errorOf(OpscStudy({{"split", 5}})) == "test: scheme.split: is 5; accepted: an integer from 1 to 4");
     CHECK(errorOf(OpscStudy({{"front_bits", 5}})) ==
           "test: scheme.front_bits: is 5; accepted: 4, 8, and 16, which leaves the weights as they are");
-    CHECK(errorOf(OpscStudy({{"deadline", "0ns"}})) ==
-          "test: scheme.deadline: is 0; accepted: a time above 0, within which nothing is computed and sent");
+    Json late = OpscStudy({{"deadline", "90us"}, {"compressed", "fp16"}});
+    for (const char* node : {"device", "cloud"})
+    {
+        late["nodes"][node]["hardware"] = Json::parse(
+            R"({"profile": "a800-80gb", "timing": {"table": {"layer": {"ms": 0.0415}}, "otherwise": "free"}})");
+    }
+    CHECK(errorOf(late) == "test: scheme.deadline: is +0.09ms, which not even the shortest prompt, of 7 tokens, can "
+                           "keep: the front layers take +0.083ms and its states +0.00896ms at least; accepted: more "
+                           "than both together");
+    late["scheme"]["deadline"] = "92us";
+    CHECK(errorOf(late).empty());
     Json wired = OpscStudy({{"deadline", "10ms"}});
     wired["links"]["device-cloud"]["type"] = "wired";
     CHECK(errorOf(wired) == "test: scheme.deadline: needs a link that can tell how long a message takes; over TCP, as on "

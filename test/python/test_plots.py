@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 
 from support import FolderTest
 
-from splitllm import plots_decisions, plots_quality
+from splitllm import plots_decisions, plots_links, plots_quality
 from splitllm.cli import InputError
 from splitllm.plots import Points, plot
 
@@ -208,6 +208,40 @@ class DecisionPlots(FolderTest):
 
     def test_a_group_without_an_exchange_has_no_share_that_returns(self):
         self.assertEqual(plots_decisions.pair([4, 0, 0]), (0, None))
+
+
+class Links(unittest.TestCase):
+    def fading(self, swept, rate, goodput):
+        made = point(swept, latency=2.0 * rate)
+        made["metrics"] |= {"link.l.rate_mbps": rate, "link.l.goodput_mbps": goodput, "link.l.worst_case_ms": 5.0 * rate}
+        return made
+
+    def test_a_swept_rate_is_the_axis_also_where_it_was_chosen(self):
+        key = "links.l.rate"
+        points = points_of(
+            *(self.fading({key: value}, rate, goodput)
+              for value, rate, goodput in (("4Mbps", 4, 3), ("1Mbps", 1, 0.5), ("optimal", 2.5, 2), ("3Mbps", 3, 2.5)))
+        )  # fmt: skip
+        self.assertEqual(plots_links.swept_links(points), [("l", key)])
+        drawn = figure()
+        plots_links.plot_link(points, "l", key, drawn)
+        upper, lower = drawn.axes
+        curve, mark = series(upper)
+        self.assertEqual(curve, [(1, 0.5), (2.5, 2), (3, 2.5), (4, 3)])
+        self.assertEqual([x for x, _ in mark], [2.5, 2.5])
+        mean, worst, _ = series(lower)
+        self.assertEqual(mean, [(1, 2), (2.5, 5), (3, 6), (4, 8)])
+        self.assertEqual(worst, [(1, 5), (2.5, 12.5), (3, 15), (4, 20)])
+
+    def test_another_quantity_is_the_axis_with_a_line_for_each_rate(self):
+        points = points_of(
+            *(self.fading({"links.l.snr": snr, "links.l.rate": rate}, snr, snr / 2) for snr in (1, 4) for rate in ("optimal", "2Mbps"))
+        )
+        self.assertEqual(plots_links.swept_links(points), [("l", None)])
+        drawn = figure()
+        plots_links.plot_link(points, "l", None, drawn)
+        self.assertEqual(series(drawn.axes[0]), [[(1, 0.5), (4, 2)]] * 2)
+        self.assertEqual(plots_links.swept_links(points_of(point({"n": 1}), point({"n": 2}))), [])
 
 
 class Files(FolderTest):

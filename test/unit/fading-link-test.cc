@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <vector>
 
@@ -342,6 +343,29 @@ TEST_CASE("The worst arrival is Eq 9 with feedback and delay, behind what waits"
     }
     CHECK(late > 0);
     CHECK(late <= 20);
+}
+
+TEST_CASE("A sender that measures its channel goes by the SNRs of its attempts", "[fading]")
+{
+    FadingLinkConfig config = TwentyMegabits();
+    config.measuresSnr = true;
+    Link link(config);
+    double known = config.channel.snr;
+    link.fading.onAttempt = [&known](Direction, const AttemptRecord& record) { known = 0.875 * known + 0.125 * record.snr; };
+    const double threshold = std::pow(2.0, 2e7 / config.channel.bandwidth) - 1.0;
+    std::set<std::int64_t> seen;
+    for (int i = 0; i < 40; i++)
+    {
+        link.user.Send(0, Payload::Phantom(2500)); // 1 ms an attempt
+        Simulator::Run();
+        const double outage = 1.0 - std::exp(-threshold / known);
+        const double attempts = std::ceil(std::log(config.epsilon) / std::log(outage));
+        const Time worst = link.user.port->WorstArrival(MessageKind::Embedding, 2500).value();
+        CHECK(worst - config.delay == MilliSeconds(static_cast<std::int64_t>(attempts)));
+        CHECK(link.server.port->WorstArrival(MessageKind::Embedding, 2500).value() - config.delay == MilliSeconds(6));
+        seen.insert(worst.GetNanoSeconds());
+    }
+    CHECK(seen.size() > 3); // it does change
 }
 
 TEST_CASE("Fading links without bandwidth, SNR, rate or attempts are refused", "[fading]")

@@ -124,9 +124,9 @@ TEST_CASE("Eq 12 finds the deepest point by hand")
 TEST_CASE("Eq 8 takes the most activation bits that memory and accuracy allow")
 {
     ModelConfig config = NamedShape("llama-2-7b", DType::F16);
-    AccuracyTable table{.base = 10.0, .rows = {}};
+    AccuracyTable table{.base = 10.0, .group = 64, .rows = {}};
     const auto row = [&](std::size_t split, FrontBack weights, unsigned bits, double perplexity) {
-        table.rows.push_back({{split, weights, bits}, perplexity});
+        table.rows.push_back({{split, weights, bits}, "fp16", perplexity});
     };
     row(8, {4, 16}, 8, 10.05);
     row(16, {4, 16}, 8, 10.08);
@@ -139,14 +139,14 @@ TEST_CASE("Eq 8 takes the most activation bits that memory and accuracy allow")
     const auto choose = [&](double drop, std::uint64_t memory) {
         return ChooseConfiguration(config, table, {.drop = drop, .memory = memory, .tokens = 100});
     };
-    CHECK(choose(0.01, at16)->activationBits == 16);
-    CHECK(choose(0.01, at16 - 1)->activationBits == 8);
-    CHECK(choose(0.01, at16 - 1)->split == 16);
-    CHECK(choose(0.02, at16 - 1)->split == 24);
+    CHECK(choose(0.01, at16)->configuration.activationBits == 16);
+    CHECK(choose(0.01, at16 - 1)->configuration.activationBits == 8);
+    CHECK(choose(0.01, at16 - 1)->configuration.split == 16);
+    CHECK(choose(0.02, at16 - 1)->configuration.split == 24);
     CHECK_FALSE(choose(0.005, at16 - 1)); // the only accurate one that is left has more layers in 16 bits
-    CHECK(choose(0.005, 2 * at16)->split == 16);
-    CHECK(choose(0.01, at8)->activationBits == 8);
-    CHECK(choose(0.01, at8 - 1)->activationBits == 4);
+    CHECK(choose(0.005, 2 * at16)->configuration.split == 16);
+    CHECK(choose(0.01, at8)->configuration.activationBits == 8);
+    CHECK(choose(0.01, at8 - 1)->configuration.activationBits == 4);
     CHECK_FALSE(choose(0.01, 1'000'000));
 }
 
@@ -161,8 +161,8 @@ TEST_CASE("a table of accuracies says what is wrong with it")
     };
     CHECK(errorOf(R"({"command": "c", "model": "opt-13b", "rows": []})").ends_with(
         ": model: is \"opt-13b\"; accepted: a measurement of llama-2-7b"));
-    CHECK(errorOf(R"({"command": "c", "model": "llama-2-7b", "rows": []})").ends_with(
+    CHECK(errorOf(R"({"command": "c", "model": "llama-2-7b", "weight_group": 64, "rows": []})").ends_with(
         ": rows: have none with split 0, the model as it is"));
-    CHECK(errorOf(R"({"command": "c", "model": "llama-2-7b", "rows": [{"split": 33}]})").ends_with(
+    CHECK(errorOf(R"({"command": "c", "model": "llama-2-7b", "weight_group": 64, "rows": [{"split": 33}]})").ends_with(
         ": rows[0].split: is 33; accepted: an integer from 0 to 32"));
 }

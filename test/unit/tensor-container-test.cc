@@ -146,13 +146,14 @@ TEST_CASE("Columns have 16 bits up to 65536 of them, and 32 beyond", "[codec]")
     {
         std::vector<float> row = rows.Gauss(cols);
         row.back() = 1000.0F;
+        row[0] = -600.0F;
         const ContainerParameters parameters{.tabQ = {4, 0.2, false}, .exact = DType::F16, .entropy = true};
         CheckRoundTrip(TensorOf({row}), 500.0F, parameters);
         const Bytes one = EncodeContainer(TensorOf({row}), 500.0F, parameters);
         const std::size_t body = (RecordOf(one, 0).bodyBytes + 3) / 4 * 4;
         const std::size_t table = (HeaderOf(one).tableBytes + 3) / 4 * 4;
-        // a count; a column of 2 or 4 bytes and a value of 2, each up to a multiple of 4
-        CHECK(one.size() == 20 + table + 16 + 4 + 4 + 4 + body);
+        // a count; two columns of 2 or 4 bytes; two values of 2
+        CHECK(one.size() == 20 + table + 16 + 4 + (cols > 65536 ? 8 : 4) + 4 + body);
     }
 }
 
@@ -368,6 +369,68 @@ TEST_CASE("A container with any byte changed is refused, or finite", "[codec]")
         }
     }
     CHECK(refused > bytes.size()); // a stream's end states catch most of it
+}
+
+TEST_CASE("Each thing that no writer does is refused", "[codec]")
+{
+    CodecRows rows(9);
+    const ContainerParameters parameters{.tabQ = {4, 0.0, false}, .exact = DType::F16, .entropy = true};
+    std::vector<float> row = rows.Gauss(577);
+    row[10] = 9.0F;
+    row[20] = -9.0F;
+    const auto refused = [&](const std::function<void(PreparedRow&, EncodedRow&)>& change,
+                             const std::optional<RansFrequencies>& table = std::nullopt) {
+        std::vector<PreparedRow> prepared{PrepareRow(row, 0, 8.0F, parameters)};
+        std::vector<EncodedRow> encoded{EncodeRow(prepared[0], std::nullopt, parameters)};
+        change(prepared[0], encoded[0]);
+        return IsRefused(AssembleContainer(577, prepared, encoded, table, parameters), 577);
+    };
+    CHECK_FALSE(refused([](PreparedRow&, EncodedRow&) {}));
+    CHECK(refused([](PreparedRow& p, EncodedRow&) { std::swap(p.columns[0], p.columns[1]); }));
+    CHECK(refused([](PreparedRow& p, EncodedRow&) { p.columns[1] = p.columns[0]; }));
+    CHECK(refused([](PreparedRow& p, EncodedRow&) { p.columns[1] = 577; }));
+    CHECK(refused([](PreparedRow& p, EncodedRow&) { p.values[3] = std::byte{0x7C}; })); // infinity or NaN
+    CHECK(refused([](PreparedRow&, EncodedRow& e) { e.record.zero = 1; }));
+    CHECK(refused([](PreparedRow&, EncodedRow& e) { e.record.scale = kInfinity; }));
+    CHECK(refused([](PreparedRow&, EncodedRow& e) { e.record.scale = -1.0F; }));
+    CHECK(refused([](PreparedRow&, EncodedRow& e) { e.record.bits = 4; }));
+    CHECK(refused([](PreparedRow&, EncodedRow& e) { e.record.bits = 0; }));
+    CHECK(refused([](PreparedRow&, EncodedRow& e) { e.record.lanes = 2; }));
+    CHECK(refused([](PreparedRow&, EncodedRow& e) { e.record.argument = kStaticTables; }));
+    CHECK(refused([](PreparedRow&, EncodedRow& e) { e.record.body = static_cast<RowBody>(4); }));
+    CHECK(refused([](PreparedRow&, EncodedRow& e) { e.record.body = RowBody::MessageTable; }));
+
+    // A table of the message that knows symbols of 5 bits, and a row of 4 in which one occurs.
+    std::vector<std::uint64_t> counts(32, 1);
+    const RansFrequencies table = NormaliseFrequencies(counts);
+    const auto withSymbol = [&](std::uint8_t symbol) {
+        return refused(
+            [&](PreparedRow& p, EncodedRow& e) {
+                p.quantised.symbols[300] = symbol;
+                e.body.clear();
+                RansEncode(p.quantised.symbols, MakeRansEncodeTable(table), 4, e.body);
+                e.record.body = RowBody::MessageTable;
+                e.record.bits = 3;
+                e.record.lanes = 4;
+                e.record.argument = 0;
+                e.record.bodyBytes = static_cast<std::uint32_t>(e.body.size());
+            },
+            table);
+    };
+    CHECK_FALSE(withSymbol(15));
+    CHECK(withSymbol(16));
+
+    // A table in whose last byte there is more than the table. 256 frequencies of 16: 8 bits, the first width 3 + 4 bits, then
+    // a bit for each width, and 4 bits of each frequency; the last byte has one bit in use.
+    const RansFrequencies even = NormaliseFrequencies(std::vector<std::uint64_t>(256, 1));
+    std::vector<PreparedRow> prepared{PrepareRow(row, 0, 8.0F, parameters)};
+    std::vector<EncodedRow> encoded{EncodeRow(prepared[0], std::nullopt, parameters)};
+    Bytes bytes = AssembleContainer(577, prepared, encoded, even, parameters);
+    const std::size_t size = HeaderOf(bytes).tableBytes;
+    REQUIRE(size == (8 + 7 + 255 + 256 * 4 + 7) / 8);
+    CHECK_FALSE(IsRefused(bytes, 577));
+    bytes[20 + size - 1] ^= std::byte{0x80};
+    CHECK(IsRefused(bytes, 577));
 }
 
 TEST_CASE("Few bytes do not make a reader allocate much", "[codec]")
