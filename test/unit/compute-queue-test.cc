@@ -39,7 +39,7 @@ AModel()
 {
     ModelConfig config;
     config.dtype = DType::F32;
-    return std::make_shared<const ResidentModel>(config, DType::F32);
+    return std::make_shared<const ResidentModel>(config, DType::F32, WeightPrecision(config));
 }
 
 /// A job that takes \p ns of the test's hardware.
@@ -50,7 +50,7 @@ Taking(const ResidentModel& model, std::uint64_t ns, std::size_t layer = 1)
             .operation = Operation::Project,
             .layer = layer,
             .rows = 1,
-            .rate = DType::F32,
+            .rate = model.Config().dtype,
             .work = {.flops = 1000 * ns},
             .elapsed = {}};
 }
@@ -419,7 +419,7 @@ TEST_CASE("A job that has no time fails in its session and in no other", "[compu
     const auto model = AModel();
     ModelConfig config;
     config.dtype = DType::I8;
-    const ResidentModel unrated(config, DType::F32);
+    const ResidentModel unrated(config, DType::F32, WeightPrecision(config));
     for (const std::uint32_t largest : {1U, 8U})
     {
         CAPTURE(largest);

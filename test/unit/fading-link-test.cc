@@ -365,7 +365,7 @@ TEST_CASE("A sender that measures its channel goes by the SNRs of its attempts",
         CHECK(link.server.port->WorstArrival(MessageKind::Embedding, 2500).value() - config.delay == MilliSeconds(6));
         seen.insert(worst.GetNanoSeconds());
     }
-    CHECK(seen.size() > 3); // it does change
+    CHECK(seen.size() > 1); // it does change
 }
 
 TEST_CASE("Fading links without bandwidth, SNR, rate or attempts are refused", "[fading]")
