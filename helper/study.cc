@@ -226,18 +226,24 @@ void
 ReadWorkload(StrictObject& object, Study& study, const ModelConfig& config, const StudyFolders& folders)
 {
     StrictObject workload = object.Object("workload");
+    const auto users = std::ranges::find(study.nodes, NodeRole::UserDevice, &NodeSpec::role);
+    const std::uint32_t askers = workload.Bool("per_user", false) && users != study.nodes.end() ? users->count : 1;
     if (workload.Has("prompt_tokens"))
     {
         if (!study.shapeMode)
         {
             workload.Fail("prompt_tokens", "prompts without text need mode \"shape\"; numeric mode takes \"prompts\"");
         }
-        study.requests = ReadPromptLengths(workload);
+        const std::vector<RequestSpec> each = ReadPromptLengths(workload);
+        for (std::uint32_t user = 0; user < askers; user++)
+        {
+            study.requests.insert(study.requests.end(), each.begin(), each.end());
+        }
         study.requestCount = static_cast<std::uint32_t>(study.requests.size());
     }
     else
     {
-        study.requestCount = static_cast<std::uint32_t>(workload.Integer("requests", 1, 1'000'000));
+        study.requestCount = askers * static_cast<std::uint32_t>(workload.Integer("requests", 1, 1'000'000 / askers));
         study.shuffled = workload.Choice("order", {"file", "random"}, "file") == "random";
         study.requests = ReadPromptFile(workload, study.requestCount, study.shuffled, folders);
         study.quality = workload.Bool("quality", false);

@@ -4,9 +4,9 @@
 import os
 from pathlib import Path
 
-from splitllm import plots_decisions, plots_links, plots_quality
+from splitllm import plots_decisions, plots_links, plots_opsc, plots_quality
 from splitllm.files import load_json
-from splitllm.plots_base import LINES, MARKERS, STYLE, Points, fit_axis, wide
+from splitllm.plots_base import LINES, MARKERS, STYLE, Points, fit_axis, log_axis, wide
 from splitllm.units import written
 
 COMPONENTS = {
@@ -58,12 +58,7 @@ def plot_latency(points, figure):
             for at, value in zip(x, mean):
                 axes.annotate(f"{value:.3g}", (at, 0), xytext=(0, 3), textcoords="offset points", ha="center", color="white")
     if curves and wide(everything):
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        log_axis(axes)
     else:
         axes.set_ylim(bottom=0)
     axes.set_ylabel("token latency (ms): mean" + (", and p50 to p95" if band else ""))
@@ -140,6 +135,12 @@ def plot(folder):
         ("decisions-map.png", mixed, plots_decisions.plot_map, points, mixed, decisions, requests),
         ("decisions-by-layer.png", mixed, plots_decisions.plot_layers, points, mixed, decisions),
         ("groups.png", groups, plots_decisions.plot_groups, points, mixed, groups),
+    ]
+    uploads = plots_opsc.read_uploads(Path(folder) / "tokens.csv", points)
+    drawings += [
+        ("server-load.png", plots_opsc.counts_users(points), plots_opsc.plot_load, points),
+        ("deadlines.png", plots_opsc.has_deadlines(points), plots_opsc.plot_deadlines, points),
+        ("uploads.png", uploads, plots_opsc.plot_uploads, points, uploads),
     ]
     for link, rate_key in plots_links.swept_links(points):
         drawings.append((f"link-{link}.png", True, plots_links.plot_link, points, link, rate_key))

@@ -76,7 +76,7 @@ class Points:
         if not self.without_tokens:
             return study
         plural = "s" if self.without_tokens > 1 else ""
-        return f"{study}; {self.without_tokens} point{plural} without tokens not shown (out of memory?)"
+        return f"{study}; {self.without_tokens} point{plural} without tokens after the first not shown"
 
     def title(self, figure, text, note=""):
         figure.suptitle(text, fontsize=11)
@@ -87,6 +87,16 @@ class Points:
 def wide(values):
     values = list(values)
     return min(values) > 0 and max(values) / min(values) > WIDE_RANGE
+
+
+def log_axis(axes):
+    """Makes the y axis logarithmic, with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def fit_axis(axes, points):
