@@ -152,7 +152,8 @@ ActivationStatistics::Read(Json json, const std::string& origin, const ModelConf
 const SiteStatistics*
 ActivationStatistics::Find(const CodecSite& site) const
 {
-    const auto kind = m_sites.find(site.kind);
+    // TLC-Calibrator's name for the state behind the last layer.
+    const auto kind = m_sites.find(site.kind == "final-state" ? "hidden-state" : site.kind);
     if (kind == m_sites.end() || IndexOf(site) >= kind->second.size())
     {
         return nullptr;

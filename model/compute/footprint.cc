@@ -47,17 +47,6 @@ LayerBytes(const ModelConfig& config, const WeightPrecision& precision, std::siz
 }
 
 std::uint64_t
-NominalLayerBytes(const ModelConfig& config, const WeightPrecision& precision, std::size_t first, std::size_t last)
-{
-    std::uint64_t bits = 0;
-    for (std::size_t layer = first; layer < last; ++layer)
-    {
-        bits += config.LayerParameters() * precision.Bits(layer);
-    }
-    return (bits + 7) / 8;
-}
-
-std::uint64_t
 HeadBytes(const ModelConfig& config)
 {
     const std::uint64_t norm = config.hidden * (config.family == Family::Opt ? 2 : 1);

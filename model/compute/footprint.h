@@ -47,16 +47,6 @@ WeightBytes LayerBytes(const ModelConfig& config,
                        std::size_t first,
                        std::size_t last);
 
-/**
- * Bytes of layers [first, last) by nominal bits alone: all of a layer's parameters x bits / 8, summed and rounded up
- * (OPSC's Eq 1, where first is 0 and last the number of layers). Scales do not count, and norms and biases count as if
- * they were quantised.
- */
-std::uint64_t NominalLayerBytes(const ModelConfig& config,
-                                const WeightPrecision& precision,
-                                std::size_t first,
-                                std::size_t last);
-
 /// Bytes of the final norm and the head. A tied head is the embedding: only the norm counts.
 std::uint64_t HeadBytes(const ModelConfig& config);
 

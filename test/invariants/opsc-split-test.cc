@@ -9,6 +9,8 @@
 #include "support/study-fixture.h"
 #include "support/tiny-deployment.h"
 
+#include "compute/footprint.h"
+#include "compute/weight-precision.h"
 #include "metrics.h"
 #include "schemes/opsc/opsc-options.h"
 #include "simulation.h"
@@ -251,6 +253,77 @@ TEST_CASE("the cloud announces a shorter deadline the longer its steps take")
     CHECK(records.uploads[0].upload.deadline == ns3::MilliSeconds(100));
     CHECK(records.uploads[1].upload.deadline == ns3::MilliSeconds(90)); // two layers and the head
     CHECK(records.uploads[2].upload.deadline == ns3::MilliSeconds(90));
+}
+
+TEST_CASE("a device of few bits computes with them, and holds what they take")
+{
+    // tiny-opt's matrices have whole groups of 32
+    const auto model = Model::Load(TestModel("tiny-opt"));
+    const ModelConfig& config = model->config;
+    CpuBackend backend(1);
+    for (const unsigned bits : {8U, 4U})
+    {
+        const auto precision = WeightPrecision::Front(config, 2, bits, 32);
+        const auto front = backend.Resident(model, precision);
+        const auto stored = backend.Resident(model);
+        const auto cache = backend.NewCache(*stored, 0, config.layers, config.maxPositions);
+        Tensor h = backend.Embed(*stored, Prompt(), 0).value;
+        for (std::size_t l = 0; l < config.layers; l++)
+        {
+            const ResidentModel& its = l < 2 ? *front : *stored;
+            const Projections qkv = backend.Project(its, l, h).value;
+            h = backend.FinishLayer(its, l, h, qkv, *cache).value;
+        }
+        const Tensor logits = backend.Head(*stored, h.Slice(h.Rows() - 1, 1)).value;
+
+        SplitLlmHelper llm;
+        llm.SetModel(TestModel("tiny-opt"));
+        llm.SetScheme("opsc");
+        llm.SetOpsc(SplitAfter(2, OpscContext::Stateful), bits, 16, 32);
+        llm.SetWireType("fp32");
+        const std::uint64_t held = llm.GetScheme()->UserFootprint().weights;
+        CHECK(held == EmbeddingBytes(config) + LayerBytes(config, precision, 0, 2).Total());
+        SplitRun run(std::move(llm));
+        const Answer answer = run.Ask(Prompt(), 1);
+        REQUIRE(answer.logits.size() == 1);
+        CHECK(answer.logits[0] == std::vector<float>(logits.Values().begin(), logits.Values().end()));
+    }
+}
+
+TEST_CASE("coding takes its time, at the node that does it")
+{
+    Json study = OpscStudy({{"codec", {{"name", "tab-q"}, {"bits", 4}, {"tau", 5.0}}}});
+    study["workload"] = {{"prompts", "tiny"}, {"requests", 1}, {"new_tokens", 3}};
+    for (const char* node : {"device", "cloud"})
+    {
+        study["nodes"][node]["hardware"] = Json::parse(
+            R"({"profile": "a800-80gb", "timing": {"table": {"layer": {"ms": 1}}, "otherwise": "free"}})");
+    }
+    study["nodes"]["device"]["hardware"]["timing"]["table"]["encode"] = {{"ms_per_row", 0.25}};
+    study["nodes"]["cloud"]["hardware"]["timing"]["table"]["decode"] = {{"ms", 0.125}};
+    const RunRecords records = Run(study);
+    REQUIRE(records.tokens.size() == 3);
+    for (const TokenRow& row : records.tokens)
+    {
+        const std::int64_t rows = row.token.position == 1 ? 7 : 1;
+        const ns3::Time codec = row.token.components[static_cast<std::size_t>(Component::Codec)];
+        CHECK(codec == ns3::MicroSeconds(250 * rows + 125));
+        CHECK(row.token.components[static_cast<std::size_t>(Component::Base)] == ns3::MilliSeconds(4));
+    }
+}
+
+TEST_CASE("a request of every user is as many requests as there are users")
+{
+    Json study = OpscStudy(Json::object());
+    study["nodes"]["device"]["count"] = 3;
+    study["workload"] = {{"prompts", "tiny"}, {"requests", 2}, {"new_tokens", 1}, {"per_user", true}};
+    const RunRecords records = Run(study);
+    std::map<std::uint32_t, std::size_t> asked;
+    for (const TokenRow& row : records.tokens)
+    {
+        asked[row.token.session]++;
+    }
+    CHECK(asked == std::map<std::uint32_t, std::size_t>{{0, 2}, {1, 2}, {2, 2}});
 }
 
 TEST_CASE("what OPSC cannot do is refused with a reason")

@@ -62,6 +62,7 @@ TEST_CASE("Activation statistics are looked up by kind and layer")
     const ActivationStatistics statistics = Read(kText);
     CHECK(statistics.Quantile({.kind = "hidden-state", .layer = 1}, 0.99) == 2.0F);
     CHECK(statistics.Quantile({.kind = "hidden-state", .layer = 2}, 0.5) == 5.0F);
+    CHECK(statistics.Quantile({.kind = "final-state", .layer = 2}, 0.5) == 5.0F);
     CHECK(statistics.Quantile({.kind = "embedding", .layer = 0}, 0.5) == 1.0F);
     CHECK(statistics.Find({.kind = "hidden-state", .layer = 3}) == nullptr);
     CHECK(statistics.Find({.kind = "deltas", .layer = 1}) == nullptr);

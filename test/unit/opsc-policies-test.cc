@@ -39,6 +39,8 @@ TEST_CASE("OPSC's equations count what the paper's figures say")
     const ModelConfig llama = NamedShape("llama-2-7b", DType::F16);
     CHECK(OpscWeightBytes(llama, 20, {4, 16}) == 20ULL * 202'383'360 / 2 + 12ULL * 202'383'360 * 2); // 6.8810 GB
     CHECK(OpscWeightBytes(llama, 20, {4, 16}) == 6'881'034'240ULL);
+    const ModelConfig llama13 = NamedShape("llama-2-13b", DType::F16);
+    CHECK(OpscWeightBytes(llama13, 40, {4, 16}) == 40ULL * 317'204'480 / 2);
     CHECK(OpscKvBits(llama, 250, 20, {16, 16}) == 8 * 130'883'584ULL);
     CHECK(OpscKvBits(llama, 250, 20, {16, 16}, KvPayload::Needed) == 8ULL * (2 * 12 * 249 + 1) * 4096 * 2);
     CHECK(OpscKvBits(llama, 1, 32, {8, 16}) == 8ULL * (2 * 32 + 1) * 4096);

@@ -229,21 +229,6 @@ TEST_CASE("A quantised layer reads codes, scales and stored vectors")
     // memory: the same, and two norms
     CHECK((LayerBytes(config, int4, 0, 1) == WeightBytes{5120 + 15360 + 2 * 2 * 64, 4 * (320 + 960)}));
     CHECK(LayerBytes(config, int4, 0, 1).Total() == 20480 + 256 + 5120);
-    CHECK(NominalLayerBytes(config, int4, 0, 1) == (10240 + 30720 + 128) / 2);
-    CHECK(NominalLayerBytes(config, int4, 0, 2) == (10240 + 30720 + 128) / 2 + 2 * (10240 + 30720 + 128));
-    CHECK(NominalLayerBytes(config, int4, 1, 1) == 0);
-}
-
-TEST_CASE("OPSC's Eq 1 counts nominal bits of all layers")
-{
-    // 20 layers of 202,383,360 parameters in 4 bits, 12 in 16
-    const ModelConfig llama7 = NamedShape("llama-2-7b", DType::F16);
-    const auto mixed = WeightPrecision::FrontBack(llama7, 20, 4, 16);
-    CHECK(NominalLayerBytes(llama7, mixed, 0, 32) == 6881034240); // 6.8810 GB
-    CHECK(NominalLayerBytes(llama7, mixed, 0, 20) == 2023833600);
-    // 40 layers of 317,204,480
-    const ModelConfig llama13 = NamedShape("llama-2-13b", DType::F16);
-    CHECK(NominalLayerBytes(llama13, WeightPrecision::Front(llama13, 40, 4), 0, 40) == 6344089600);
 }
 
 TEST_CASE("LoRA's work counts A and B of all three projections")
