@@ -12,6 +12,7 @@
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 using namespace splitllm;
@@ -260,6 +261,57 @@ TEST_CASE("Layers may be split between caches")
     const std::vector<TokenId> tokens = RandomTokens(model->config, 9);
     CpuBackend backend(1);
     CHECK(SameBits(Logits(backend, model, nullptr, tokens, {8, 1}, 2), Logits(backend, model, nullptr, tokens, {9})));
+}
+
+TEST_CASE("A cache made of copied entries goes on with the bits of the first")
+{
+    for (const ModelConfig& config : kConfigs)
+    {
+        CAPTURE(config.name);
+        const auto weights = RandomModel(config, 21);
+        const std::vector<TokenId> tokens = RandomTokens(config, 9);
+        const std::vector<float> whole = Logits(*std::make_unique<CpuBackend>(1), weights, nullptr, tokens, {9});
+        CpuBackend backend(1);
+        const auto model = backend.Resident(weights);
+        const auto first = backend.NewCache(*model, 0, 3, 16);
+        const auto second = backend.NewCache(*model, 0, 3, 16);
+        const auto forward = [&](std::size_t position, std::size_t rows, KvCache& cache) {
+            Tensor hidden = backend.Embed(*model, std::span(tokens).subspan(position, rows), position).value;
+            for (std::size_t layer = 0; layer < 3; ++layer)
+            {
+                const Projections projections = backend.Project(*model, layer, hidden).value;
+                hidden = backend.FinishLayer(*model, layer, hidden, projections, cache).value;
+            }
+            return backend.Head(*model, hidden).value;
+        };
+        forward(0, 8, *first);
+        // Layer by layer and piece by piece: 0 to 2, then 3 to 7.
+        using Layers = std::pair<std::size_t, std::size_t>;
+        for (const auto& [firstLayer, lastLayer] : {Layers{0, 1}, Layers{1, 3}})
+        {
+            const Tensor early = backend.Snapshot(*first, firstLayer, lastLayer, 0, 3).value;
+            const auto late = backend.Snapshot(*first, firstLayer, lastLayer, 3, 5);
+            CHECK(late.value.Rows() == 2 * (lastLayer - firstLayer) * 5);
+            CHECK(late.work.bytesRead == late.value.Elements() * 4);
+            CHECK(late.work.bytesWritten == late.work.bytesRead);
+            CHECK(backend.Restore(*second, firstLayer, lastLayer, early).value == 3);
+            CHECK(backend.Restore(*second, firstLayer, lastLayer, late.value).work == late.work);
+        }
+        CHECK(second->Position(2) == 8);
+        const Tensor logits = forward(8, 1, *second);
+        const std::vector<float> last(whole.end() - static_cast<std::ptrdiff_t>(config.vocab), whole.end());
+        CHECK(SameBits(std::vector<float>(logits.Values().begin(), logits.Values().end()), last));
+
+        CHECK_THROWS_AS(backend.Snapshot(*first, 0, 4, 0, 1), std::logic_error);
+        CHECK_THROWS_AS(backend.Snapshot(*first, 2, 2, 0, 1), std::logic_error);
+        CHECK_THROWS_AS(backend.Snapshot(*first, 0, 3, 7, 2), std::logic_error);
+        CHECK_THROWS_AS(backend.Snapshot(*first, 0, 3, 0, 0), std::logic_error);
+        CHECK_THROWS_AS(backend.Restore(*second, 0, 3, Tensor::Zeros(7, config.KvWidth())), std::logic_error);
+        CHECK_THROWS_AS(backend.Restore(*second, 0, 3, Tensor::Zeros(6, config.KvWidth() + 1)), std::logic_error);
+        CHECK_THROWS_AS(backend.Restore(*second, 0, 3, Tensor::Zeros(60, config.KvWidth())), std::logic_error);
+        CHECK_THROWS_AS(backend.Restore(*second, 0, 3, Tensor::Phantom(6, config.KvWidth())), std::logic_error);
+        CHECK(second->Position(2) == 9);
+    }
 }
 
 TEST_CASE("The CPU backend and the shape backend report the same work")
