@@ -518,4 +518,47 @@ AccuracyReport(const AccuracyStudy& study, const AccuracyResult& result, const s
             {"rows", rows}};
 }
 
+Json
+MeasureStudies(Json& json,
+               const std::string& origin,
+               const AccuracyFolders& folders,
+               std::size_t threads,
+               const std::function<void(const std::string& line)>& say)
+{
+    const std::string command = "split-llm-accuracy " + origin;
+    const auto measure = [&](Json& one, const std::string& where) {
+        const AccuracyStudy study = ReadAccuracyStudy(one, where, folders);
+        say(study.modelName + ": " + std::to_string(study.configurations.size()) + " configurations");
+        const auto onWindow = [&](std::size_t done) {
+            say("window " + std::to_string(done) + " of " + std::to_string(study.windows.size()));
+        };
+        return AccuracyReport(study, MeasureAccuracy(study, threads, onWindow), command);
+    };
+    StrictObject object(json, origin);
+    if (!object.Has("models"))
+    {
+        return measure(json, origin);
+    }
+    Json& studies = object.Raw("models");
+    object.Finish();
+    if (!studies.is_array() || studies.empty())
+    {
+        object.Fail("models", "must be a list of at least one accuracy study");
+    }
+    Json report{{"command", command}, {"models", Json::array()}, {"not_run", Json::array()}};
+    for (std::size_t i = 0; i < studies.size(); i++)
+    {
+        const std::string where = origin + ": models[" + std::to_string(i) + "]";
+        const std::string model = StrictObject(studies[i], where).String("model");
+        if (std::filesystem::exists(folders.models / model / "config.json"))
+        {
+            report["models"].push_back(measure(studies[i], where));
+            continue;
+        }
+        say(model + ": not run, there is no such model folder");
+        report["not_run"].push_back({{"model", model}, {"why", "there is no such model folder"}});
+    }
+    return report;
+}
+
 } // namespace splitllm

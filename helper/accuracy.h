@@ -95,6 +95,19 @@ AccuracyResult MeasureAccuracy(const AccuracyStudy& study,
 /// ...}]}.
 Json AccuracyReport(const AccuracyStudy& study, const AccuracyResult& result, const std::string& command);
 
+/**
+ * The report of the study \p json, or of those that it lists under "models": {"command", "models": reports of those
+ * whose model is there, "not_run": [{"model", "why"}]}.
+ * \param origin the study's file
+ * \param say called with a line of progress
+ * \throws InputError
+ */
+Json MeasureStudies(Json& json,
+                    const std::string& origin,
+                    const AccuracyFolders& folders,
+                    std::size_t threads,
+                    const std::function<void(const std::string& line)>& say);
+
 } // namespace splitllm
 
 #endif // SPLITLLM_ACCURACY_H

@@ -10,7 +10,6 @@
 #include <charconv>
 #include <cstdio>
 #include <exception>
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -84,57 +83,14 @@ ReadOptions(int argc, char* argv[])
     return options;
 }
 
-/// Measures the study \p json, which is in \p file.
-Json
-Measure(Json& json, const std::string& file, const Options& options)
-{
-    const AccuracyStudy study = ReadAccuracyStudy(json, file, options.folders);
-    std::fprintf(stderr,
-                 "%s: %zu configurations, %zu windows\n",
-                 study.modelName.c_str(),
-                 study.configurations.size(),
-                 study.windows.size());
-    const AccuracyResult result = MeasureAccuracy(study, options.threads, [&](std::size_t done) {
-        std::fprintf(stderr, "window %zu of %zu\n", done, study.windows.size());
-    });
-    return AccuracyReport(study, result, "split-llm-accuracy " + file);
-}
-
-/// Measures the studies under "models" whose model is there, and names the others.
-Json
-MeasureModels(StrictObject& object, const std::string& file, const Options& options)
-{
-    Json report{{"command", "split-llm-accuracy " + file}, {"models", Json::array()}, {"not_run", Json::array()}};
-    Json& studies = object.Raw("models");
-    object.Finish();
-    if (!studies.is_array() || studies.empty())
-    {
-        object.Fail("models", "must be a list of at least one accuracy study");
-    }
-    for (std::size_t i = 0; i < studies.size(); i++)
-    {
-        const std::string origin = file + ": models[" + std::to_string(i) + "]";
-        const std::string model = StrictObject(studies[i], origin).String("model");
-        const std::filesystem::path folder = options.folders.models / model;
-        if (std::filesystem::exists(folder / "config.json"))
-        {
-            report["models"].push_back(Measure(studies[i], origin, options));
-            continue;
-        }
-        const std::string why = "no model folder " + model;
-        std::fprintf(stderr, "%s: not run, %s\n", model.c_str(), why.c_str());
-        report["not_run"].push_back({{"model", model}, {"why", why}});
-    }
-    return report;
-}
-
 void
 Run(const Options& options)
 {
     const std::string& file = options.files[0];
     Json json = LoadStrictJson(file);
-    StrictObject object(json, file);
-    const Json report = object.Has("models") ? MeasureModels(object, file, options) : Measure(json, file, options);
+    const Json report = MeasureStudies(json, file, options.folders, options.threads, [](const std::string& line) {
+        std::fprintf(stderr, "%s\n", line.c_str());
+    });
     std::ofstream stream(options.files[1]);
     stream << report.dump(1) << '\n';
     if (!stream.flush())
