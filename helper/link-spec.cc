@@ -184,6 +184,10 @@ ReadWifi(StrictObject& object, LinkSpec& link, std::uint32_t users)
             object.Fail("distance", error.what());
         }
     };
+    if (!object.Has("distance"))
+    {
+        object.Fail("distance", "missing; accepted: a length such as \"10m\", or a list of one for each user device");
+    }
     const Json& distance = object.Raw("distance");
     if (!distance.is_array())
     {
