@@ -17,8 +17,7 @@ using std::chrono::nanoseconds;
 namespace
 {
 
-const std::filesystem::path kShipped =
-    std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() / "scenarios" / "hardware";
+const std::filesystem::path kShipped = std::filesystem::path(SPLITLLM_SOURCE_DIR) / "scenarios" / "hardware";
 
 constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
 
