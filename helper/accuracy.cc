@@ -100,9 +100,7 @@ ReadBits(StrictObject& object, const std::string& key, const ModelConfig& config
     }
     if (std::ranges::find(accepted, bits) == accepted.end())
     {
-        std::vector<std::string> names;
-        std::ranges::transform(accepted, std::back_inserter(names), [](unsigned b) { return std::to_string(b); });
-        object.Fail(key, std::to_string(bits) + " bits; one of " + Joined(names) + " is expected");
+        object.Fail(key, std::to_string(bits) + " bits; one of " + Joined(accepted) + " is expected");
     }
     return bits;
 }

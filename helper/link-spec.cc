@@ -214,6 +214,12 @@ ReadWifi(StrictObject& object, LinkSpec& link, std::uint32_t users)
 
 } // namespace
 
+ServiceLinkConfig
+ServiceConfigOf(const LinkSpec& link)
+{
+    return {.rate = link.rate, .delay = link.delay, .startup = link.startup, .kinds = link.kinds};
+}
+
 LinkSpec
 ReadLink(StrictObject& links, const std::string& name, const std::map<std::string, std::uint32_t>& groups)
 {

@@ -71,6 +71,9 @@ struct LinkSpec
     }
 };
 
+/// The figures of a service link.
+ServiceLinkConfig ServiceConfigOf(const LinkSpec& link);
+
 /**
  * Reads the link \p name of the object \p links.
  * \param groups the study's groups of nodes and how many members each has

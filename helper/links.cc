@@ -251,7 +251,7 @@ class CalibratedLink final : public Link
 {
   public:
     explicit CalibratedLink(const LinkSpec& spec)
-        : m_config{.rate = spec.rate, .delay = spec.delay, .startup = spec.startup, .kinds = spec.kinds}
+        : m_config(ServiceConfigOf(spec))
     {
     }
 

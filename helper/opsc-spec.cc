@@ -4,7 +4,6 @@
 #include "base/input-error.h"
 #include "base/units.h"
 #include "compute/shape-backend.h"
-#include "net/transmission-time.h"
 #include "policy/opsc-configuration.h"
 #include "policy/outage.h"
 
@@ -42,9 +41,7 @@ ReadGroup(StrictObject& object, const ModelConfig& config)
     const std::size_t group = object.Integer("group", 1, 1 << 16, WeightPrecision::kGroup);
     if (std::ranges::find(accepted, group) == accepted.end())
     {
-        std::vector<std::string> names;
-        std::ranges::transform(accepted, std::back_inserter(names), [](std::size_t one) { return std::to_string(one); });
-        object.Fail("group", "is " + std::to_string(group) + "; accepted: " + Joined(names));
+        object.Fail("group", "is " + std::to_string(group) + "; accepted: " + Joined(accepted));
     }
     return group;
 }
@@ -136,16 +133,13 @@ LinkTime(const LinkSpec& link, std::uint64_t bytes)
 {
     if (link.type == LinkType::Service)
     {
-        const auto cost = link.kinds.find(MessageKind::HiddenState);
-        const bool own = cost != link.kinds.end();
-        const Time startup = own ? cost->second.startup.value_or(link.startup) : link.startup;
-        const std::uint64_t charged = own ? cost->second.payloadBytes.value_or(bytes) : bytes;
-        return startup + TransmissionTime(charged, link.rate) + link.delay;
+        return ServiceLink(ServiceConfigOf(link)).ServiceTime(MessageKind::HiddenState, bytes) + link.delay;
     }
-    const double rate = static_cast<double>(link.rate.GetBitRate());
-    const double attempts = static_cast<double>(OutageAttempts(link.fading.channel, rate, link.fading.epsilon));
-    const double least = attempts * static_cast<double>(TransmissionTime(bytes, link.rate).GetNanoSeconds());
-    return NanoSeconds(static_cast<std::int64_t>(std::min(least, 1e18))) + link.delay;
+    const double seconds = WorstCaseLatency(link.fading.channel,
+                                            static_cast<double>(link.rate.GetBitRate()),
+                                            link.fading.epsilon,
+                                            8.0 * static_cast<double>(bytes));
+    return NanoSeconds(static_cast<std::int64_t>(std::min(seconds, 1e9) * 1e9)) + link.delay;
 }
 
 } // namespace

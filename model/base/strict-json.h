@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <concepts>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
@@ -20,6 +21,19 @@ using Json = nlohmann::ordered_json;
 
 /// "a, b, c", as messages list what is accepted; "none" for nothing.
 std::string Joined(const std::vector<std::string>& names);
+
+/// The same of numbers.
+template <std::unsigned_integral T>
+std::string
+Joined(const std::vector<T>& numbers)
+{
+    std::vector<std::string> names;
+    for (const T number : numbers)
+    {
+        names.push_back(std::to_string(number));
+    }
+    return Joined(names);
+}
 
 /**
  * Parses JSON text. Unlike the library alone it rejects a repeated key, and nesting deeper than any file needs.

@@ -224,12 +224,7 @@ class RowCodec : public TensorCodec
     Tensor Decode(const Payload& payload, std::size_t cols, const CodecSite& site) const override
     {
         const std::size_t rowBytes = RowBytes(cols);
-        if (payload.size == 0 || payload.size % rowBytes != 0)
-        {
-            throw DecodeError("payload of " + std::to_string(payload.size) + " bytes is no whole number of rows of " +
-                              std::to_string(rowBytes) + " bytes");
-        }
-        const std::size_t rows = payload.size / rowBytes;
+        const std::size_t rows = RowsIn(payload, rowBytes);
         if (payload.phantom)
         {
             return Tensor::Phantom(rows, cols);

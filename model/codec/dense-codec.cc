@@ -39,16 +39,21 @@ EncodeDense(const Tensor& tensor, DType dtype)
     return Payload::Of(std::move(bytes));
 }
 
-Tensor
-DecodeDense(const Payload& payload, std::size_t cols, DType dtype)
+std::size_t
+RowsIn(const Payload& payload, std::size_t rowBytes)
 {
-    const std::size_t rowBytes = cols * SizeOf(dtype);
     if (payload.size == 0 || payload.size % rowBytes != 0)
     {
         throw DecodeError("payload of " + std::to_string(payload.size) + " bytes is no whole number of rows of " +
                           std::to_string(rowBytes) + " bytes");
     }
-    const std::size_t rows = payload.size / rowBytes;
+    return payload.size / rowBytes;
+}
+
+Tensor
+DecodeDense(const Payload& payload, std::size_t cols, DType dtype)
+{
+    const std::size_t rows = RowsIn(payload, cols * SizeOf(dtype));
     if (payload.phantom)
     {
         return Tensor::Phantom(rows, cols);

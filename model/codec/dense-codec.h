@@ -27,6 +27,9 @@ class EncodeError : public std::runtime_error
     using std::runtime_error::runtime_error;
 };
 
+/// The whole rows of \p rowBytes in \p payload. \throws DecodeError if it holds none, or a part of one
+std::size_t RowsIn(const Payload& payload, std::size_t rowBytes);
+
 /**
  * Every element in turn, little-endian, in \p dtype: fp32 is lossless, fp16 and bf16 round to nearest even.
  * A phantom gives a phantom payload of the same size.

@@ -52,17 +52,11 @@ Session::Encode(MessageKind kind, std::size_t layer, Tensor tensor, const Tensor
     auto computed = Timed(Operation::Encode, tensor.Rows(), WorkOf(cost), [&] {
         return codec.Encode(tensor, {.kind = NameOf(kind), .layer = layer});
     });
-    if (!cost.IsFree())
+    if (cost.IsFree())
     {
-        co_await Occupy({.model = nullptr,
-                         .operation = computed.operation,
-                         .layer = layer,
-                         .rows = computed.rows,
-                         .rate = codec.Exact(),
-                         .work = computed.work,
-                         .elapsed = computed.elapsed});
+        co_return std::move(computed.value);
     }
-    co_return std::move(computed.value);
+    co_return co_await Occupy(std::move(computed), nullptr, layer, codec.Exact());
 }
 
 void
@@ -186,17 +180,12 @@ Session::TensorIn(Message message, std::size_t cols, const TensorCodec& codec)
 {
     Computed<Tensor> computed = Decoded(message, cols, codec);
     const CodecCost cost = codec.DecodeCost(computed.rows, cols);
-    if (!cost.IsFree())
+    if (cost.IsFree())
     {
-        co_await Occupy({.model = nullptr,
-                         .operation = computed.operation,
-                         .layer = message.layer,
-                         .rows = computed.rows,
-                         .rate = codec.Exact(),
-                         .work = WorkOf(cost),
-                         .elapsed = computed.elapsed});
+        co_return std::move(computed.value);
     }
-    co_return std::move(computed.value);
+    computed.work = WorkOf(cost);
+    co_return co_await Occupy(std::move(computed), nullptr, message.layer, codec.Exact());
 }
 
 Computed<Tensor>
@@ -237,16 +226,6 @@ Session::WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const
         throw std::logic_error("the link cannot tell how long a message takes");
     }
     return *time;
-}
-
-Task<void>
-Session::Occupy(ComputeJob job)
-{
-    const ns3::Time submitted = ns3::Simulator::Now();
-    const ComputeQueue::Slot slot = co_await host.queue.Run(job);
-    path.Charge(Component::Queue, slot.start - submitted);
-    path.Charge(ComponentOf(job.operation), slot.end - slot.start);
-    Record(job, submitted, slot);
 }
 
 Task<ByteSemaphore::Ticket>

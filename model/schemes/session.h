@@ -149,8 +149,18 @@ class Session
   private:
     static Computed<Tensor> Decoded(const Message& message, std::size_t cols, const TensorCodec& codec);
 
-    /// Occupies the host's compute device with \p job.
-    Task<void> Occupy(ComputeJob job);
+    /**
+     * Occupies the host's compute device for the time of \p computed, and returns its result.
+     * \param model what it is an operation of; null for one of a codec
+     * \param rate type whose peak rate applies
+     * \param memory held meanwhile
+     */
+    template <typename T>
+    Task<T> Occupy(Computed<T> computed,
+                   const ResidentModel* model,
+                   std::size_t layer,
+                   DType rate,
+                   Reservation memory = {});
 
     void Record(const ComputeJob& job, ns3::Time submitted, const ComputeQueue::Slot& slot);
 
@@ -165,17 +175,32 @@ template <typename T>
 Task<T>
 Session::Run(const ResidentModel& model, Computed<T> computed, std::size_t layer)
 {
-    const Reservation activations(
-        host.memory,
-        MemoryUse::Activations,
-        ActivationBytes(model.Config(), computed.operation, computed.rows, model.Activations()));
-    co_await Occupy({.model = &model,
-                     .operation = computed.operation,
-                     .layer = layer,
-                     .rows = computed.rows,
-                     .rate = model.Config().dtype,
-                     .work = computed.work,
-                     .elapsed = computed.elapsed});
+    Reservation activations(host.memory,
+                            MemoryUse::Activations,
+                            ActivationBytes(model.Config(), computed.operation, computed.rows, model.Activations()));
+    return Occupy(std::move(computed), &model, layer, model.Config().dtype, std::move(activations));
+}
+
+template <typename T>
+Task<T>
+Session::Occupy(Computed<T> computed,
+                const ResidentModel* model,
+                std::size_t layer,
+                DType rate,
+                [[maybe_unused]] Reservation memory)
+{
+    const ComputeJob job{.model = model,
+                         .operation = computed.operation,
+                         .layer = layer,
+                         .rows = computed.rows,
+                         .rate = rate,
+                         .work = computed.work,
+                         .elapsed = computed.elapsed};
+    const ns3::Time submitted = ns3::Simulator::Now();
+    const ComputeQueue::Slot slot = co_await host.queue.Run(job);
+    path.Charge(Component::Queue, slot.start - submitted);
+    path.Charge(ComponentOf(job.operation), slot.end - slot.start);
+    Record(job, submitted, slot);
     co_return std::move(computed.value);
 }
 
