@@ -43,6 +43,7 @@ set(split_llm_definitions
     SPLITLLM_PROMPT_DIR="${CMAKE_CURRENT_SOURCE_DIR}/scenarios/prompts"
     SPLITLLM_CALIBRATOR_DIR="${CMAKE_CURRENT_SOURCE_DIR}/scenarios/calibrators"
     SPLITLLM_CALIBRATION_DIR="${CMAKE_CURRENT_SOURCE_DIR}/scenarios/calibrations"
+    SPLITLLM_EXIT_DIR="${CMAKE_CURRENT_SOURCE_DIR}/scenarios/exits"
     SPLITLLM_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}"
 )
 

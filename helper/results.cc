@@ -22,20 +22,6 @@ namespace splitllm
 namespace
 {
 
-/// A swept value as people read it: of an object its label, or its name.
-std::string
-Text(const Json& value)
-{
-    for (const char* key : {"label", "name", "shape", "path"})
-    {
-        if (value.is_object() && value.contains(key) && value[key].is_string())
-        {
-            return value[key].get<std::string>();
-        }
-    }
-    return value.is_string() ? value.get<std::string>() : value.dump();
-}
-
 std::string
 Number(double value)
 {
@@ -217,7 +203,7 @@ TitleOf(const PointSet& set)
     std::string title;
     for (const auto& [key, value] : set)
     {
-        title += (title.empty() ? "" : ", ") + key.substr(key.rfind('.') + 1) + " = " + Text(value);
+        title += (title.empty() ? "" : ", ") + key.substr(key.rfind('.') + 1) + " = " + SweptText(value);
     }
     return title;
 }
@@ -337,7 +323,7 @@ PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
         std::vector<std::string> row;
         for (const auto& swept : point.set)
         {
-            row.push_back(Text(swept.second));
+            row.push_back(SweptText(swept.second));
         }
         row.push_back(CellOf(point, "ttft_ms.mean", 1.0, "%.2f"));
         row.push_back(CellOf(point, "token_latency_ms.mean", 1.0, "%.3f"));
@@ -402,12 +388,7 @@ CheckExpectations(std::ostream& stream,
     {
         for (const PointResult& point : points)
         {
-            const bool selected = std::ranges::all_of(expectation.where.items(), [&point](const auto& item) {
-                return std::ranges::any_of(point.set, [&item](const auto& swept) {
-                    return swept.first == item.key() && swept.second == item.value();
-                });
-            });
-            if (!selected)
+            if (!Selects(expectation, point.set))
             {
                 continue;
             }

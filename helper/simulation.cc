@@ -152,6 +152,7 @@ Run::Run(const Study& study,
                   study.scheme.weightBits.front,
                   study.scheme.weightBits.back,
                   study.scheme.weightGroup);
+    m_llm.SetCeCollm(study.scheme.ceCollm, study.scheme.exits);
     m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
     m_llm.SetContext(study.LongestContext());

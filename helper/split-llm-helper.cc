@@ -60,6 +60,7 @@ struct SplitLlmHelper::Parts
     SchemeOptions schemeOptions;
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16);
     Sampling sampling;
+    std::shared_ptr<const Exits> exits; //!< CE-CoLLM's
     FrontBack deviceBits; //!< of the weights of OPSC's device
     std::size_t group = WeightPrecision::kGroup;
     std::optional<std::size_t> context;
@@ -108,6 +109,10 @@ SplitLlmHelper::Parts::Load()
         {
             parts.adapter = backend->Resident(Adapter::Load(adapterFolder, model->config), model->config);
         }
+    }
+    if (exits)
+    {
+        schemeOptions.ceCollm.exits = backend->Resident(exits, parts.model->Config());
     }
     scheme = MakeScheme(schemeName, std::move(parts), schemeOptions);
 }
@@ -191,6 +196,13 @@ SplitLlmHelper::SetOpsc(const OpscOptions& options, unsigned frontBits, unsigned
     m_parts->schemeOptions.opsc = options;
     m_parts->deviceBits = {frontBits, backBits};
     m_parts->group = group;
+}
+
+void
+SplitLlmHelper::SetCeCollm(const CeCollmOptions& options, std::shared_ptr<const Exits> exits)
+{
+    m_parts->schemeOptions.ceCollm = options;
+    m_parts->exits = std::move(exits);
 }
 
 void

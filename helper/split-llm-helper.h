@@ -18,7 +18,9 @@
 namespace splitllm
 {
 
+struct CeCollmOptions;
 class DeviceProfile;
+struct Exits;
 class OffloadPolicy;
 struct OpscOptions;
 class TensorCodec;
@@ -68,6 +70,9 @@ class SplitLlmHelper
 
     /// Share of the positions that "mlora" keeps in each layer's KV cache, above 0 and at most 1.
     void SetKeep(double share);
+
+    /// What "ce-collm" is to do, all but its exits, and these.
+    void SetCeCollm(const CeCollmOptions& options, std::shared_ptr<const Exits> exits);
 
     /// What "opsc" is to do, and how many bits the weights of its device have in the layers up to the split and behind
     /// it: 4, 8, or 16 for those they are stored with. \param group columns that share a scale

@@ -3,6 +3,7 @@
 
 #include "base/input-error.h"
 #include "base/units.h"
+#include "ce-collm-spec.h"
 #include "llm/adapter.h"
 #include "llm/config.h"
 #include "llm/model.h"
@@ -297,7 +298,8 @@ CheckTopology(const StrictObject& object, const Study& study)
     {
         object.Fail("nodes", "no group has the role \"user-device\"");
     }
-    if (scheme == "local" || scheme == "mlora")
+    const bool alone = scheme == "ce-collm" && study.scheme.ceCollm.mode == CeCollmMode::Standalone;
+    if (scheme == "local" || scheme == "mlora" || alone)
     {
         return;
     }
@@ -458,6 +460,14 @@ ReadScheme(StrictObject& object,
         }
         ReadOpsc(scheme, study, std::filesystem::path(origin).parent_path(), codecs);
     }
+    if (name == "ce-collm")
+    {
+        if (study.model.HasAdapter())
+        {
+            object.Fail("model.adapter", "scheme \"ce-collm\" has no place for an adapter");
+        }
+        ReadCeCollm(scheme, study, folders.exits);
+    }
     if (name == "mlora")
     {
         study.scheme.keep = scheme.Number("keep", 1e-9, 1.0);
@@ -524,13 +534,8 @@ ReadExpectations(StrictObject& object, const std::vector<PointSet>& points, bool
                                                  : entry.Number("abs", 0.0);
         expectation.source = entry.String("source", "");
         entry.Finish();
-        const bool selects = std::ranges::any_of(points, [&](const PointSet& point) {
-            return std::ranges::all_of(expectation.where.items(), [&](const auto& item) {
-                return std::ranges::any_of(point, [&](const auto& swept) {
-                    return swept.first == item.key() && swept.second == item.value();
-                });
-            });
-        });
+        const bool selects =
+            std::ranges::any_of(points, [&](const PointSet& point) { return Selects(expectation, point); });
         if (!selects && !overridden)
         {
             entry.Fail("where", "selects no point of the sweep: " + expectation.where.dump());
@@ -667,6 +672,30 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     CheckPrompts(object, study, config);
     CheckDeadline(object, study);
     return study;
+}
+
+std::string
+SweptText(const Json& value)
+{
+    for (const char* key : {"label", "name", "shape", "path"})
+    {
+        if (value.is_object() && value.contains(key) && value[key].is_string())
+        {
+            return value[key].get<std::string>();
+        }
+    }
+    return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+bool
+Selects(const Expectation& expectation, const PointSet& point)
+{
+    return std::ranges::all_of(expectation.where.items(), [&](const auto& item) {
+        return std::ranges::any_of(point, [&](const auto& swept) {
+            const bool named = swept.second.is_object() && item.value() == SweptText(swept.second);
+            return swept.first == item.key() && (named || swept.second == item.value());
+        });
+    });
 }
 
 StudyFile

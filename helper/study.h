@@ -10,6 +10,8 @@
 #include "llm/config.h"
 #include "llm/sampling.h"
 #include "policy/offload-policy.h"
+#include "llm/exits.h"
+#include "schemes/ce-collm/ce-collm-options.h"
 #include "schemes/opsc/opsc-options.h"
 #include "tensor/dtype.h"
 
@@ -32,6 +34,7 @@ struct StudyFolders
     std::filesystem::path prompts;  //!< NAME.jsonl prompt sets
     std::filesystem::path calibrators; //!< calibrator folders
     std::filesystem::path calibrations; //!< activation statistics
+    std::filesystem::path exits; //!< folders of trained early exits
 };
 
 /// The model of a study and its adapter.
@@ -80,6 +83,8 @@ struct SchemeSpec
     FrontBack weightBits;    //!< "opsc": of the device's layers; 16 for what they are stored with
     std::size_t weightGroup = WeightPrecision::kGroup; //!< "opsc": columns of quantised weights that share a scale
     unsigned activationBits = 16; //!< "opsc": nominal, for Eq 2
+    CeCollmOptions ceCollm; //!< "ce-collm", all but the exits
+    std::shared_ptr<const Exits> exits; //!< "ce-collm"
 };
 
 /// One request of the workload.
@@ -142,7 +147,7 @@ Study ReadStudy(Json& json, const std::string& origin, const StudyFolders& folde
 /// What an "expect" entry claims about the points that it selects.
 struct Expectation
 {
-    Json where; //!< swept keys and their values; empty selects every point
+    Json where; //!< swept keys and their values, of objects their labels will do; empty selects every point
     std::string metric;
     double value = 0.0;
     double tolerance = 0.0; //!< absolute
@@ -151,6 +156,12 @@ struct Expectation
 
 /// A value for every swept key, in the order of the study.
 using PointSet = std::vector<std::pair<std::string, Json>>;
+
+/// A swept value as people read it: of an object its label, or its name.
+std::string SweptText(const Json& value);
+
+/// Whether \p expectation is about \p point.
+bool Selects(const Expectation& expectation, const PointSet& point);
 
 /// A study file: the study itself, what is swept, and what is expected.
 struct StudyFile

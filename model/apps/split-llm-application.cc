@@ -23,6 +23,8 @@ using namespace ns3;
 NS_LOG_COMPONENT_DEFINE("SplitLlmApplication");
 NS_OBJECT_ENSURE_REGISTERED(SplitLlmApplication);
 
+static_assert(SplitLlmApplication::kStreams == kDraws * SplitLlmApplication::kSessions);
+
 TypeId
 SplitLlmApplication::GetTypeId()
 {
@@ -131,9 +133,9 @@ SplitLlmApplication::DoDispose()
 }
 
 std::unique_ptr<Session>
-SplitLlmApplication::NewSession(MessagePort* port)
+SplitLlmApplication::NewSession(std::unique_ptr<MessagePort> port, Api api)
 {
-    auto session = std::make_unique<Session>(*m_host, port, m_scheme->Parts().codec);
+    auto session = std::make_unique<Session>(*m_host, m_scheme->Parts().codec, std::move(port), api);
     session->uniform = [this, its = session.get()](Draw purpose) { return Uniform(its->id, purpose); };
     session->onDecision = [this](const DecisionRecord& record) { m_decisionTrace(record); };
     session->onUpload = [this](const UploadRecord& record) { m_uploadTrace(record); };

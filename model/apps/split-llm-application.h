@@ -21,6 +21,7 @@ namespace splitllm
 {
 
 class Backend;
+enum class Api : std::uint8_t;
 enum class Draw : std::uint8_t;
 class DeviceProfile;
 struct Host;
@@ -80,8 +81,8 @@ class SplitLlmApplication : public ns3::Application
     /// The largest number of sessions.
     static constexpr int64_t kSessions = 1 << 20;
 
-    /// Streams that AssignStreams takes: for sampling and for the decisions of two tiers.
-    static constexpr int64_t kStreams = 3 * kSessions;
+    /// Streams that AssignStreams takes: one a session for everything that a role draws for.
+    static constexpr int64_t kStreams = 5 * kSessions;
 
     /// The machine, once the application started; null before.
     const Host* GetHost() const;
@@ -102,8 +103,8 @@ class SplitLlmApplication : public ns3::Application
     const Scheme& GetScheme() const;
     Host& Machine();
 
-    /// A session of this node over \p port, with its trace sources and random stream connected.
-    std::unique_ptr<Session> NewSession(MessagePort* port);
+    /// A session of this node over \p port, if it has one yet, with its trace sources and random streams connected.
+    std::unique_ptr<Session> NewSession(std::unique_ptr<MessagePort> port, Api api);
 
     /// Connects the trace source of messages.
     void TraceMessages(MessagePort& port);

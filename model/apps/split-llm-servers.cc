@@ -27,14 +27,19 @@ struct ServerApplication::Weights
     Reservation memory;
 };
 
-/// One user's session with this node.
+/// One connection of a user's session with this node.
 struct ServerApplication::Conversation
 {
-    std::unique_ptr<MessagePort> port;
     std::unique_ptr<Session> session;
     Reservation adapters;
     std::unique_ptr<ServerRole> role;
     std::unique_ptr<Process> process;
+};
+
+struct ServerApplication::Attached
+{
+    std::unique_ptr<MessagePort> port;
+    Api api;
 };
 
 TypeId
@@ -85,10 +90,20 @@ Cloud::GetTypeId()
 ServerApplication::ServerApplication() = default;
 ServerApplication::~ServerApplication() = default;
 
-void
-ServerApplication::Attach(std::unique_ptr<MessagePort> port)
+bool
+ServerApplication::Attach(std::unique_ptr<MessagePort> port, Api api)
 {
-    m_attached.push_back(std::move(port));
+    if (m_service)
+    {
+        Serve(std::move(port), api);
+        return true;
+    }
+    if (m_weights)
+    {
+        return false; // it is down
+    }
+    m_attached.push_back({std::move(port), api});
+    return true;
 }
 
 void
@@ -108,30 +123,49 @@ ServerApplication::StartApplication()
         EndSimulation(NodeOutOfMemory(Machine().name, Machine().name + " cannot hold the model: " + cause.what()));
         return;
     }
-    for (std::unique_ptr<MessagePort>& port : std::exchange(m_attached, {}))
+    Open();
+    for (Attached& attached : std::exchange(m_attached, {}))
     {
-        Serve(std::move(port));
+        Serve(std::move(attached.port), attached.api);
     }
-    m_listener = TcpMessagePort::NewSocket(GetNode(), m_segmentBytes);
-    NS_ABORT_MSG_IF(m_listener->Bind(InetSocketAddress(Ipv4Address::GetAny(), m_listenPort)) != 0,
-                    Machine().name << " cannot listen on port " << m_listenPort << ": it is taken");
-    m_listener->Listen();
-    m_listener->SetAcceptCallback(MakeNullCallback<bool, Ptr<Socket>, const Address&>(),
-                                  Callback<void, Ptr<Socket>, const Address&>(
-                                      [this](Ptr<Socket> socket, const Address&) {
-                                          Serve(TcpMessagePort::Accept(socket, Direction::Down));
-                                      }));
 }
 
 void
-ServerApplication::Serve(std::unique_ptr<MessagePort> port)
+ServerApplication::Open()
+{
+    m_service = GetScheme().MakeService(Machine());
+    Listen(Api::Inference);
+    if (GetScheme().HasUploadApi())
+    {
+        Listen(Api::Upload);
+    }
+}
+
+void
+ServerApplication::Listen(Api api)
+{
+    const auto port = static_cast<std::uint16_t>(m_listenPort + static_cast<std::uint16_t>(api));
+    Ptr<Socket> listener = TcpMessagePort::NewSocket(GetNode(), m_segmentBytes);
+    NS_ABORT_MSG_IF(listener->Bind(InetSocketAddress(Ipv4Address::GetAny(), port)) != 0,
+                    Machine().name << " cannot listen on port " << port << ": it is taken");
+    listener->Listen();
+    listener->SetAcceptCallback(MakeNullCallback<bool, Ptr<Socket>, const Address&>(),
+                                Callback<void, Ptr<Socket>, const Address&>(
+                                    [this, api](Ptr<Socket> socket, const Address&) {
+                                        Serve(TcpMessagePort::Accept(socket, Direction::Down), api);
+                                    }));
+    m_listeners.push_back(listener);
+}
+
+void
+ServerApplication::Serve(std::unique_ptr<MessagePort> port, Api api)
 {
     TraceMessages(*port);
     Conversation& conversation = *m_conversations.emplace_back(std::make_unique<Conversation>());
-    conversation.port = std::move(port);
-    conversation.session = NewSession(conversation.port.get());
+    conversation.session = NewSession(std::move(port), api);
+    conversation.session->id = kNoSession; // until the user says
     conversation.session->path = CriticalPath(Place::Server);
-    conversation.role = GetScheme().MakeServer(*conversation.session);
+    conversation.role = m_service->MakeRole(*conversation.session);
     auto serve = [](ServerApplication& server, Conversation& its) -> Task<void> {
         const std::uint64_t adapters = server.GetScheme().ServerFootprint().adapters;
         its.adapters = Reservation(server.Machine().memory, MemoryUse::Adapters, adapters);
@@ -145,7 +179,7 @@ ServerApplication::Serve(std::unique_ptr<MessagePort> port)
         }
         catch (const ConnectionLost&)
         {
-            if (its.port->HasReceived())
+            if (its.session->HasReceived())
             {
                 throw;
             }
@@ -157,7 +191,7 @@ ServerApplication::Serve(std::unique_ptr<MessagePort> port)
             conversation.adapters = Reservation();
             conversation.role.reset();
             HandleEnd(*conversation.session, error);
-            conversation.port->Close();
+            conversation.session->Close();
         });
     conversation.process->Start();
 }
@@ -165,34 +199,53 @@ ServerApplication::Serve(std::unique_ptr<MessagePort> port)
 void
 ServerApplication::Release()
 {
-    if (m_listener)
+    for (const Ptr<Socket>& listener : std::exchange(m_listeners, {}))
     {
-        m_listener->SetAcceptCallback(MakeNullCallback<bool, Ptr<Socket>, const Address&>(),
-                                      MakeNullCallback<void, Ptr<Socket>, const Address&>());
-        m_listener->Close();
-        m_listener = nullptr;
+        listener->SetAcceptCallback(MakeNullCallback<bool, Ptr<Socket>, const Address&>(),
+                                    MakeNullCallback<void, Ptr<Socket>, const Address&>());
+        listener->Close();
     }
-    m_attached.clear();
     m_conversations.clear();
-    m_weights.reset();
+    m_service.reset();
+}
+
+void
+ServerApplication::Crash()
+{
+    NS_LOG_FUNCTION(this);
+    for (const std::unique_ptr<Conversation>& conversation : m_conversations)
+    {
+        conversation->process.reset();
+        conversation->session->Abandon();
+    }
+    Release();
+}
+
+void
+ServerApplication::Restart()
+{
+    NS_LOG_FUNCTION(this);
+    if (m_weights && !m_service)
+    {
+        Open();
+    }
 }
 
 void
 ServerApplication::StopApplication()
 {
     NS_LOG_FUNCTION(this);
-    for (const std::unique_ptr<Conversation>& conversation : m_conversations)
-    {
-        conversation->process.reset();
-        conversation->port->Abandon();
-    }
-    Release();
+    Crash();
+    m_attached.clear();
+    m_weights.reset();
 }
 
 void
 ServerApplication::DoDispose()
 {
     Release();
+    m_attached.clear();
+    m_weights.reset();
     SplitLlmApplication::DoDispose();
 }
 

@@ -11,8 +11,11 @@
 namespace splitllm
 {
 
+class Service;
+
 /**
- * A node that serves users: it accepts connections on its port and runs the scheme's server role for each. All sessions
+ * A node that serves users: it accepts connections on its port (and on the one after it, where the scheme has an API for
+ * uploads) and runs the scheme's server role for each. All sessions
  * share the node's compute device and memory; the base model's weights are held once.
  *
  * The device runs up to attribute "Batch" equal operations of different sessions as one. With attribute "KvMemory" a
@@ -26,8 +29,18 @@ class ServerApplication : public SplitLlmApplication
     ServerApplication();
     ~ServerApplication() override;
 
-    /// Serves \p port as well, a connection that is not accepted by TCP.
-    void Attach(std::unique_ptr<MessagePort> port);
+    /**
+     * Serves \p port as well, a connection that is not accepted by TCP; one that is attached before the application
+     * starts, when it does.
+     * \return whether it does: not while it is down
+     */
+    bool Attach(std::unique_ptr<MessagePort> port, Api api);
+
+    /// The service dies: its connections close, and what it kept for users is gone. The compute device goes on.
+    void Crash();
+
+    /// The service is back after a crash, with nothing in memory but the model.
+    void Restart();
 
   protected:
     void DoDispose() override;
@@ -35,18 +48,22 @@ class ServerApplication : public SplitLlmApplication
   private:
     void StartApplication() override;
     void StopApplication() override;
-    void Serve(std::unique_ptr<MessagePort> port);
+    void Open();
+    void Listen(Api api);
+    void Serve(std::unique_ptr<MessagePort> port, Api api);
     void Release();
 
     struct Weights;      //!< what the node holds once
-    struct Conversation; //!< what lives as long as one user's session
+    struct Conversation; //!< what lives as long as one connection
+    struct Attached;     //!< a connection from before the start
 
     std::uint16_t m_listenPort;
     std::uint32_t m_largestBatch;
     std::uint64_t m_kvMemory;
-    ns3::Ptr<ns3::Socket> m_listener;
-    std::vector<std::unique_ptr<MessagePort>> m_attached; //!< before the start
+    std::vector<ns3::Ptr<ns3::Socket>> m_listeners;
+    std::vector<Attached> m_attached;
     std::unique_ptr<Weights> m_weights;
+    std::unique_ptr<Service> m_service; //!< null while it is down
     std::vector<std::unique_ptr<Conversation>> m_conversations;
 };
 

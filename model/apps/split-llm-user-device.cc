@@ -5,6 +5,7 @@
 #include "schemes/scheme.h"
 
 #include "ns3/abort.h"
+#include "ns3/inet-socket-address.h"
 #include "ns3/log.h"
 #include "ns3/simulator.h"
 #include "ns3/trace-source-accessor.h"
@@ -40,9 +41,18 @@ struct UserDevice::Conversation
 
 UserDevice::Conversation::Conversation(UserDevice& itsDevice)
     : device(itsDevice),
-      session(device.NewSession(device.m_port.get()))
+      session(device.NewSession(nullptr, Api::Inference))
 {
     session->id = device.m_session;
+    session->connector = [this](Api api) {
+        std::unique_ptr<MessagePort> port = device.m_connector(api);
+        device.TraceMessages(*port);
+        port->onMessage = [this, trace = port->onMessage](const MessageRecord& record) {
+            Count(record);
+            trace(record);
+        };
+        return port;
+    };
 }
 
 void
@@ -60,9 +70,9 @@ UserDevice::Conversation::Run()
     weights = Reservation(device.Machine().memory, MemoryUse::Weights, footprint.weights);
     adapters = Reservation(device.Machine().memory, MemoryUse::Adapters, footprint.adapters);
     role = device.GetScheme().MakeUser(*session);
-    if (device.m_port)
+    if (device.GetScheme().HasServer())
     {
-        co_await device.m_port->Opened();
+        co_await role->Connect(*session);
     }
     while (!device.m_requests.empty())
     {
@@ -71,10 +81,7 @@ UserDevice::Conversation::Run()
         co_await Ask(request);
         device.m_finished++;
     }
-    if (device.m_port)
-    {
-        device.m_port->Close();
-    }
+    session->Close();
 }
 
 Task<void>
@@ -165,9 +172,9 @@ UserDevice::AddRequest(UserRequest request)
 }
 
 void
-UserDevice::SetPort(std::unique_ptr<MessagePort> port)
+UserDevice::SetConnector(Connector connector)
 {
-    m_port = std::move(port);
+    m_connector = std::move(connector);
 }
 
 std::uint32_t
@@ -176,27 +183,28 @@ UserDevice::RequestsFinished() const
     return m_finished;
 }
 
+std::unique_ptr<MessagePort>
+UserDevice::ConnectByTcp(Api api)
+{
+    const InetSocketAddress remote = InetSocketAddress::ConvertFrom(m_remote);
+    const auto port = static_cast<std::uint16_t>(remote.GetPort() + static_cast<std::uint16_t>(api));
+    return TcpMessagePort::Connect(TcpMessagePort::NewSocket(GetNode(), m_segmentBytes),
+                                   InetSocketAddress(remote.GetIpv4(), port),
+                                   Direction::Up);
+}
+
 void
 UserDevice::StartApplication()
 {
     NS_LOG_FUNCTION(this);
     SplitLlmApplication::StartApplication();
-    if (GetScheme().HasServer() && !m_port)
+    if (GetScheme().HasServer() && !m_connector)
     {
         NS_ABORT_MSG_IF(m_remote.IsInvalid(), "UserDevice: attribute Remote is not set, and the scheme has a server");
-        m_port =
-            TcpMessagePort::Connect(TcpMessagePort::NewSocket(GetNode(), m_segmentBytes), m_remote, Direction::Up);
+        m_connector = [this](Api api) { return ConnectByTcp(api); };
     }
     m_conversation = std::make_unique<Conversation>(*this);
     Conversation& conversation = *m_conversation;
-    if (m_port)
-    {
-        TraceMessages(*m_port);
-        m_port->onMessage = [&conversation, trace = m_port->onMessage](const MessageRecord& record) {
-            conversation.Count(record);
-            trace(record);
-        };
-    }
     conversation.process =
         std::make_unique<Process>(conversation.Run(), [this, &conversation](std::exception_ptr error) {
             HandleEnd(*conversation.session, error);
@@ -208,11 +216,12 @@ void
 UserDevice::StopApplication()
 {
     NS_LOG_FUNCTION(this);
-    m_conversation.reset();
-    if (m_port)
+    if (m_conversation)
     {
-        m_port->Abandon();
-        m_port.reset();
+        m_conversation->process.reset();
+        m_conversation->role.reset();
+        m_conversation->session->Abandon();
+        m_conversation.reset();
     }
 }
 
@@ -220,7 +229,7 @@ void
 UserDevice::DoDispose()
 {
     m_conversation.reset();
-    m_port.reset();
+    m_connector = nullptr;
     SplitLlmApplication::DoDispose();
 }
 

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -46,8 +47,11 @@ class UserDevice : public SplitLlmApplication
     /// Appends a request. \pre the application has not started
     void AddRequest(UserRequest request);
 
-    /// The connection to use, where it is not the TCP connection to attribute "Remote".
-    void SetPort(std::unique_ptr<MessagePort> port);
+    /// Makes a connection to the server, the user's end of it.
+    using Connector = std::function<std::unique_ptr<MessagePort>(Api api)>;
+
+    /// How to connect, where it is not by TCP to attribute "Remote".
+    void SetConnector(Connector connector);
 
     /// Requests whose last token came.
     std::uint32_t RequestsFinished() const;
@@ -61,6 +65,7 @@ class UserDevice : public SplitLlmApplication
   private:
     void StartApplication() override;
     void StopApplication() override;
+    std::unique_ptr<MessagePort> ConnectByTcp(Api api);
 
     struct Conversation; //!< what lives as long as the user's session
 
@@ -68,7 +73,7 @@ class UserDevice : public SplitLlmApplication
     std::uint32_t m_session = 0;
     std::deque<UserRequest> m_requests;
     std::uint32_t m_finished = 0;
-    std::unique_ptr<MessagePort> m_port;
+    Connector m_connector;
     std::unique_ptr<Conversation> m_conversation;
 
     ns3::TracedCallback<const TokenRecord&> m_tokenTrace;

@@ -19,7 +19,19 @@ RequestCache::RequestCache(Session& session, const ResidentModel& model, std::si
 void
 RequestCache::Reserve(std::size_t rows)
 {
-    ReserveLayer(rows * (m_cache->Last() - m_cache->First()));
+    m_memory.Resize(m_memory.Bytes() + BytesOf(rows));
+}
+
+std::uint64_t
+RequestCache::BytesOf(std::size_t rows) const
+{
+    return rows * (m_cache->Last() - m_cache->First()) * m_bytesPerEntry;
+}
+
+std::uint64_t
+RequestCache::Bytes() const
+{
+    return m_memory.Bytes();
 }
 
 void
@@ -38,6 +50,18 @@ std::size_t
 RequestCache::Position() const
 {
     return m_cache->Position(m_cache->Last() - 1);
+}
+
+Task<Tensor>
+RunLayers(Session& s, const ResidentModel& model, Tensor h, KvCache& cache)
+{
+    Backend& backend = *s.host.backend;
+    for (std::size_t l = cache.First(); l < cache.Last(); l++)
+    {
+        const Projections qkv = co_await s.Run(model, backend.Project(model, l, h), l + 1);
+        h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, cache), l + 1);
+    }
+    co_return h;
 }
 
 std::uint64_t

@@ -37,11 +37,20 @@ class RequestCache
     /// Positions consumed by the last layer.
     std::size_t Position() const;
 
+    /// What \p rows positions of all its layers take.
+    std::uint64_t BytesOf(std::size_t rows) const;
+
+    /// What is reserved.
+    std::uint64_t Bytes() const;
+
   private:
     std::unique_ptr<KvCache> m_cache;
     std::uint64_t m_bytesPerEntry; //!< of one layer
     Reservation m_memory;
 };
+
+/// The layers of \p cache for \p h, whose keys and values go there; room for them is reserved.
+Task<Tensor> RunLayers(Session& session, const ResidentModel& model, Tensor h, KvCache& cache);
 
 /// Bytes of keys and values of the longest request that \p parts allow, in \p layers layers.
 std::uint64_t LongestKvBytes(const SchemeParts& parts, std::size_t layers);

@@ -3,20 +3,70 @@
 
 #include "base/input-error.h"
 #include "policy/offload-policies.h"
+#include "schemes/ce-collm/ce-collm.h"
 #include "schemes/opsc/device-first.h"
 #include "schemes/opsc/split.h"
 #include "schemes/tlc/local.h"
 #include "schemes/tlc/lora-split.h"
 #include "schemes/tlc/server.h"
 
+#include <stdexcept>
 #include <utility>
 
 namespace splitllm
 {
 
+namespace
+{
+
+/// A service whose connections have nothing in common.
+class SeparateRoles final : public Service
+{
+  public:
+    explicit SeparateRoles(const Scheme& scheme)
+        : m_scheme(scheme)
+    {
+    }
+
+    std::unique_ptr<ServerRole> MakeRole(Session& session) override
+    {
+        return m_scheme.MakeServer(session);
+    }
+
+  private:
+    const Scheme& m_scheme;
+};
+
+} // namespace
+
+Task<void>
+UserRole::Connect(Session& session)
+{
+    session.Connect();
+    co_await session.Opened();
+}
+
 Scheme::Scheme(SchemeParts parts)
     : m_parts(std::move(parts))
 {
+}
+
+bool
+Scheme::HasUploadApi() const
+{
+    return false;
+}
+
+std::unique_ptr<Service>
+Scheme::MakeService(Host&) const
+{
+    return std::make_unique<SeparateRoles>(*this);
+}
+
+std::unique_ptr<ServerRole>
+Scheme::MakeServer(Session&) const
+{
+    throw std::logic_error("the scheme has no server");
 }
 
 std::uint64_t
@@ -28,7 +78,7 @@ Scheme::AdapterBytes() const
 std::vector<std::string>
 SchemeNames()
 {
-    return {"server", "local", "mlora", "linfer", "dlora", "tlc", "opsc"};
+    return {"server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "ce-collm"};
 }
 
 std::shared_ptr<const Scheme>
@@ -70,6 +120,10 @@ MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options)
     if (name == "opsc")
     {
         return std::make_shared<OpscSplitScheme>(std::move(parts), std::move(options.opsc));
+    }
+    if (name == "ce-collm")
+    {
+        return std::make_shared<CeCollmScheme>(std::move(parts), std::move(options.ceCollm));
     }
     throw InputError("unknown scheme \"" + name + "\"; accepted: " + Joined(SchemeNames()));
 }

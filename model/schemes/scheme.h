@@ -7,6 +7,7 @@
 #include "compute/backend.h"
 #include "llm/sampling.h"
 #include "policy/offload-policy.h"
+#include "schemes/ce-collm/ce-collm-options.h"
 #include "schemes/opsc/opsc-options.h"
 #include "schemes/session.h"
 #include "sim/task.h"
@@ -38,6 +39,12 @@ class UserRole
     virtual ~UserRole() = default;
 
     /**
+     * Called once before the first request, where the scheme has a server: connects \p session.
+     * \throws ConnectionLost if the user cannot go on without
+     */
+    virtual Task<void> Connect(Session& session);
+
+    /**
      * One step of generation: \p tokens follow what the request consumed so far, which is \p position tokens (the whole
      * prompt at position 0, then the token generated last).
      * \return the next token; nothing where the scheme ends the answer here
@@ -58,6 +65,16 @@ class ServerRole
     virtual Task<void> Serve() = 0;
 };
 
+/// What a node runs for all its users.
+class Service
+{
+  public:
+    virtual ~Service() = default;
+
+    /// The role that serves the connection of \p session.
+    virtual std::unique_ptr<ServerRole> MakeRole(Session& session) = 0;
+};
+
 /// What a node keeps in memory for a scheme before the first token.
 struct Footprint
 {
@@ -75,8 +92,16 @@ class Scheme
     /// Whether the user's node talks to another one.
     virtual bool HasServer() const = 0;
 
+    /// Whether a session has a second connection, for uploads, at the port after the first one's.
+    virtual bool HasUploadApi() const;
+
     virtual std::unique_ptr<UserRole> MakeUser(Session& session) const = 0;
-    virtual std::unique_ptr<ServerRole> MakeServer(Session& session) const = 0;
+
+    /// The service of the node \p host. This one makes the role that MakeServer returns for each connection.
+    virtual std::unique_ptr<Service> MakeService(Host& host) const;
+
+    /// The role that serves one connection, where connections have nothing in common.
+    virtual std::unique_ptr<ServerRole> MakeServer(Session& session) const;
 
     virtual Footprint UserFootprint() const = 0;
     virtual Footprint ServerFootprint() const = 0;
@@ -101,6 +126,7 @@ struct SchemeOptions
     bool firstLayer = false;                     //!< "tlc": whether the policy decides about layer 1
     double keep = 1.0;                           //!< "mlora": share of the positions that each layer's cache keeps
     OpscOptions opsc;                            //!< "opsc"
+    CeCollmOptions ceCollm;                      //!< "ce-collm"
 };
 
 /// The names that MakeScheme knows.

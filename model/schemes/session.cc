@@ -25,11 +25,88 @@ WorkOf(const CodecCost& cost)
 
 } // namespace
 
-Session::Session(Host& itsHost, MessagePort* port, std::shared_ptr<const TensorCodec> codec)
+Session::Session(Host& itsHost, std::shared_ptr<const TensorCodec> codec, std::unique_ptr<MessagePort> port, Api itsApi)
     : host(itsHost),
-      m_port(port),
-      m_codec(std::move(codec))
+      api(itsApi),
+      m_codec(std::move(codec)),
+      m_port(std::move(port))
 {
+}
+
+Session&
+Session::Beside(Api itsApi)
+{
+    Session& beside = *m_beside.emplace_back(std::make_unique<Session>(host, m_codec, nullptr, itsApi));
+    beside.connector = connector;
+    beside.id = id;
+    return beside;
+}
+
+void
+Session::Connect()
+{
+    if (m_port)
+    {
+        m_port->Abandon();
+    }
+    m_formerPort = std::move(m_port);
+    m_port = connector(api);
+}
+
+Task<void>
+Session::Opened()
+{
+    co_await m_port->Opened();
+}
+
+bool
+Session::IsOpen() const
+{
+    return m_port && m_port->IsOpen();
+}
+
+bool
+Session::IsLost() const
+{
+    return m_port && m_port->IsLost();
+}
+
+bool
+Session::HasReceived() const
+{
+    return m_port && m_port->HasReceived();
+}
+
+void
+Session::Close()
+{
+    for (const std::unique_ptr<Session>& beside : m_beside)
+    {
+        beside->Close();
+    }
+    if (m_port)
+    {
+        m_port->Close();
+    }
+}
+
+void
+Session::Abandon()
+{
+    for (const std::unique_ptr<Session>& beside : m_beside)
+    {
+        beside->Abandon();
+    }
+    if (m_port)
+    {
+        m_port->Abandon();
+    }
+}
+
+const ConnectionId&
+Session::Connection() const
+{
+    return m_port->Connection();
 }
 
 Task<void>
@@ -79,6 +156,43 @@ Session::Receive()
     Arrival arrival = co_await m_port->Receive();
     path.Receive(arrival.senderPath, arrival.sent, arrival.arrived, ns3::Simulator::Now());
     co_return std::move(arrival.message);
+}
+
+Task<std::optional<Message>>
+Session::ReceiveWithin(ns3::Time limit, std::function<bool(const Message&)> wanted)
+{
+    const ns3::Time asked = ns3::Simulator::Now();
+    const ns3::Time until = asked + limit;
+    const auto charge = [this, asked] { path.Charge(Component::Network, ns3::Simulator::Now() - asked); };
+    try
+    {
+        while (true)
+        {
+            std::optional<Arrival> arrival = co_await m_port->ReceiveWithin(until - ns3::Simulator::Now());
+            if (!arrival)
+            {
+                charge();
+                co_return std::nullopt;
+            }
+            if (wanted(arrival->message))
+            {
+                path.Receive(arrival->senderPath, arrival->sent, arrival->arrived, ns3::Simulator::Now());
+                co_return std::move(arrival->message);
+            }
+        }
+    }
+    catch (...)
+    {
+        charge();
+        throw;
+    }
+}
+
+std::optional<Message>
+Session::TakeArrived()
+{
+    std::optional<Arrival> arrival = m_port->TakeArrived();
+    return arrival ? std::optional(std::move(arrival->message)) : std::nullopt;
 }
 
 void

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <vector>
@@ -33,12 +34,21 @@ class ProtocolError : public std::runtime_error
 /// What a random number is drawn for. Each has a stream of its own in every session.
 enum class Draw : std::uint8_t
 {
-    Sample, //!< the next token
-    Tier1,  //!< a decision at the edge
-    Tier2,  //!< a decision at the device
+    Sample,     //!< the next token
+    Tier1,      //!< a decision at the edge
+    Tier2,      //!< a decision at the device
+    Exit,       //!< whether an early exit is taken
+    ExitSample, //!< the next token, at an early exit
 };
 
-constexpr std::size_t kDraws = 3;
+constexpr std::size_t kDraws = 5;
+
+/// What a connection of a session is for: CE-CoLLM's dual APIs. Other schemes have one connection, for inference.
+enum class Api : std::uint8_t
+{
+    Inference,
+    Upload,
+};
 
 /**
  * One user's conversation, as one of its two nodes sees it: the verbs that a role is written in. Everything a verb
@@ -49,12 +59,43 @@ class Session
   public:
     /**
      * \param host where the role runs
-     * \param port the connection to the other node; null where there is none
      * \param codec how tensors travel
+     * \param port the connection to the other node; null where there is none yet
+     * \param api what the connection is for
      */
-    Session(Host& host, MessagePort* port, std::shared_ptr<const TensorCodec> codec);
+    Session(Host& host,
+            std::shared_ptr<const TensorCodec> codec,
+            std::unique_ptr<MessagePort> port = nullptr,
+            Api api = Api::Inference);
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
+
+    /// Another connection of the same session, with a critical path of its own; it lives as long as this one.
+    Session& Beside(Api api);
+
+    /// At the user: begins to connect to the server, in place of the connection that there was.
+    void Connect();
+
+    /// Waits until messages can be sent. \throws ConnectionLost if that fails
+    Task<void> Opened();
+
+    /// Whether messages can be sent and may come in.
+    bool IsOpen() const;
+
+    /// Whether the connection failed or the other node closed it: nothing comes in any more.
+    bool IsLost() const;
+
+    /// Whether a message has come in.
+    bool HasReceived() const;
+
+    /// Ends the connections after what was sent so far.
+    void Close();
+
+    /// Ends the connections at once.
+    void Abandon();
+
+    /// The name of the connection, the same at both ends.
+    const ConnectionId& Connection() const;
 
     /**
      * Occupies the host's compute device for the time of an operation that was just executed, in a batch with those of
@@ -91,6 +132,15 @@ class Session
 
     /// The next message, whatever it is. Throws what MessagePort::Receive throws.
     Task<Message> Receive();
+
+    /**
+     * The next message that is \p wanted, or nothing after \p limit; others are dropped. Waiting in vain is charged to
+     * the network. Throws what MessagePort::Receive throws.
+     */
+    Task<std::optional<Message>> ReceiveWithin(ns3::Time limit, std::function<bool(const Message&)> wanted);
+
+    /// A message that has come in already, outside the critical path; nothing if there is none.
+    std::optional<Message> TakeArrived();
 
     /// \throws ProtocolError unless \p message is a \p kind for \p layer of the session's request
     void Expect(const Message& message, MessageKind kind, std::size_t layer) const;
@@ -154,7 +204,11 @@ class Session
     /// Called with what ReportLogits reports.
     std::function<void(const LogitsRecord&)> onLogits;
 
+    /// At the user: makes a new connection to the server.
+    std::function<std::unique_ptr<MessagePort>(Api)> connector;
+
     Host& host;
+    const Api api;
     std::uint32_t id = 0;
     std::uint32_t request = 0;
     CriticalPath path;
@@ -177,8 +231,10 @@ class Session
 
     void Record(const ComputeJob& job, ns3::Time submitted, const ComputeQueue::Slot& slot);
 
-    MessagePort* m_port;
     std::shared_ptr<const TensorCodec> m_codec;
+    std::unique_ptr<MessagePort> m_port;
+    std::unique_ptr<MessagePort> m_formerPort; //!< kept until the next one: it may be what called
+    std::vector<std::unique_ptr<Session>> m_beside;
 };
 
 /// Which component an operation's time belongs to.

@@ -62,6 +62,9 @@ enum class TokenSource : std::uint8_t
 /// "exit", "cloud", "fallback".
 const char* NameOf(TokenSource source);
 
+/// The session of a connection over which nobody said yet whose it is.
+constexpr std::uint32_t kNoSession = 0xFFFFFFFF;
+
 /// One generated token, reported by the node that the user sits at.
 struct TokenRecord
 {

@@ -44,33 +44,6 @@ SplitAfter(std::size_t layer, OpscContext context, KvPayload payload = KvPayload
     return options;
 }
 
-/// Greedy continuation of the whole model that rounds every state to fp16 after \p layer, as a split there does.
-Answer
-RoundedAfter(const std::string& name, std::size_t layer)
-{
-    CpuBackend backend(1);
-    const auto model = backend.Resident(Model::Load(TestModel(name)));
-    const ModelConfig& config = model->Config();
-    const auto cache = backend.NewCache(*model, 0, config.layers, config.maxPositions);
-    Answer answer;
-    std::vector<TokenId> tokens = Prompt();
-    while (answer.tokens.size() < kNewTokens)
-    {
-        Tensor h = backend.Embed(*model, tokens, cache->Position(0)).value;
-        for (std::size_t l = 0; l < config.layers; l++)
-        {
-            const Projections qkv = backend.Project(*model, l, h).value;
-            h = backend.FinishLayer(*model, l, h, qkv, *cache).value;
-            h = l + 1 == layer ? RoundTo(h, DType::F16) : h;
-        }
-        const Tensor logits = backend.Head(*model, h.Slice(h.Rows() - 1, 1)).value;
-        answer.logits.emplace_back(logits.Values().begin(), logits.Values().end());
-        answer.tokens.push_back(Greedy(logits.Values()));
-        tokens.assign(1, answer.tokens.back());
-    }
-    return answer;
-}
-
 /// A study of OPSC on the tiny LLaMA, whose split is after layer 2 of 4.
 Json
 OpscStudy(const Json& scheme)
@@ -123,7 +96,7 @@ TEST_CASE("OPSC over a 16-bit wire gives the bits of a model that rounds where i
         {
             CAPTURE(model, static_cast<int>(context));
             SplitRun run(Opsc(model, "fp16", SplitAfter(2, context)));
-            CHECK(SameBits(run.Ask(Prompt(), kNewTokens), RoundedAfter(model, 2)));
+            CHECK(SameBits(run.Ask(Prompt(), kNewTokens), RoundedAfter(TestModel(model), 2, Prompt(), kNewTokens)));
         }
     }
 }

@@ -74,8 +74,9 @@ TEST_CASE("every study that comes with the module can be read", "[scenarios][smo
                                .profiles = kScenarios / "hardware",
                                .prompts = kScenarios / "prompts",
                                .calibrators = kScenarios / "calibrators",
-                               .calibrations = kScenarios / "calibrations"};
-    for (const char* name : {".", "examples", "links", "opsc", "tlc", "papers"})
+                               .calibrations = kScenarios / "calibrations",
+                               .exits = kScenarios / "exits"};
+    for (const char* name : {".", "ce-collm", "examples", "links", "opsc", "tlc", "papers"})
     {
         for (const std::filesystem::path& path : StudiesIn(kScenarios / name))
         {

@@ -135,6 +135,35 @@ class Monolithic
     std::shared_ptr<const ResidentAdapter> m_adapter;
 };
 
+/// Greedy continuation of the whole model that rounds every state to fp16 after \p layer, as a split there does.
+inline Answer
+RoundedAfter(const std::filesystem::path& modelFolder,
+             std::size_t layer,
+             std::vector<TokenId> tokens,
+             std::size_t newTokens)
+{
+    CpuBackend backend(1);
+    const auto model = backend.Resident(Model::Load(modelFolder));
+    const ModelConfig& config = model->Config();
+    const auto cache = backend.NewCache(*model, 0, config.layers, config.maxPositions);
+    Answer answer;
+    while (answer.tokens.size() < newTokens)
+    {
+        Tensor h = backend.Embed(*model, tokens, cache->Position(0)).value;
+        for (std::size_t l = 0; l < config.layers; l++)
+        {
+            const Projections qkv = backend.Project(*model, l, h).value;
+            h = backend.FinishLayer(*model, l, h, qkv, *cache).value;
+            h = l + 1 == layer ? RoundTo(h, DType::F16) : h;
+        }
+        const Tensor logits = backend.Head(*model, h.Slice(h.Rows() - 1, 1)).value;
+        answer.logits.emplace_back(logits.Values().begin(), logits.Values().end());
+        answer.tokens.push_back(Greedy(logits.Values()));
+        tokens.assign(1, answer.tokens.back());
+    }
+    return answer;
+}
+
 } // namespace splitllm::test
 
 #endif // SPLITLLM_TEST_MONOLITHIC_H

@@ -41,20 +41,6 @@ Announced(Time deadline)
     return static_cast<Announcement>(std::clamp<std::int64_t>(deadline.GetMicroSeconds(), 0, most));
 }
 
-/// Layers [first, last) of \p model for \p h, whose keys and values go to \p cache.
-Task<Tensor>
-RunLayers(Session& s, const ResidentModel& model, std::size_t first, std::size_t last, Tensor h, RequestCache& cache)
-{
-    Backend& backend = *s.host.backend;
-    cache.Reserve(h.Rows());
-    for (std::size_t l = first; l < last; l++)
-    {
-        const Projections qkv = co_await s.Run(model, backend.Project(model, l, h), l + 1);
-        h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, cache.Cache()), l + 1);
-    }
-    co_return h;
-}
-
 /// The user's device: embedding, the front layers, and Algorithm 2.
 class Device final : public UserRole
 {
@@ -146,7 +132,8 @@ class Device final : public UserRole
             }
         }
         Tensor h = co_await s.Run(m_model, s.host.backend->Embed(m_model, tokens, m_position));
-        co_return co_await RunLayers(s, m_model, 0, m_options.split, std::move(h), *m_front);
+        m_front->Reserve(tokens.size());
+        co_return co_await RunLayers(s, m_model, std::move(h), m_front->Cache());
     }
 
     /// Eq 3: what the cloud needs for this step. \param keysAndValues I_kv, where the context has them
@@ -427,7 +414,8 @@ class CloudRole final : public ServerRole
         m_consumed = position + rows;
         if (HasBack())
         {
-            h = co_await RunLayers(s, model, m_options.split, m_layers, std::move(h), *m_cache);
+            m_cache->Reserve(h.Rows());
+            h = co_await RunLayers(s, model, std::move(h), m_cache->Cache());
         }
         const TokenId next = co_await NextToken(s, m_parts, position + rows - 1, h.Slice(h.Rows() - 1, 1));
         if (m_options.context == OpscContext::StatelessKv && HasBack())

@@ -60,12 +60,6 @@ LocalScheme::MakeUser(Session& session) const
     return std::make_unique<LocalUser>(session, Parts(), m_keep);
 }
 
-std::unique_ptr<ServerRole>
-LocalScheme::MakeServer(Session& /* session */) const
-{
-    return nullptr;
-}
-
 Footprint
 LocalScheme::UserFootprint() const
 {

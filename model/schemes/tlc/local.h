@@ -23,7 +23,6 @@ class LocalScheme final : public Scheme
 
     bool HasServer() const override;
     std::unique_ptr<UserRole> MakeUser(Session& session) const override;
-    std::unique_ptr<ServerRole> MakeServer(Session& session) const override;
     Footprint UserFootprint() const override;
     Footprint ServerFootprint() const override;
 
