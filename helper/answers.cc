@@ -8,6 +8,10 @@
 #include "simulation.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace splitllm
@@ -58,6 +62,65 @@ TokenF1(std::span<const TokenId> generated, std::span<const TokenId> answer, std
     return 2.0 * static_cast<double>(common) / static_cast<double>(said.size() + right.size());
 }
 
+double
+RougeL(std::span<const TokenId> generated, std::span<const TokenId> answer, std::span<const TokenId> stop)
+{
+    const std::span<const TokenId> said = Before(generated, stop);
+    const std::span<const TokenId> right = Before(answer, stop);
+    if (said.empty() && right.empty())
+    {
+        return 1.0;
+    }
+    // common[j]: length of the longest common subsequence of what was seen of `said` and the first j tokens of `right`.
+    std::vector<std::size_t> common(right.size() + 1, 0);
+    for (const TokenId token : said)
+    {
+        std::size_t diagonal = 0; // common[j] before `token`
+        for (std::size_t j = 0; j < right.size(); j++)
+        {
+            const std::size_t above = common[j + 1];
+            common[j + 1] = token == right[j] ? diagonal + 1 : std::max(above, common[j]);
+            diagonal = above;
+        }
+    }
+    return 2.0 * static_cast<double>(common.back()) / static_cast<double>(said.size() + right.size());
+}
+
+std::optional<double>
+ExpectedCalibrationError(const std::vector<QualityRow>& rows)
+{
+    constexpr std::size_t kBins = 10;
+    struct Bin
+    {
+        double confidence = 0.0;
+        double agreement = 0.0;
+    };
+
+    std::array<Bin, kBins> bins;
+    std::size_t judged = 0;
+    for (const QualityRow& row : rows)
+    {
+        if (!std::isnan(row.confidence))
+        {
+            const double right = std::clamp<double>(std::ceil(row.confidence * kBins), 1, kBins);
+            Bin& bin = bins[static_cast<std::size_t>(right) - 1];
+            bin.confidence += row.confidence;
+            bin.agreement += row.agrees ? 1.0 : 0.0;
+            judged++;
+        }
+    }
+    if (judged == 0)
+    {
+        return std::nullopt;
+    }
+    double error = 0.0;
+    for (const Bin& bin : bins)
+    {
+        error += std::abs(bin.agreement - bin.confidence);
+    }
+    return error / static_cast<double>(judged);
+}
+
 std::map<std::uint32_t, AnswerQuality>
 QualityByRequest(const std::vector<QualityRow>& rows)
 {
@@ -92,6 +155,9 @@ Compare(std::span<const float> logits, std::span<const float> reference, TokenId
         divergence += deterministic::Exp(logP) * (logP - (logits[i] - ofScheme));
     }
     return {.request = 0,
+            .position = 0,
+            .layer = 0,
+            .confidence = std::numeric_limits<double>::quiet_NaN(),
             .klNats = divergence,
             .agrees = Greedy(logits) == Greedy(reference),
             .nll = ofScheme - logits[token]};
@@ -146,6 +212,53 @@ ReferenceModel::Logits(std::span<const TokenId> prompt, std::span<const TokenId>
     return backend.Head(model, h.Slice(prompt.size() - 1, answer.size())).value;
 }
 
+void
+ChosenLogits::OnLogits(const LogitsRecord& record)
+{
+    Pending& pending = m_pending[record.request];
+    if (record.position >= pending.next)
+    {
+        Reports& row = pending.rows[record.position];
+        row.logits[static_cast<std::size_t>(record.place)].emplace(record.values, record.values + record.vocab);
+        row.latest = record.place;
+    }
+}
+
+void
+ChosenLogits::OnExit(const ExitRecord& record)
+{
+    m_pending[record.request].exit = record;
+}
+
+ChosenLogits::Choice
+ChosenLogits::OnToken(std::uint32_t request, std::uint32_t position)
+{
+    Pending& pending = m_pending[request];
+    const std::optional<ExitRecord> exit = std::exchange(pending.exit, std::nullopt);
+    Choice choice{.logits = {}, .layer = 0, .confidence = std::numeric_limits<double>::quiet_NaN()};
+    Reports& row = pending.rows[position];
+    Place place = row.latest;
+    if (exit && exit->position == position)
+    {
+        place = exit->source == TokenSource::Cloud ? Place::Server : Place::User;
+        if (exit->source != TokenSource::Cloud)
+        {
+            choice.layer = exit->layer;
+            choice.confidence = exit->confidence;
+        }
+    }
+    std::optional<std::vector<float>>& logits = row.logits[static_cast<std::size_t>(place)];
+    if (!logits)
+    {
+        throw std::logic_error("request " + std::to_string(request) + ": no logits for the token after position " +
+                               std::to_string(position));
+    }
+    choice.logits = std::move(*logits);
+    pending.next = position + 1;
+    pending.rows.erase(pending.rows.begin(), pending.rows.upper_bound(position));
+    return choice;
+}
+
 std::vector<QualityRow>
 JudgeQuality(const Study& study,
              std::uint32_t repetition,
@@ -162,25 +275,33 @@ JudgeQuality(const Study& study,
     ReferenceModel model(study.model, threads);
     std::map<std::uint32_t, Answering> answering; // by request: users may be answered at the same time
     std::vector<QualityRow> rows;
-    SimulateAlongAnswers(study, repetition, threads, [&](const LogitsRecord& record) {
-        const RequestSpec& spec = study.requests[requests.at(record.request).prompt];
-        Answering& its = answering[record.request];
+    ChosenLogits chosen;
+    const auto judge = [&](const TokenRecord& token) {
+        const RequestSpec& spec = study.requests[requests.at(token.request).prompt];
+        Answering& its = answering[token.request];
         if (its.token == 0)
         {
             its.reference = model.Logits(spec.prompt, spec.answer);
         }
-        QualityRow row = Compare({record.values, record.vocab},
-                                 std::as_const(its.reference).Row(its.token),
-                                 spec.answer[its.token]);
-        row.request = record.request;
+        const auto position = static_cast<std::uint32_t>(spec.prompt.size() + its.token - 1);
+        const ChosenLogits::Choice choice = chosen.OnToken(token.request, position);
+        QualityRow row = Compare(choice.logits, std::as_const(its.reference).Row(its.token), spec.answer[its.token]);
+        row.request = token.request;
+        row.position = position;
+        row.layer = choice.layer;
+        row.confidence = choice.confidence;
         rows.push_back(row);
         its.token++;
         if (its.token == spec.answer.size())
         {
-            answering.erase(record.request);
+            answering.erase(token.request);
         }
         onToken();
-    });
+    };
+    const AnswerTraces traces{.onLogits = [&](const LogitsRecord& record) { chosen.OnLogits(record); },
+                              .onExit = [&](const ExitRecord& record) { chosen.OnExit(record); },
+                              .onToken = judge};
+    SimulateAlongAnswers(study, repetition, threads, traces);
     return rows;
 }
 

@@ -5,10 +5,12 @@
 #include "recorder.h"
 #include "study.h"
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -26,6 +28,16 @@ bool ExactMatch(std::span<const TokenId> generated, std::span<const TokenId> ans
 /// Harmonic mean of precision and recall over the bags of tokens (as SQuAD's F1 is over words); 1 if both are empty.
 double TokenF1(std::span<const TokenId> generated, std::span<const TokenId> answer, std::span<const TokenId> stop);
 
+/// ROUGE-L (Lin and Och) at beta = 1: harmonic mean of the shares that their longest common subsequence is of
+/// \p generated and of \p answer; 1 if both are empty.
+double RougeL(std::span<const TokenId> generated, std::span<const TokenId> answer, std::span<const TokenId> stop);
+
+/**
+ * Expected calibration error (Guo et al. 2017, Eq 3): mean distance of confidence from agreement with the full model
+ * over ten bins of equal width, the right end in each, weighted by their rows. Nothing where no row has a confidence.
+ */
+std::optional<double> ExpectedCalibrationError(const std::vector<QualityRow>& rows);
+
 /// Means over the tokens of one reference answer.
 struct AnswerQuality
 {
@@ -39,6 +51,7 @@ struct AnswerQuality
 std::map<std::uint32_t, AnswerQuality> QualityByRequest(const std::vector<QualityRow>& rows);
 
 /// A distribution against the reference: \p logits of a scheme, \p reference of the full model, \p token of the answer.
+/// Which token it is and which exit it came from is left open.
 QualityRow Compare(std::span<const float> logits, std::span<const float> reference, TokenId token);
 
 /**
@@ -60,7 +73,53 @@ class ReferenceModel
 };
 
 /**
- * Runs \p study along its reference answers and compares every distribution with the full model's.
+ * The distribution that each token of a run along reference answers was chosen from. Nodes may report more than were
+ * used: what an exit thought before the cloud was asked, what a cloud answered too late.
+ */
+class ChosenLogits
+{
+  public:
+    /// Keeps what a node reports until its token comes.
+    void OnLogits(const LogitsRecord& record);
+
+    /// Which node's the next token of the request is chosen from; without it, whichever reported last.
+    void OnExit(const ExitRecord& record);
+
+    /// What the token that came was chosen from.
+    struct Choice
+    {
+        std::vector<float> logits;
+        std::uint16_t layer = 0; //!< as in QualityRow
+        double confidence;       //!< likewise
+    };
+
+    /**
+     * The token of \p request that was chosen from \p position came; later reports of earlier rows do not count.
+     * \throws std::logic_error if nothing was reported for it
+     */
+    Choice OnToken(std::uint32_t request, std::uint32_t position);
+
+  private:
+    /// What was reported for one row.
+    struct Reports
+    {
+        std::array<std::optional<std::vector<float>>, kPlaces> logits; //!< the latest, by place
+        Place latest = Place::User;
+    };
+
+    struct Pending
+    {
+        std::uint32_t next = 0; //!< rows before it are done with
+        std::map<std::uint32_t, Reports> rows; //!< by position
+        std::optional<ExitRecord> exit;
+    };
+
+    std::map<std::uint32_t, Pending> m_pending; //!< by request
+};
+
+/**
+ * Runs \p study along its reference answers and compares the distribution that each token was chosen from with the full
+ * model's.
  * \param requests of the run: whose answers are asked for
  */
 std::vector<QualityRow> JudgeQuality(const Study& study,

@@ -128,6 +128,104 @@ AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
     }
 }
 
+/// Where the time of whole responses went, where the server is a cloud or there is none: the sum is the response's.
+void
+AddPlaceMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
+{
+    if (std::ranges::any_of(study.nodes, [](const NodeSpec& node) { return node.role == NodeRole::EdgeServer; }))
+    {
+        return;
+    }
+    struct Places
+    {
+        ns3::Time edge;
+        ns3::Time cloud;
+        ns3::Time network;
+    };
+
+    Places all;
+    double responses = 0.0;
+    for (const RunRecords& run : runs)
+    {
+        std::map<std::pair<std::uint32_t, std::uint32_t>, Places> running; // by session and request
+        for (const TokenRow& row : run.tokens)
+        {
+            const TokenRecord& token = row.token;
+            const ns3::Time network = token.components[static_cast<std::size_t>(Component::Network)];
+            Places& response = running[{token.session, token.request}];
+            response.edge += token.latency - network - token.server;
+            response.cloud += token.server;
+            response.network += network;
+            if (token.last)
+            {
+                all.edge += response.edge;
+                all.cloud += response.cloud;
+                all.network += response.network;
+                responses += 1.0;
+            }
+        }
+    }
+    if (responses > 0.0)
+    {
+        metrics.emplace_back("component_s_per_response.edge", Milliseconds(all.edge) / 1e3 / responses);
+        metrics.emplace_back("component_s_per_response.cloud", Milliseconds(all.cloud) / 1e3 / responses);
+        metrics.emplace_back("component_s_per_response.network", Milliseconds(all.network) / 1e3 / responses);
+    }
+}
+
+/// CE-CoLLM: what tokens were chosen by, and how long edges were on their own.
+void
+AddExitMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
+{
+    std::map<std::uint16_t, double> exits; // by layer
+    double asked = 0.0;
+    double early = 0.0;
+    double fallbacks = 0.0;
+    double standalone = 0.0; // seconds
+    double tokens = 0.0;
+    double responses = 0.0;
+    bool any = false;
+    for (const RunRecords& run : runs)
+    {
+        for (const ExitRecord& exit : run.exits)
+        {
+            any = true;
+            asked += exit.asked.IsZero() ? 0.0 : 1.0;
+            fallbacks += exit.source == TokenSource::Fallback ? 1.0 : 0.0;
+            if (exit.source != TokenSource::Cloud)
+            {
+                const double taken = exit.source == TokenSource::Exit ? 1.0 : 0.0;
+                early += taken;
+                exits[exit.layer] += taken;
+            }
+        }
+        for (const StandaloneRecord& stretch : run.standalone)
+        {
+            standalone += Milliseconds(stretch.end - stretch.start) / 1e3;
+        }
+        for (const TokenRow& row : run.tokens)
+        {
+            tokens += 1.0;
+            responses += row.token.last ? 1.0 : 0.0;
+        }
+    }
+    if (!any || tokens == 0.0)
+    {
+        return;
+    }
+    metrics.emplace_back("cloud_request_ratio", asked / tokens);
+    metrics.emplace_back("early_exit_ratio", early / tokens);
+    for (const auto& [layer, taken] : exits)
+    {
+        metrics.emplace_back("exit_ratio.layer_" + std::to_string(layer), taken / tokens);
+    }
+    metrics.emplace_back("fallback_ratio", fallbacks / tokens);
+    if (responses > 0.0)
+    {
+        metrics.emplace_back("standalone_s_per_response", standalone / responses);
+    }
+}
+
 /// Bytes of the scales of the device's quantised weights, which Eq 1 leaves out.
 std::uint64_t
 ScaleBytes(const Study& study)
@@ -276,8 +374,11 @@ AddQualityMetrics(Metrics& metrics, const Study& study, const std::vector<RunRec
     std::vector<double> likelihoods;
     std::vector<double> matches;
     std::vector<double> overlaps;
+    std::vector<double> subsequences;
+    std::vector<QualityRow> judged;
     for (const RunRecords& run : runs)
     {
+        judged.insert(judged.end(), run.quality.begin(), run.quality.end());
         for (const QualityRow& row : run.quality)
         {
             divergences.push_back(row.klNats);
@@ -291,6 +392,7 @@ AddQualityMetrics(Metrics& metrics, const Study& study, const std::vector<RunRec
             {
                 matches.push_back(ExactMatch(row.generated, answer, study.stop) ? 1.0 : 0.0);
                 overlaps.push_back(TokenF1(row.generated, answer, study.stop));
+                subsequences.push_back(RougeL(row.generated, answer, study.stop));
             }
         }
     }
@@ -300,10 +402,15 @@ AddQualityMetrics(Metrics& metrics, const Study& study, const std::vector<RunRec
         metrics.emplace_back("quality.top1_agreement", Mean(agreements));
         metrics.emplace_back("quality.perplexity", deterministic::Exp(Mean(likelihoods)));
     }
+    if (const std::optional<double> error = ExpectedCalibrationError(judged))
+    {
+        metrics.emplace_back("quality.ece", *error);
+    }
     if (!matches.empty())
     {
         metrics.emplace_back("quality.exact_match", Mean(matches));
         metrics.emplace_back("quality.f1", Mean(overlaps));
+        metrics.emplace_back("quality.rouge_l", Mean(subsequences));
     }
 }
 
@@ -368,12 +475,14 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
     }
     AddTokenMetrics(metrics, later);
     AddResponseMetrics(metrics, runs);
+    AddPlaceMetrics(metrics, study, runs);
     AddDirections(metrics, "wire_bytes", wire, 1.0);
     if (cells > 0.0)
     {
         metrics.emplace_back("offload_ratio", offloaded / cells);
         metrics.emplace_back("return_ratio", returned / cells);
     }
+    AddExitMetrics(metrics, runs);
     AddQualityMetrics(metrics, study, runs);
     AddOpscMetrics(metrics, study, runs);
     AddMemoryMetrics(metrics, runs);

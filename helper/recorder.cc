@@ -36,6 +36,7 @@ LinkAttempts::Add(const LinkAttempts& other)
 
 Recorder::Recorder(std::uint32_t timelineTokens, std::function<void()> onToken)
     : m_timelineTokens(timelineTokens),
+      m_timelineEnd(timelineTokens > 0 ? ns3::Time::Max() : ns3::Time()),
       m_onToken(std::move(onToken))
 {
 }
@@ -56,6 +57,10 @@ Recorder::OnToken(const TokenRecord& record)
         if (record.session == 0)
         {
             m_timelineTokens--;
+            if (m_timelineTokens == 0)
+            {
+                m_timelineEnd = record.start + record.latency;
+            }
         }
     }
     m_records.requests.at(record.request).generated.push_back(record.token);
@@ -82,6 +87,28 @@ Recorder::OnUpload(const UploadRecord& record)
 {
     m_uploads[record.session] = m_records.uploads.size();
     m_records.uploads.push_back({record, ns3::Time()});
+}
+
+void
+Recorder::OnExit(const ExitRecord& record)
+{
+    m_records.exits.push_back(record);
+}
+
+void
+Recorder::OnStandalone(const std::string& node, const StandaloneRecord& record)
+{
+    m_records.standalone.push_back(record);
+    // Reported when it is over, which may be after the timeline's last token.
+    if (record.start < m_timelineEnd)
+    {
+        m_records.timeline.push_back({node,
+                                      Lane::Mode,
+                                      "standalone: " + record.reason,
+                                      record.start,
+                                      record.end,
+                                      Detail("session", record.session)});
+    }
 }
 
 void

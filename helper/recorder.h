@@ -57,9 +57,12 @@ struct RequestRow
 struct QualityRow
 {
     std::uint32_t request;
-    double klNats; //!< KL divergence of the scheme's distribution from the full model's
-    bool agrees;   //!< both think the same token most likely
-    double nll;    //!< negative log-likelihood of the reference's token under the scheme, nats
+    std::uint32_t position; //!< in the sequence, from 0: the row it was chosen from
+    std::uint16_t layer;    //!< of the exit that it was taken from, from 1; 0 where the cloud or a full model chose
+    double confidence;      //!< at that exit; NaN without one
+    double klNats;          //!< KL divergence of the scheme's distribution from the full model's
+    bool agrees;            //!< both think the same token most likely
+    double nll;             //!< negative log-likelihood of the reference's token under the scheme, nats
 };
 
 /// Peak bytes by use, and the peak of their sum.
@@ -91,6 +94,8 @@ struct RunRecords
     std::vector<DecisionRow> decisions;
     std::vector<RequestRow> requests;      //!< by index
     std::vector<UploadRow> uploads;        //!< empty without a deadline
+    std::vector<ExitRecord> exits;         //!< a row a token; empty without early exits
+    std::vector<StandaloneRecord> standalone;
     std::vector<QualityRow> quality;       //!< empty unless the study asks for it
     std::array<std::uint64_t, kDirections> wireBytes{};    //!< at the network devices
     std::array<std::uint64_t, kDirections> headerBytes{};  //!< of messages sent
@@ -124,6 +129,8 @@ class Recorder
     void OnToken(const TokenRecord& record);
     void OnEarlyExit(std::uint32_t session, std::uint32_t request, std::uint32_t tokens);
     void OnUpload(const UploadRecord& record);
+    void OnExit(const ExitRecord& record);
+    void OnStandalone(const std::string& node, const StandaloneRecord& record);
     void OnDecision(const DecisionRecord& record);
     void OnMessage(const std::string& node, const MessageRecord& record);
     void OnCompute(const std::string& node, const ComputeRecord& record);
@@ -145,6 +152,7 @@ class Recorder
   private:
     RunRecords m_records;
     std::uint32_t m_timelineTokens;
+    ns3::Time m_timelineEnd; //!< when the last of them came
     std::function<void()> m_onToken;
 
     /// What a session decided since its last token.

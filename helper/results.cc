@@ -30,6 +30,13 @@ Number(double value)
     return text;
 }
 
+/// \p value, or nothing where there is none.
+std::string
+NumberOrEmpty(double value)
+{
+    return std::isnan(value) ? "" : Number(value);
+}
+
 Json
 SummaryOf(const std::string& study, const std::vector<PointResult>& points)
 {
@@ -73,7 +80,7 @@ WriteTokens(std::ostream& stream, const std::vector<PointResult>& points)
     {
         stream << ',' << NameOf(static_cast<Component>(c)) << "_ns";
     }
-    stream << ",payload_bytes_up,payload_bytes_down,messages_up,messages_down,offloaded,returned\n";
+    stream << ",server_ns,payload_bytes_up,payload_bytes_down,messages_up,messages_down,offloaded,returned\n";
     ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
         for (const TokenRow& row : run.tokens)
         {
@@ -85,8 +92,9 @@ WriteTokens(std::ostream& stream, const std::vector<PointResult>& points)
             {
                 stream << ',' << component.GetNanoSeconds();
             }
-            stream << ',' << token.payloadBytes[0] << ',' << token.payloadBytes[1] << ',' << token.messages[0] << ','
-                   << token.messages[1] << ',' << row.offloaded << ',' << row.returned << '\n';
+            stream << ',' << token.server.GetNanoSeconds() << ',' << token.payloadBytes[0] << ','
+                   << token.payloadBytes[1] << ',' << token.messages[0] << ',' << token.messages[1] << ','
+                   << row.offloaded << ',' << row.returned << '\n';
         }
     });
 }
@@ -103,7 +111,7 @@ WriteDecisions(std::ostream& stream, const std::vector<PointResult>& points)
                    << decision.returned;
             for (const double score : decision.scores)
             {
-                stream << ',' << (std::isnan(score) ? "" : Number(score));
+                stream << ',' << NumberOrEmpty(score);
             }
             stream << '\n';
         }
@@ -133,9 +141,64 @@ WriteUploads(std::ostream& stream, const std::vector<PointResult>& points)
 }
 
 void
+WriteExits(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    stream << "point,repetition,session,request,position,source,layer,confidence,asked_ns\n";
+    ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
+        for (const ExitRecord& exit : run.exits)
+        {
+            stream << point << ',' << repetition << ',' << exit.session << ',' << exit.request << ',' << exit.position
+                   << ',' << NameOf(exit.source) << ',' << exit.layer << ',' << NumberOrEmpty(exit.confidence) << ',';
+            if (!exit.asked.IsZero())
+            {
+                stream << exit.asked.GetNanoSeconds();
+            }
+            stream << '\n';
+        }
+    });
+}
+
+void
+WriteStandalone(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    stream << "point,repetition,session,start_ns,end_ns,reason\n";
+    ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
+        for (const StandaloneRecord& stretch : run.standalone)
+        {
+            stream << point << ',' << repetition << ',' << stretch.session << ',' << stretch.start.GetNanoSeconds()
+                   << ',' << stretch.end.GetNanoSeconds() << ',' << stretch.reason << '\n';
+        }
+    });
+}
+
+/// Whether a token was judged that came from an exit with a confidence.
+bool
+HasConfidence(const RunRecords& run)
+{
+    return std::ranges::any_of(run.quality, [](const QualityRow& row) { return !std::isnan(row.confidence); });
+}
+
+void
+WriteConfidence(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    stream << "point,repetition,request,position,layer,confidence,agrees\n";
+    ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
+        for (const QualityRow& row : run.quality)
+        {
+            if (!std::isnan(row.confidence))
+            {
+                stream << point << ',' << repetition << ',' << row.request << ',' << row.position << ',' << row.layer
+                       << ',' << Number(row.confidence) << ',' << row.agrees << '\n';
+            }
+        }
+    });
+}
+
+void
 WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
 {
-    stream << "point,repetition,request,prompt,group,tokens,exact_match,f1,kl_nats,nll,top1_agreement,answer_tokens\n";
+    stream << "point,repetition,request,prompt,group,tokens,exact_match,f1,rouge_l,kl_nats,nll,top1_agreement,"
+              "answer_tokens\n";
     ForEachRun(points, [&](std::size_t point, std::size_t repetition, const RunRecords& run) {
         const Study& study = points[point].study;
         const std::map<std::uint32_t, AnswerQuality> judged = QualityByRequest(run.quality);
@@ -147,12 +210,13 @@ WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
                    << row.generated.size();
             if (spec.answer.empty() || study.shapeMode)
             {
-                stream << ",,";
+                stream << ",,,";
             }
             else
             {
                 stream << ',' << ExactMatch(row.generated, spec.answer, study.stop) << ','
-                       << Number(TokenF1(row.generated, spec.answer, study.stop));
+                       << Number(TokenF1(row.generated, spec.answer, study.stop)) << ','
+                       << Number(RougeL(row.generated, spec.answer, study.stop));
             }
             if (const auto found = judged.find(r); found != judged.end())
             {
@@ -226,7 +290,7 @@ void
 ResultsFolder::Write(const std::string& study, const std::vector<PointResult>& points, const Json& run) const
 {
     using Writer = std::function<void(std::ostream&)>;
-    const std::vector<std::pair<std::string, Writer>> files{
+    std::vector<std::pair<std::string, Writer>> files{
         {"summary.json", [&](std::ostream& stream) { stream << SummaryOf(study, points).dump(2) << '\n'; }},
         {"tokens.csv", [&](std::ostream& stream) { WriteTokens(stream, points); }},
         {"decisions.csv", [&](std::ostream& stream) { WriteDecisions(stream, points); }},
@@ -235,6 +299,23 @@ ResultsFolder::Write(const std::string& study, const std::vector<PointResult>& p
         {"timeline.json", [&](std::ostream& stream) { WriteTimelines(stream, points); }},
         {"run.json", [&](std::ostream& stream) { stream << run.dump(2) << '\n'; }},
     };
+    // Tables of what not every study has; one that an earlier study left would speak of that one.
+    std::vector<std::string> absent;
+    const auto addWhere = [&](const std::string& name, bool (*has)(const RunRecords&), auto write) {
+        bool any = false;
+        ForEachRun(points, [&](std::size_t, std::size_t, const RunRecords& run) { any = any || has(run); });
+        if (any)
+        {
+            files.emplace_back(name, [&points, write](std::ostream& stream) { write(stream, points); });
+        }
+        else
+        {
+            absent.push_back(name);
+        }
+    };
+    addWhere("exits.csv", [](const RunRecords& run) { return !run.exits.empty(); }, WriteExits);
+    addWhere("standalone.csv", [](const RunRecords& run) { return !run.standalone.empty(); }, WriteStandalone);
+    addWhere("confidence.csv", HasConfidence, WriteConfidence);
     const std::string suffix = ".part-" + std::to_string(::getpid());
     for (const auto& [name, write] : files)
     {
@@ -254,6 +335,11 @@ ResultsFolder::Write(const std::string& study, const std::vector<PointResult>& p
     for (const auto& file : files)
     {
         std::filesystem::rename(m_folder / (file.first + suffix), m_folder / file.first);
+    }
+    for (const std::string& name : absent)
+    {
+        std::error_code ignored;
+        std::filesystem::remove(m_folder / name, ignored);
     }
 }
 
@@ -292,7 +378,7 @@ PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
     {
         header.emplace_back(column);
     }
-    // What is compared with reference answers, and what became of deadlines, where there are some.
+    // What is compared with reference answers, and what became of early exits and deadlines, where there are some.
     struct OptionalColumn
     {
         const char* metric;
@@ -306,6 +392,10 @@ PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
                                          OptionalColumn{"quality.perplexity", "perplexity", 1.0, "%.3f"},
                                          OptionalColumn{"quality.exact_match", "EM %", 100.0, "%.1f"},
                                          OptionalColumn{"quality.f1", "F1 %", 100.0, "%.1f"},
+                                         OptionalColumn{"quality.rouge_l", "ROUGE-L %", 100.0, "%.1f"},
+                                         OptionalColumn{"early_exit_ratio", "exit %", 100.0, "%.1f"},
+                                         OptionalColumn{"cloud_request_ratio", "cloud %", 100.0, "%.1f"},
+                                         OptionalColumn{"fallback_ratio", "fallback %", 100.0, "%.1f"},
                                          OptionalColumn{"deadline_met_ratio", "in time %", 100.0, "%.1f"},
                                          OptionalColumn{"opsc.tokens_per_response", "tokens", 1.0, "%.1f"}})
     {

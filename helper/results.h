@@ -33,7 +33,8 @@ class ResultsFolder
     /// Creates the folder if need be. \throws InputError if it cannot be written
     explicit ResultsFolder(std::filesystem::path folder);
 
-    /// Writes summary.json, tokens.csv, decisions.csv, timeline.json and run.json.
+    /// Writes summary.json, run.json, timeline.json and the tables; those of early exits only where there are some, and
+    /// removes them where not.
     /// \param run what varies between runs: wall time, versions, machine
     void Write(const std::string& study, const std::vector<PointResult>& points, const Json& run) const;
 

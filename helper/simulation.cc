@@ -82,7 +82,8 @@ class Run
     /// Deals \p requests to the users in turn.
     void Ask(std::vector<UserRequest> requests);
 
-    void OnLogits(std::function<void(const LogitsRecord&)> callback);
+    /// Reports to \p traces, which outlive the run.
+    void Report(const AnswerTraces& traces);
 
     RunRecords Execute();
 
@@ -110,7 +111,6 @@ class Run
     std::string m_serverName;
     Ptr<ServerApplication> m_server;
     std::vector<Ptr<UserDevice>> m_users;
-    std::function<void(const LogitsRecord&)> m_onLogits;
 };
 
 Run::Run(const Study& study,
@@ -220,6 +220,11 @@ Run::InstallUsers(const NodeSpec& spec)
         user->TraceConnectWithoutContext("Token", MakeCallback(&Recorder::OnToken, &m_recorder));
         user->TraceConnectWithoutContext("EarlyExit", MakeCallback(&Recorder::OnEarlyExit, &m_recorder));
         user->TraceConnectWithoutContext("Upload", MakeCallback(&Recorder::OnUpload, &m_recorder));
+        user->TraceConnectWithoutContext("Exit", MakeCallback(&Recorder::OnExit, &m_recorder));
+        user->TraceConnectWithoutContext(
+            "Standalone",
+            Callback<void, const StandaloneRecord&>(
+                [this, name](const StandaloneRecord& record) { m_recorder.OnStandalone(name, record); }));
         m_users.push_back(user);
     }
 }
@@ -269,17 +274,18 @@ Run::Ask(std::vector<UserRequest> requests)
 }
 
 void
-Run::OnLogits(std::function<void(const LogitsRecord&)> callback)
+Run::Report(const AnswerTraces& traces)
 {
-    m_onLogits = std::move(callback);
-    const Callback<void, const LogitsRecord&> call([this](const LogitsRecord& record) { m_onLogits(record); });
+    const Callback<void, const LogitsRecord&> onLogits(traces.onLogits);
     for (const Ptr<UserDevice>& user : m_users)
     {
-        user->TraceConnectWithoutContext("Logits", call);
+        user->TraceConnectWithoutContext("Logits", onLogits);
+        user->TraceConnectWithoutContext("Exit", Callback<void, const ExitRecord&>(traces.onExit));
+        user->TraceConnectWithoutContext("Token", Callback<void, const TokenRecord&>(traces.onToken));
     }
     if (m_server)
     {
-        m_server->TraceConnectWithoutContext("Logits", call);
+        m_server->TraceConnectWithoutContext("Logits", onLogits);
     }
 }
 
@@ -390,7 +396,7 @@ void
 SimulateAlongAnswers(const Study& study,
                      std::uint32_t repetition,
                      std::uint32_t threads,
-                     const std::function<void(const LogitsRecord&)>& onLogits)
+                     const AnswerTraces& traces)
 {
     Run run(study, repetition, threads, [] {});
     std::vector<UserRequest> requests = run.Requests();
@@ -401,7 +407,7 @@ SimulateAlongAnswers(const Study& study,
         request.stop.clear();
     }
     run.Ask(std::move(requests));
-    run.OnLogits(onLogits);
+    run.Report(traces);
     run.Execute();
 }
 

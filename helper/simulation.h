@@ -24,15 +24,22 @@ RunRecords Simulate(const Study& study,
                     std::uint32_t threads,
                     const std::function<void()>& onToken);
 
+/// What a run along reference answers reports while it goes on.
+struct AnswerTraces
+{
+    std::function<void(const LogitsRecord&)> onLogits; //!< every distribution that a node chooses from
+    std::function<void(const ExitRecord&)> onExit;     //!< how a token came about, before the token
+    std::function<void(const TokenRecord&)> onToken;   //!< in the order of the answer's tokens
+};
+
 /**
  * The same run along the reference answers, whatever is generated (teacher forcing): what the scheme makes of the
  * prefixes that the full model is compared on.
- * \param onLogits called with every distribution that the scheme chooses from, in the order of the answer's tokens
  */
 void SimulateAlongAnswers(const Study& study,
                           std::uint32_t repetition,
                           std::uint32_t threads,
-                          const std::function<void(const LogitsRecord&)>& onLogits);
+                          const AnswerTraces& traces);
 
 } // namespace splitllm
 

@@ -14,7 +14,7 @@ namespace splitllm
 namespace
 {
 
-constexpr std::array<const char*, 4> kLaneNames{"tokens", "compute", "messages in", "packets out"};
+constexpr std::array<const char*, 5> kLaneNames{"tokens", "compute", "messages in", "packets out", "mode"};
 
 /// Trace times are microseconds; three decimals keep the nanoseconds.
 std::string
