@@ -2,6 +2,7 @@
 #include "recorder.h"
 
 #include "base/strict-json.h"
+#include "net/wire.h"
 
 #include <algorithm>
 #include <limits>
@@ -64,7 +65,11 @@ Recorder::OnToken(const TokenRecord& record)
         }
     }
     m_records.requests.at(record.request).generated.push_back(record.token);
-    m_records.serverTokens += m_onServer.erase(record.session);
+    if (std::uint32_t& answers = m_serverAnswers[record.session]; answers > 0)
+    {
+        answers--;
+        m_records.serverTokens++;
+    }
     m_onToken();
 }
 
@@ -143,6 +148,10 @@ Recorder::OnMessage(const std::string& node, const MessageRecord& record)
     const auto direction = static_cast<std::size_t>(record.direction);
     if (!record.received)
     {
+        if (record.kind == NameOf(MessageKind::NextToken) || record.kind == NameOf(MessageKind::FinalState))
+        {
+            m_serverAnswers[record.session] += static_cast<std::uint32_t>(m_onServer.erase(record.session));
+        }
         m_records.headerBytes[direction] += record.headerBytes;
         m_records.payloadBytes[direction] += record.payloadBytes;
         m_records.messagesSent[direction]++;

@@ -167,7 +167,8 @@ class Recorder
     std::map<std::uint32_t, Decided> m_decided; //!< by session
     std::set<std::uint32_t> m_lost;             //!< sessions that ended before their time
     std::map<std::uint32_t, std::size_t> m_uploads; //!< where a session's latest is in the records
-    std::set<std::uint32_t> m_onServer; //!< sessions for which a layer ran on the server since their last token
+    std::set<std::uint32_t> m_onServer; //!< sessions for which a layer ran on the server since its last answer
+    std::map<std::uint32_t, std::uint32_t> m_serverAnswers; //!< by session: of layers there, and no token yet
 };
 
 } // namespace splitllm

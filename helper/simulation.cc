@@ -147,6 +147,7 @@ Run::Run(const Study& study,
     }
     m_llm.SetScheme(study.scheme.name);
     m_llm.SetPolicy(study.scheme.policy, study.scheme.firstLayer);
+    m_llm.SetStream(study.scheme.stream);
     m_llm.SetKeep(study.scheme.keep);
     m_llm.SetOpsc(study.scheme.opsc,
                   study.scheme.weightBits.front,
@@ -398,7 +399,9 @@ SimulateAlongAnswers(const Study& study,
                      std::uint32_t threads,
                      const AnswerTraces& traces)
 {
-    Run run(study, repetition, threads, [] {});
+    Study stepwise = study;
+    stepwise.scheme.stream = false; // a stream goes along its own tokens; the logits are the same
+    Run run(stepwise, repetition, threads, [] {});
     std::vector<UserRequest> requests = run.Requests();
     for (UserRequest& request : requests)
     {

@@ -185,6 +185,12 @@ SplitLlmHelper::SetPolicy(std::shared_ptr<const OffloadPolicy> policy, bool firs
 }
 
 void
+SplitLlmHelper::SetStream(bool stream)
+{
+    m_parts->schemeOptions.stream = stream;
+}
+
+void
 SplitLlmHelper::SetKeep(double share)
 {
     m_parts->schemeOptions.keep = share;

@@ -62,11 +62,14 @@ class SplitLlmHelper
     /// A phantom adapter of that rank (shape mode).
     void SetAdapterShape(std::uint32_t rank, const std::string& dtype);
 
-    /// "server", "local", "mlora", "linfer", "dlora" or "tlc".
+    /// "server", "local", "mlora", "linfer", "dlora", "tlc", "opsc" or "naive-split".
     void SetScheme(const std::string& name);
 
     /// What decides about the cells of "tlc" and "dlora". \param firstLayer whether about those of layer 1 as well
     void SetPolicy(std::shared_ptr<const OffloadPolicy> policy, bool firstLayer = false);
+
+    /// Whether "server" streams: the user sends a prompt once, and the tokens come without being asked for.
+    void SetStream(bool stream);
 
     /// Share of the positions that "mlora" keeps in each layer's KV cache, above 0 and at most 1.
     void SetKeep(double share);
@@ -74,7 +77,8 @@ class SplitLlmHelper
     /// What "ce-collm" is to do, all but its exits, and these.
     void SetCeCollm(const CeCollmOptions& options, std::shared_ptr<const Exits> exits);
 
-    /// What "opsc" is to do, and how many bits the weights of its device have in the layers up to the split and behind
+    /// What "opsc" is to do ("naive-split" has its split alone), and how many bits the weights of its device have in the
+    /// layers up to the split and behind
     /// it: 4, 8, or 16 for those they are stored with. \param group columns that share a scale
     void SetOpsc(const OpscOptions& options, unsigned frontBits = 16, unsigned backBits = 16, std::size_t group = 64);
 

@@ -22,6 +22,7 @@
 #include <set>
 #include <sstream>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 
 namespace splitllm
@@ -421,7 +422,7 @@ ReadScheme(StrictObject& object,
     const CodecContext codecs{.config = config, .shapeMode = study.shapeMode, .calibrations = folders.calibrations};
     if (!scheme.Has("choose")) // which names a codec as well
     {
-        study.scheme.codec = ReadTensorCodec(scheme, "codec", codecs);
+        study.scheme.codec = ReadTensorCodec(scheme, "codec", codecs, name == "naive-split" ? "fp32" : "fp16");
     }
     if (scheme.Has("label"))
     {
@@ -452,21 +453,25 @@ ReadScheme(StrictObject& object,
         }
         study.scheme.firstLayer = true;
     }
+    if ((name == "opsc" || name == "naive-split" || name == "ce-collm") && study.model.HasAdapter())
+    {
+        object.Fail("model.adapter", "scheme \"" + name + "\" has no place for an adapter");
+    }
+    if (name == "naive-split")
+    {
+        study.scheme.opsc.split = scheme.Integer("split", 1, config.layers);
+    }
     if (name == "opsc")
     {
-        if (study.model.HasAdapter())
-        {
-            object.Fail("model.adapter", "scheme \"opsc\" has no place for an adapter");
-        }
         ReadOpsc(scheme, study, std::filesystem::path(origin).parent_path(), codecs);
     }
     if (name == "ce-collm")
     {
-        if (study.model.HasAdapter())
-        {
-            object.Fail("model.adapter", "scheme \"ce-collm\" has no place for an adapter");
-        }
         ReadCeCollm(scheme, study, folders.exits);
+    }
+    if (name == "server")
+    {
+        study.scheme.stream = scheme.Bool("stream", false);
     }
     if (name == "mlora")
     {
@@ -578,8 +583,10 @@ SetPath(Json& json, const std::string& path, Json value, const std::string& orig
 const NodeSpec&
 Study::Server() const
 {
-    const std::array preferred = scheme.name == "opsc" ? std::array{NodeRole::Cloud, NodeRole::EdgeServer}
-                                                       : std::array{NodeRole::EdgeServer, NodeRole::Cloud};
+    static constexpr std::array<std::string_view, 3> kCloudSchemes{"opsc", "ce-collm", "naive-split"};
+    const bool ofCloud = std::ranges::find(kCloudSchemes, scheme.name) != kCloudSchemes.end();
+    const std::array preferred = ofCloud ? std::array{NodeRole::Cloud, NodeRole::EdgeServer}
+                                         : std::array{NodeRole::EdgeServer, NodeRole::Cloud};
     const bool first = std::ranges::find(nodes, preferred[0], &NodeSpec::role) != nodes.end();
     return Node(preferred[first ? 0 : 1]);
 }

@@ -78,8 +78,9 @@ struct SchemeSpec
     std::shared_ptr<const TensorCodec> codec; //!< of tensors between nodes
     std::shared_ptr<const OffloadPolicy> policy; //!< "tlc" and "dlora"
     bool firstLayer = false; //!< whether the policy decides about layer 1
+    bool stream = false;     //!< "server": the user asks once an answer, not once a token
     double keep = 1.0;       //!< "mlora": share of the positions that each layer's cache keeps
-    OpscOptions opsc;        //!< "opsc", all but the model in the device's precision
+    OpscOptions opsc;        //!< "opsc", all but the model in the device's precision; "naive-split": its split
     FrontBack weightBits;    //!< "opsc": of the device's layers; 16 for what they are stored with
     std::size_t weightGroup = WeightPrecision::kGroup; //!< "opsc": columns of quantised weights that share a scale
     unsigned activationBits = 16; //!< "opsc": nominal, for Eq 2

@@ -90,6 +90,7 @@ UserDevice::Conversation::Ask(const UserRequest& request)
     session->request = request.index;
     std::vector<TokenId> tokens = request.prompt;
     std::size_t position = 0;
+    role->BeginRequest({.newTokens = request.newTokens, .stop = request.stop});
     for (std::uint32_t k = 1; k <= request.newTokens; k++)
     {
         const Time start = Simulator::Now();

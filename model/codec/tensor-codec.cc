@@ -103,11 +103,14 @@ TensorCodecNames()
 }
 
 std::shared_ptr<const TensorCodec>
-ReadTensorCodec(StrictObject& object, const std::string& key, const CodecContext& context)
+ReadTensorCodec(StrictObject& object,
+                const std::string& key,
+                const CodecContext& context,
+                const std::string& fallback)
 {
     if (!object.Has(key) || object.Raw(key).is_string())
     {
-        return MakeDenseCodec(*DTypeFromName(object.Choice(key, kDenseNames, "fp16")));
+        return MakeDenseCodec(*DTypeFromName(object.Choice(key, kDenseNames, fallback)));
     }
     StrictObject parameters = object.Object(key);
     const std::string name = parameters.Choice("name", TensorCodecNames());

@@ -82,11 +82,13 @@ std::vector<std::string> TensorCodecNames();
 
 /**
  * The codec under \p key: the name of an element type ("fp16"), or an object {"name": ..., parameters}.
- * Default: "fp16". \throws InputError
+ * \param fallback the name of the one that is meant where the key is not there
+ * \throws InputError
  */
 std::shared_ptr<const TensorCodec> ReadTensorCodec(StrictObject& object,
                                                    const std::string& key,
-                                                   const CodecContext& context);
+                                                   const CodecContext& context,
+                                                   const std::string& fallback = "fp16");
 
 } // namespace splitllm
 

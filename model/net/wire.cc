@@ -24,7 +24,7 @@ constexpr std::uint8_t kPhantomFlag = 1;
 constexpr std::uint8_t kCodedFlag = 2;
 constexpr std::size_t kCrcOffset = 32;
 
-constexpr std::array<std::pair<MessageKind, std::string_view>, 10> kKinds{{
+constexpr std::array<std::pair<MessageKind, std::string_view>, 13> kKinds{{
     {MessageKind::Tokens, "tokens"},
     {MessageKind::NextToken, "next-token"},
     {MessageKind::Embedding, "embedding"},
@@ -35,6 +35,9 @@ constexpr std::array<std::pair<MessageKind, std::string_view>, 10> kKinds{{
     {MessageKind::Skip, "skip"},
     {MessageKind::HiddenState, "hidden-state"},
     {MessageKind::KvCache, "kv-cache"},
+    {MessageKind::Request, "request"},
+    {MessageKind::ContextLost, "context-lost"},
+    {MessageKind::Generate, "generate"},
 }};
 
 template <typename T>
@@ -185,7 +188,7 @@ FrameReader::ParseHeader()
         throw MalformedFrame("wire version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
     }
     const auto kind = Load<std::uint8_t>(m_header, 5);
-    if (kind < static_cast<std::uint8_t>(MessageKind::Tokens) || kind > static_cast<std::uint8_t>(MessageKind::KvCache))
+    if (kind < static_cast<std::uint8_t>(MessageKind::Tokens) || kind > static_cast<std::uint8_t>(MessageKind::Generate))
     {
         throw MalformedFrame("unknown message kind " + std::to_string(kind));
     }

@@ -29,6 +29,9 @@ enum class MessageKind : std::uint8_t
     Skip = 8,       //!< "skip": no updates of this layer come back, no payload, up
     HiddenState = 9, //!< "hidden-state": what a layer made of some tokens, up
     KvCache = 10,   //!< "kv-cache": keys and values of some layers and tokens, as Backend::Snapshot lays them out
+    Request = 11,   //!< "request": the next token is wanted of what was uploaded, no payload, up
+    ContextLost = 12, //!< "context-lost": what was uploaded for the request is gone, no payload, down
+    Generate = 13,  //!< "generate": a prompt and what answer is wanted to it, up
 };
 
 std::string_view NameOf(MessageKind kind);

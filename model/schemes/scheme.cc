@@ -4,6 +4,7 @@
 #include "base/input-error.h"
 #include "policy/offload-policies.h"
 #include "schemes/ce-collm/ce-collm.h"
+#include "schemes/ce-collm/streaming-server.h"
 #include "schemes/opsc/device-first.h"
 #include "schemes/opsc/split.h"
 #include "schemes/tlc/local.h"
@@ -37,7 +38,22 @@ class SeparateRoles final : public Service
     const Scheme& m_scheme;
 };
 
+/// CE-CoLLM's naive cloud-edge deployment (Fig 2b): nothing is kept in the cloud, and all states travel for every token.
+OpscOptions
+NaiveSplit(std::size_t split)
+{
+    OpscOptions options;
+    options.split = split;
+    options.context = OpscContext::Stateless;
+    return options;
+}
+
 } // namespace
+
+void
+UserRole::BeginRequest(const RequestLimits&)
+{
+}
 
 Task<void>
 UserRole::Connect(Session& session)
@@ -78,12 +94,16 @@ Scheme::AdapterBytes() const
 std::vector<std::string>
 SchemeNames()
 {
-    return {"server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "ce-collm"};
+    return {"server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "naive-split", "ce-collm"};
 }
 
 std::shared_ptr<const Scheme>
 MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options)
 {
+    if (name == "server" && options.stream)
+    {
+        return std::make_shared<StreamingServerScheme>(std::move(parts));
+    }
     if (name == "server")
     {
         return std::make_shared<ServerScheme>(std::move(parts));
@@ -120,6 +140,10 @@ MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options)
     if (name == "opsc")
     {
         return std::make_shared<OpscSplitScheme>(std::move(parts), std::move(options.opsc));
+    }
+    if (name == "naive-split")
+    {
+        return std::make_shared<OpscSplitScheme>(std::move(parts), NaiveSplit(options.opsc.split));
     }
     if (name == "ce-collm")
     {

@@ -32,11 +32,21 @@ struct SchemeParts
     std::optional<std::size_t> context = {}; //!< positions a request takes at most; absent: all of the model
 };
 
+/// What ends an answer.
+struct RequestLimits
+{
+    std::uint32_t newTokens = 0; //!< tokens to generate at most
+    std::vector<TokenId> stop{}; //!< token ids after any of which it ends before that; may be empty
+};
+
 /// The part of a scheme that runs where the user is.
 class UserRole
 {
   public:
     virtual ~UserRole() = default;
+
+    /// A request begins; Step() is called until its answer ends by \p limits. Default: nothing happens.
+    virtual void BeginRequest(const RequestLimits& limits);
 
     /**
      * Called once before the first request, where the scheme has a server: connects \p session.
@@ -122,10 +132,11 @@ class Scheme
 /// What one scheme or another can be told.
 struct SchemeOptions
 {
+    bool stream = false;                         //!< "server": the answer to a prompt comes without being asked token by token
     std::shared_ptr<const OffloadPolicy> policy; //!< "tlc", "dlora": decides about the cells
     bool firstLayer = false;                     //!< "tlc": whether the policy decides about layer 1
     double keep = 1.0;                           //!< "mlora": share of the positions that each layer's cache keeps
-    OpscOptions opsc;                            //!< "opsc"
+    OpscOptions opsc;                            //!< "opsc"; "naive-split" has its split alone
     CeCollmOptions ceCollm;                      //!< "ce-collm"
 };
 

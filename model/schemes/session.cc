@@ -244,19 +244,31 @@ Session::ReceiveTokens(MessageKind kind, std::size_t vocab)
 std::vector<TokenId>
 Session::TokensIn(const Message& message, std::size_t vocab)
 {
+    std::vector<TokenId> tokens = WordsIn(message);
+    ExpectKnown(tokens, vocab);
+    return tokens;
+}
+
+std::vector<std::uint32_t>
+Session::WordsIn(const Message& message)
+{
     if (message.dtype != DType::I32)
     {
         throw ProtocolError("expected token ids, got elements of " + std::string(NameOf(message.dtype)));
     }
-    std::vector<TokenId> tokens;
     try
     {
-        tokens = DecodeTokens(message.payload);
+        return DecodeTokens(message.payload);
     }
     catch (const DecodeError& error)
     {
         throw ProtocolError(std::string(NameOf(message.kind)) + ": " + error.what());
     }
+}
+
+void
+Session::ExpectKnown(std::span<const TokenId> tokens, std::size_t vocab)
+{
     for (const TokenId token : tokens)
     {
         if (token >= vocab)
@@ -265,7 +277,6 @@ Session::TokensIn(const Message& message, std::size_t vocab)
                                 std::to_string(vocab));
         }
     }
-    return tokens;
 }
 
 void

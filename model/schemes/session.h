@@ -158,6 +158,12 @@ class Session
     /// The token ids in \p message. \throws ProtocolError unless they are below \p vocab
     static std::vector<TokenId> TokensIn(const Message& message, std::size_t vocab);
 
+    /// The 32-bit integers in \p message, at least one. \throws ProtocolError unless they are all it holds
+    static std::vector<std::uint32_t> WordsIn(const Message& message);
+
+    /// \throws ProtocolError unless \p tokens are below \p vocab
+    static void ExpectKnown(std::span<const TokenId> tokens, std::size_t vocab);
+
     /**
      * The tensor in \p message, after the time that decoding it takes.
      * \throws ProtocolError unless it is what the session's codec makes of a tensor of \p cols columns

@@ -7,8 +7,8 @@ namespace splitllm
 void
 CriticalPath::Receive(const CriticalPath& sender, ns3::Time sent, ns3::Time arrived, ns3::Time now)
 {
-    const bool sameToken = sender.m_start == m_start;
-    if (sameToken && arrived < m_until)
+    const ns3::Time start = m_start;
+    if (sender.m_start <= start && arrived < m_until)
     {
         return; // the receiver was busy with this token until later than the message came
     }
@@ -17,6 +17,27 @@ CriticalPath::Receive(const CriticalPath& sender, ns3::Time sent, ns3::Time arri
     m_place = own;
     Charge(Component::Network, arrived - sent);
     Charge(Component::Queue, now - arrived);
+    if (m_start < start)
+    {
+        TakeOff(start - m_start);
+        m_start = start;
+    }
+}
+
+void
+CriticalPath::TakeOff(ns3::Time time)
+{
+    const auto takeOff = [&time](ns3::Time& share) {
+        const ns3::Time part = ns3::Min(time, share);
+        share -= part;
+        time -= part;
+    };
+    takeOff(m_components[static_cast<std::size_t>(Component::Network)]);
+    m_server -= ns3::Min(time, m_server);
+    for (ns3::Time& share : m_components)
+    {
+        takeOff(share);
+    }
 }
 
 } // namespace splitllm

@@ -18,6 +18,11 @@ namespace splitllm
  * sender's path to the receiver (as an observation beside the simulation: no role reads it). A receiver that was waiting
  * for the message continues the sender's path, plus the network's time; one that was busy with the same token meanwhile
  * keeps its own, because the message was not what it waited for.
+ *
+ * A message may have been under way, or its sender at work on it, when the receiver's token started: a server that streams
+ * is at the next token while the one before travels. That time is no part of the token, and is taken off the network's
+ * share first: two tokens on their way one behind the other wait for the network once. What the network's share is too
+ * short for is taken off the other components, in their order: it was computed while the token before was late.
  */
 class CriticalPath
 {
@@ -86,6 +91,9 @@ class CriticalPath
     }
 
   private:
+    /// Takes the \p time before the token started off, the network's share first.
+    void TakeOff(ns3::Time time);
+
     Place m_place;
     ns3::Time m_start;
     ns3::Time m_until;

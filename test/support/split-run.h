@@ -85,9 +85,9 @@ class SplitRun
     SplitRun& operator=(const SplitRun&) = delete;
 
     /// Asks one prompt and returns what came back.
-    Answer Ask(const std::vector<TokenId>& prompt, std::uint32_t newTokens)
+    Answer Ask(const std::vector<TokenId>& prompt, std::uint32_t newTokens, const std::vector<TokenId>& stop = {})
     {
-        m_user->AddRequest({.index = 0, .prompt = prompt, .newTokens = newTokens});
+        m_user->AddRequest({.index = 0, .prompt = prompt, .newTokens = newTokens, .stop = stop});
         ns3::Simulator::Run();
         Answer answer;
         for (const TokenRecord& token : tokens)

@@ -107,6 +107,41 @@ TEST_CASE("A message of another token brings its path along, and time in the inb
     CHECK(server.Until() == NanoSeconds(1200));
 }
 
+TEST_CASE("What happened before the token started is taken off, the network's share first", "[critical-path]")
+{
+    CriticalPath sender;
+    sender.Start(NanoSeconds(100));
+    sender.Charge(Component::Queue, NanoSeconds(5));
+    sender.Charge(Component::Base, NanoSeconds(30));
+    sender.Charge(Component::Codec, NanoSeconds(5)); // and sends at 140
+
+    CriticalPath pipelined; // its token started while the sender was at work for it already
+    pipelined.Start(NanoSeconds(120));
+    pipelined.Receive(sender, NanoSeconds(140), NanoSeconds(170), NanoSeconds(170));
+    CHECK(pipelined.Started() == NanoSeconds(120));
+    CHECK(pipelined.Until() == NanoSeconds(170));
+    CHECK(pipelined.Of(Component::Network) == NanoSeconds(10));
+    CHECK(pipelined.Of(Component::Base) == NanoSeconds(30));
+    CHECK(pipelined.Of(Component::Queue) == NanoSeconds(5));
+    CHECK(SumOf(pipelined) == NanoSeconds(50));
+
+    CriticalPath late; // the token before came so late that this one was nearly there
+    late.Start(NanoSeconds(168));
+    late.Receive(sender, NanoSeconds(140), NanoSeconds(170), NanoSeconds(170));
+    CHECK(late.Of(Component::Network) == Time());
+    CHECK(late.Of(Component::Base) == Time());
+    CHECK(late.Of(Component::Codec) == Time());
+    CHECK(late.Of(Component::Queue) == NanoSeconds(2));
+    CHECK(SumOf(late) == NanoSeconds(2));
+
+    CriticalPath busy; // and at work on the token when the message came
+    busy.Start(NanoSeconds(150));
+    busy.Charge(Component::Adapter, NanoSeconds(25));
+    busy.Receive(sender, NanoSeconds(140), NanoSeconds(170), NanoSeconds(175));
+    CHECK(busy.Of(Component::Adapter) == NanoSeconds(25));
+    CHECK(SumOf(busy) == NanoSeconds(25));
+}
+
 TEST_CASE("Over any exchange the components sum to the time since the start", "[critical-path]")
 {
     std::mt19937_64 random(11);
@@ -183,6 +218,44 @@ TEST_CASE("A server's answer that the user did not wait for leaves the token's t
     user.Receive(server, NanoSeconds(12), NanoSeconds(14), NanoSeconds(20));
     CHECK(user.AtServer() == Time());
     CHECK(user.Of(Component::Network) == Time());
+}
+
+TEST_CASE("However streamed tokens follow one another, the components of each sum to its latency", "[critical-path]")
+{
+    std::mt19937_64 random(12);
+    const auto upTo = [&random](std::int64_t most) {
+        return NanoSeconds(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(most + 1)));
+    };
+    for (const std::int64_t delay : {0, 10, 1000, 10'000})
+    {
+        CriticalPath server;
+        CriticalPath user;
+        Time sent = upTo(1'000'000);
+        Time arrived = sent;
+        server.Start(sent);
+        user.Start(sent);
+        for (int token = 0; token < 500; token++)
+        {
+            for (int operation = 0; operation < 4; operation++)
+            {
+                const Time duration = upTo(100);
+                server.Charge(static_cast<Component>(random() % kComponents), duration);
+                sent += duration;
+            }
+            const Time before = arrived;
+            arrived = ns3::Max(arrived, sent + upTo(delay)); // in order
+            user.Receive(server, sent, arrived, arrived);
+            CHECK(user.Until() == arrived);
+            CHECK(user.Started() == before);
+            CHECK(SumOf(user) == arrived - before);
+            for (std::size_t c = 0; c < kComponents; c++)
+            {
+                CHECK(user.Of(static_cast<Component>(c)) >= Time());
+            }
+            server.Start(sent);
+            user.Start(arrived);
+        }
+    }
 }
 
 TEST_CASE("Every component has a name of its own", "[critical-path]")

@@ -21,12 +21,12 @@ CheckOpsc(const OpscOptions& options, const ModelConfig& config, bool hasAdapter
 {
     if (options.split < 1 || options.split > config.layers)
     {
-        throw InputError("scheme \"opsc\" splits after layer " + std::to_string(options.split) + " of " + config.name +
+        throw InputError("a split after layer " + std::to_string(options.split) + " of " + config.name +
                          "; accepted: 1 to " + std::to_string(config.layers));
     }
     if (hasAdapter)
     {
-        throw InputError("scheme \"opsc\" has no place for an adapter; accepted: a model without one");
+        throw InputError("a split by layers has no place for an adapter; accepted: a model without one");
     }
     if (options.deadline && options.controlled && !options.compressed)
     {

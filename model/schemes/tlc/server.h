@@ -10,7 +10,7 @@ namespace splitllm
 /**
  * The whole model and the adapter on the edge server; token ids cross (TLC-Calibrator, baseline "Server").
  */
-class ServerScheme final : public Scheme
+class ServerScheme : public Scheme
 {
   public:
     using Scheme::Scheme;
