@@ -263,6 +263,49 @@ HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation
     return work;
 }
 
+/// Bytes of the weights of exit \p exit as they are stored; in the model's type where only their shape is known.
+std::uint64_t
+ExitBytes(const Exits& exits, std::size_t exit, const ModelConfig& config)
+{
+    if (exits.weights.empty())
+    {
+        return ExitParameters(config, exits.width) * SizeOf(config.dtype);
+    }
+    const ExitWeights& weights = exits.weights[exit];
+    std::uint64_t bytes = 0;
+    for (const ArrayView& view : {weights.inputNorm.scale,
+                                  weights.inputNorm.shift,
+                                  weights.down,
+                                  weights.up,
+                                  weights.norm.scale,
+                                  weights.norm.shift})
+    {
+        bytes += view.data == nullptr ? 0 : view.Elements() * SizeOf(view.dtype);
+    }
+    return bytes;
+}
+
+Work
+ExitWork(const ModelConfig& config,
+         const ResidentExits& exits,
+         std::size_t exit,
+         std::uint64_t rows,
+         std::uint64_t activation)
+{
+    const std::uint64_t hidden = config.hidden;
+    const std::uint64_t width = exits.Width();
+    const bool trained = width > 0;
+    const std::uint64_t adaptation = trained ? NormFlops(config) + (4 * hidden + 4) * width + hidden : 0;
+    const std::uint64_t norm = trained ? 0 : NormParameters(config); // the model's own
+    Work work;
+    work.flops = rows * (adaptation + NormFlops(config) + (2 * hidden + 4) * config.vocab);
+    work.weightBytes = exits.Bytes(exit) + (norm + hidden * config.vocab) * SizeOf(config.dtype);
+    work.bytesRead = work.weightBytes + rows * hidden * activation;
+    work.bytesWritten = rows * (config.vocab * activation + sizeof(float));
+    work.launches = trained ? 8 : 3;
+    return work;
+}
+
 /// Adds row i of \p update to row rows[i] of \p tensor.
 void
 AddRows(Tensor& tensor, const Tensor& update, std::span<const std::size_t> rows)
@@ -301,6 +344,8 @@ NameOf(Operation operation)
         return "head";
     case Operation::Sample:
         return "sample";
+    case Operation::Exit:
+        return "exit";
     case Operation::Calibrate:
         return "calibrate";
     case Operation::Encode:
@@ -334,6 +379,40 @@ std::uint64_t
 ResidentAdapter::Bytes() const
 {
     return LoraParameters(m_config, m_rank) * SizeOf(m_dtype);
+}
+
+ResidentExits::ResidentExits(const Exits& exits, ModelConfig config)
+    : m_config(std::move(config)),
+      m_layers(exits.layers),
+      m_width(exits.width),
+      m_dtype(exits.weights.empty() ? m_config.dtype : exits.weights.front().down.dtype)
+{
+    if (m_layers.empty() || m_layers.front() == 0 || m_layers.back() >= m_config.layers ||
+        !std::ranges::is_sorted(m_layers, std::ranges::less_equal()))
+    {
+        Fail("exits after layers " + Joined(m_layers) + " of a model of " + std::to_string(m_config.layers));
+    }
+    if (!exits.weights.empty() && (exits.weights.size() != m_layers.size() || m_width == 0))
+    {
+        Fail("weights of " + std::to_string(exits.weights.size()) + " exits of width " + std::to_string(m_width) +
+             " for " + std::to_string(m_layers.size()) + " layers");
+    }
+    for (std::size_t exit = 0; exit < m_layers.size(); exit++)
+    {
+        m_bytes.push_back(ExitBytes(exits, exit, m_config));
+    }
+}
+
+std::uint64_t
+ResidentExits::Bytes(std::size_t exit) const
+{
+    return m_bytes.at(exit);
+}
+
+std::uint64_t
+ResidentExits::Bytes() const
+{
+    return std::accumulate(m_bytes.begin(), m_bytes.end(), std::uint64_t{0});
 }
 
 KvCache::KvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity)
@@ -600,6 +679,19 @@ Backend::Head(const ResidentModel& model, const Tensor& hidden)
     ExpectHidden(model.Config(), hidden);
     const Work work = HeadWork(model.Config(), hidden.Rows(), SizeOf(m_activations));
     return Timed(Operation::Head, hidden.Rows(), work, [&] { return DoHead(model, hidden); });
+}
+
+Computed<Tensor>
+Backend::Exit(const ResidentModel& model, const ResidentExits& exits, std::size_t exit, const Tensor& hidden)
+{
+    ExpectHidden(model.Config(), hidden);
+    ExpectHidden(exits.Config(), hidden);
+    if (exit >= exits.Layers().size())
+    {
+        Fail("exit " + std::to_string(exit) + " of " + std::to_string(exits.Layers().size()));
+    }
+    const Work work = ExitWork(model.Config(), exits, exit, hidden.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Exit, hidden.Rows(), work, [&] { return DoExit(model, exits, exit, hidden); });
 }
 
 Computed<TokenId>

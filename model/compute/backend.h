@@ -6,6 +6,7 @@
 #include "compute/work.h"
 #include "llm/adapter.h"
 #include "llm/config.h"
+#include "llm/exits.h"
 #include "llm/model.h"
 #include "llm/sampling.h"
 #include "tensor/tensor.h"
@@ -51,6 +52,7 @@ enum class Operation
     Restore,     //!< "restore": appending copied entries to a KV cache
     Head,        //!< "head": final norm and logits
     Sample,      //!< "sample": the next token from the logits
+    Exit,        //!< "exit": an early exit's logits and confidence
     Calibrate,   //!< "calibrate": deciding whether an exchange is worth it
     Encode,      //!< "encode": a tensor into the bytes that travel
     Decode,      //!< "decode": the bytes into a tensor
@@ -137,6 +139,52 @@ class ResidentAdapter
     ModelConfig m_config;
     std::size_t m_rank;
     DType m_dtype;
+};
+
+/// Early exits that are resident in a backend.
+class ResidentExits
+{
+  public:
+    virtual ~ResidentExits() = default;
+
+    /// \throws std::logic_error if \p exits are not ascending layers before the last of \p config, or lack weights
+    ResidentExits(const Exits& exits, ModelConfig config);
+
+    const ModelConfig& Config() const
+    {
+        return m_config;
+    }
+
+    /// After which layers, from 1, ascending.
+    const std::vector<std::size_t>& Layers() const
+    {
+        return m_layers;
+    }
+
+    /// r, the width of the trained exits; 0: untrained.
+    std::size_t Width() const
+    {
+        return m_width;
+    }
+
+    /// Element type of the matrices of the first exit; the model's where they have no data.
+    DType Weights() const
+    {
+        return m_dtype;
+    }
+
+    /// Bytes of the weights of exit \p exit, from 0, besides the model's own; 0 for an untrained one.
+    std::uint64_t Bytes(std::size_t exit) const;
+
+    /// Those of all exits.
+    std::uint64_t Bytes() const;
+
+  private:
+    ModelConfig m_config;
+    std::vector<std::size_t> m_layers;
+    std::size_t m_width;
+    DType m_dtype;
+    std::vector<std::uint64_t> m_bytes; //!< of each exit
 };
 
 /**
@@ -229,8 +277,8 @@ std::size_t KeptEntries(double keep, std::size_t positions);
  * 4 d for RMSNorm (square, sum, two scalings), 7 d for LayerNorm (sum, centre, square, sum, two scalings, shift), and
  * n its parameters: d and 2 d. What is computed once a row and not once an element (a norm's root) does not count.
  * Terms in [ ] belong to models with biases. Results inside an operation stay on the chip: bytes are weights, KV,
- * inputs and outputs of the whole operation. Work's weightBytes are the term b (...) of Project, FinishLayer and Head,
- * and 0 elsewhere: which rows of the embeddings are read depends on the tokens.
+ * inputs and outputs of the whole operation. Work's weightBytes are the weights that Project, FinishLayer, Head and Exit
+ * read, and 0 elsewhere: which rows of the embeddings are read depends on the tokens.
  *
  * A quantised layer's matrices (not its norms [and biases]) count their codes and scales in place of b an element:
  * bits / 8 + 4 / group bytes. FLOPs stay: what expands codes on their way to the product does not count.
@@ -260,6 +308,8 @@ class Backend
                                                           const WeightPrecision& precision) = 0;
     virtual std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                             const ModelConfig& config) = 0;
+    virtual std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
+                                                          const ModelConfig& config) = 0;
 
     /// An empty cache for layers [first, last) of \p model.
     virtual std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
@@ -367,6 +417,22 @@ class Backend
     Computed<Tensor> Head(const ResidentModel& model, const Tensor& hidden);
 
     /**
+     * Logits of exit \p exit, from 0, of every row of \p hidden, the state behind its layer (w x d): w x vocab. What
+     * the confidence of a row costs is charged here; Confidence (policy/exit-policy.h) finds it from the logits.
+     *
+     * With r the exits' width and e the bytes of this exit's own weights,
+     * FLOPs: w N + 2 w d V + 4 w V for the confidence (maximum, subtract, exp, sum), of a trained exit also
+     * w N + 4 w d r + 4 w r (negate, exp, add, divide) + w d for adding the result to the state.
+     * Read: e + b d V + a w d, untrained b (n + d V) + a w d; all but the last term are weightBytes.
+     * Written: a w V + 4 w, the confidences. Launches: 8 (norm, down, activation, up, addition, norm, head,
+     * confidence), untrained 3.
+     */
+    Computed<Tensor> Exit(const ResidentModel& model,
+                          const ResidentExits& exits,
+                          std::size_t exit,
+                          const Tensor& hidden);
+
+    /**
      * The next token from one row of logits; token 0 for a phantom.
      *
      * FLOPs: V comparisons where greedy, else 5 V (temperature, subtract, exp, sum, divide). Read: a V.
@@ -393,6 +459,10 @@ class Backend
                               std::size_t count) = 0;
     virtual void DoRestore(KvCache& cache, std::size_t firstLayer, std::size_t lastLayer, const Tensor& entries) = 0;
     virtual Tensor DoHead(const ResidentModel& model, const Tensor& hidden) = 0;
+    virtual Tensor DoExit(const ResidentModel& model,
+                          const ResidentExits& exits,
+                          std::size_t exit,
+                          const Tensor& hidden) = 0;
 
   private:
     DType m_activations;

@@ -28,6 +28,7 @@ constexpr std::array kOperations{Operation::Embed,
                                  Operation::Restore,
                                  Operation::Head,
                                  Operation::Sample,
+                                 Operation::Exit,
                                  Operation::Calibrate,
                                  Operation::Encode,
                                  Operation::Decode};

@@ -93,6 +93,9 @@ ActivationBytes(const ModelConfig& config, Operation operation, std::size_t rows
     case Operation::Head: // hidden, logits
         elements = d + config.vocab;
         break;
+    case Operation::Exit: // hidden, what the head gets, logits
+        elements = 2 * d + config.vocab;
+        break;
     case Operation::Sample:
         elements = config.vocab;
         break;

@@ -21,6 +21,12 @@ ShapeBackend::Resident(std::shared_ptr<const Adapter> adapter, const ModelConfig
     return std::make_shared<ResidentAdapter>(*adapter, config);
 }
 
+std::shared_ptr<const ResidentExits>
+ShapeBackend::Resident(std::shared_ptr<const Exits> exits, const ModelConfig& config)
+{
+    return std::make_shared<ResidentExits>(*exits, config);
+}
+
 std::unique_ptr<KvCache>
 ShapeBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_t last, std::size_t capacity)
 {
@@ -84,6 +90,12 @@ ShapeBackend::DoRestore(KvCache&, std::size_t, std::size_t, const Tensor&)
 
 Tensor
 ShapeBackend::DoHead(const ResidentModel& model, const Tensor& hidden)
+{
+    return Tensor::Phantom(hidden.Rows(), model.Config().vocab);
+}
+
+Tensor
+ShapeBackend::DoExit(const ResidentModel& model, const ResidentExits&, std::size_t, const Tensor& hidden)
 {
     return Tensor::Phantom(hidden.Rows(), model.Config().vocab);
 }

@@ -9,8 +9,8 @@ namespace splitllm
 
 /**
  * Computes with phantoms: every call returns the right shape and the Work that a real backend reports, so that models
- * of any size run on any machine. A model or an adapter needs its shape (config, rank) and no weights. Tensors with
- * numbers are accepted; what comes out is a phantom.
+ * of any size run on any machine. A model, an adapter or exits need their shape (config, rank, width) and no weights.
+ * Tensors with numbers are accepted; what comes out is a phantom.
  */
 class ShapeBackend : public Backend
 {
@@ -23,6 +23,8 @@ class ShapeBackend : public Backend
                                                   const WeightPrecision& precision) override;
     std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                     const ModelConfig& config) override;
+    std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
+                                                  const ModelConfig& config) override;
     std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
                                       std::size_t first,
                                       std::size_t last,
@@ -45,6 +47,10 @@ class ShapeBackend : public Backend
                       std::size_t count) override;
     void DoRestore(KvCache& cache, std::size_t firstLayer, std::size_t lastLayer, const Tensor& entries) override;
     Tensor DoHead(const ResidentModel& model, const Tensor& hidden) override;
+    Tensor DoExit(const ResidentModel& model,
+                  const ResidentExits& exits,
+                  std::size_t exit,
+                  const Tensor& hidden) override;
 };
 
 } // namespace splitllm

@@ -402,6 +402,7 @@ ComponentOf(Operation operation)
     case Operation::Adapt:
     case Operation::Merge:
         return Component::Adapter;
+    case Operation::Exit:
     case Operation::Calibrate:
         return Component::Calibrator;
     case Operation::Encode:

@@ -3,6 +3,7 @@
 #define SPLITLLM_TEST_RANDOM_MODEL_H
 
 #include "llm/adapter.h"
+#include "llm/exits.h"
 #include "llm/model.h"
 
 #include <cmath>
@@ -159,6 +160,38 @@ RandomAdapter(const ModelConfig& config, std::size_t rank, float scaling, DType 
                                          .value = lora(config.KvWidth())});
     }
     return {owner, &owner->adapter};
+}
+
+/// Exits after \p layers of width \p width, with random weights.
+inline std::shared_ptr<const Exits>
+RandomExits(const ModelConfig& config,
+            std::vector<std::size_t> layers,
+            std::size_t width,
+            DType dtype,
+            std::uint64_t seed)
+{
+    struct Owner
+    {
+        RandomArrays arrays;
+        Exits exits;
+    };
+
+    const auto owner = std::make_shared<Owner>(Owner{RandomArrays(seed), {}});
+    const auto norm = [&] {
+        return NormWeights{owner->arrays.Make(dtype, {config.hidden}, 0.5F, 1.0F),
+                           config.family == Family::Opt ? owner->arrays.Make(dtype, {config.hidden}, 0.3F)
+                                                        : ArrayView{}};
+    };
+    owner->exits.layers = std::move(layers);
+    owner->exits.width = width;
+    for (std::size_t i = 0; i < owner->exits.layers.size(); ++i)
+    {
+        owner->exits.weights.push_back({.inputNorm = norm(),
+                                        .down = owner->arrays.Matrix(dtype, width, config.hidden),
+                                        .up = owner->arrays.Matrix(dtype, config.hidden, width),
+                                        .norm = norm()});
+    }
+    return {owner, &owner->exits};
 }
 
 } // namespace splitllm::test

@@ -3,6 +3,7 @@
 #define SPLITLLM_TEST_REFERENCE_TRANSFORMER_H
 
 #include "llm/adapter.h"
+#include "llm/exits.h"
 #include "llm/model.h"
 
 #include <Eigen/Dense>
@@ -79,6 +80,15 @@ class ReferenceTransformer
             }
         }
         return Norm(m_model.finalNorm, hidden) * Read(m_model.head).transpose();
+    }
+
+    /// Logits of a trained exit for hidden states: rows x vocab.
+    Matrix ExitLogits(const ExitWeights& exit, const Matrix& hidden) const
+    {
+        Matrix inner = Norm(exit.inputNorm, hidden) * Read(exit.down).transpose();
+        inner.array() /= 1.0 + (-inner.array()).exp();
+        const Matrix adapted = hidden + inner * Read(exit.up).transpose();
+        return Norm(exit.norm, adapted) * Read(m_model.head).transpose();
     }
 
   private:

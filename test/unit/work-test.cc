@@ -438,4 +438,5 @@ TEST_CASE("Operations have the names that timing tables use")
     CHECK(NameOf(Operation::Prune) == "prune");
     CHECK(NameOf(Operation::Head) == "head");
     CHECK(NameOf(Operation::Sample) == "sample");
+    CHECK(NameOf(Operation::Exit) == "exit");
 }

@@ -136,6 +136,12 @@ CpuBackend::Resident(std::shared_ptr<const Adapter> adapter, const ModelConfig& 
     return std::make_shared<CpuAdapter>(std::move(adapter), config);
 }
 
+std::shared_ptr<const ResidentExits>
+CpuBackend::Resident(std::shared_ptr<const Exits> exits, const ModelConfig& config)
+{
+    return std::make_shared<CpuExits>(std::move(exits), config);
+}
+
 std::unique_ptr<KvCache>
 CpuBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_t last, std::size_t capacity)
 {
@@ -304,10 +310,43 @@ CpuBackend::DoHead(const ResidentModel& model, const Tensor& hidden)
 {
     ExpectNumbers(hidden);
     const CpuModel& weights = Own<const CpuModel>(model);
+    return Logits(weights, weights.finalNorm, hidden);
+}
+
+Tensor
+CpuBackend::DoExit(const ResidentModel& model, const ResidentExits& exits, std::size_t exit, const Tensor& hidden)
+{
+    const CpuExits& own = Own<const CpuExits>(exits);
+    if (own.Width() == 0)
+    {
+        return DoHead(model, hidden);
+    }
+    ExpectNumbers(hidden);
+    const CpuExit& weights = own.weights[exit];
+    const std::size_t rows = hidden.Rows();
+    const std::size_t width = own.Width();
     float* normed = AtLeast(m_scratch.normed, hidden.Elements());
-    Normalise(model.Config(), weights.finalNorm, hidden, normed);
+    Normalise(model.Config(), weights.inputNorm, hidden, normed);
+    float* inner = AtLeast(m_scratch.inner, rows * width);
+    Multiply(normed, rows, {{&weights.down, inner}});
+    float* ones = AtLeast(m_scratch.up, width); // the kernel's product is with nothing here
+    std::fill_n(ones, width, 1.0F);
+    m_team.Run(rows, rows * width >= kWorthSharing, [&](std::size_t i, std::size_t) {
+        m_kernels.siluTimes(inner + i * width, ones, width);
+    });
+    Tensor adapted = Tensor::Zeros(rows, hidden.Cols());
+    Multiply(inner, rows, {{&weights.up, adapted.Values().data()}});
+    adapted += hidden;
+    return Logits(Own<const CpuModel>(model), weights.norm, adapted);
+}
+
+Tensor
+CpuBackend::Logits(const CpuModel& model, const CpuNorm& norm, const Tensor& hidden)
+{
+    float* normed = AtLeast(m_scratch.normed, hidden.Elements());
+    Normalise(model.Config(), norm, hidden, normed);
     Tensor logits = Tensor::Zeros(hidden.Rows(), model.Config().vocab);
-    Multiply(normed, hidden.Rows(), {{&weights.head, logits.Values().data()}});
+    Multiply(normed, hidden.Rows(), {{&model.head, logits.Values().data()}});
     return logits;
 }
 

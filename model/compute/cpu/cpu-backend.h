@@ -36,6 +36,8 @@ class CpuBackend final : public Backend
                                                   const WeightPrecision& precision) override;
     std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                     const ModelConfig& config) override;
+    std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
+                                                  const ModelConfig& config) override;
     std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
                                       std::size_t first,
                                       std::size_t last,
@@ -58,6 +60,10 @@ class CpuBackend final : public Backend
                       std::size_t count) override;
     void DoRestore(KvCache& cache, std::size_t firstLayer, std::size_t lastLayer, const Tensor& entries) override;
     Tensor DoHead(const ResidentModel& model, const Tensor& hidden) override;
+    Tensor DoExit(const ResidentModel& model,
+                  const ResidentExits& exits,
+                  std::size_t exit,
+                  const Tensor& hidden) override;
 
   private:
     /// A matrix and where its product goes: tokens x out.
@@ -87,6 +93,9 @@ class CpuBackend final : public Backend
     /// Appends keys and values to \p cache and leaves the attended values, w x q, in the scratch memory. Adds up the
     /// attention where \p cache tracks it.
     void Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache);
+
+    /// The head's logits of \p hidden as \p norm norms it.
+    Tensor Logits(const CpuModel& model, const CpuNorm& norm, const Tensor& hidden);
     Tensor LoraUpdate(const LoraWeights& weights, float scaling, const Tensor& input, std::size_t width);
 
     Scratch m_scratch;

@@ -82,6 +82,29 @@ CpuAdapter::CpuAdapter(std::shared_ptr<const Adapter> from, const ModelConfig& c
     }
 }
 
+CpuExits::CpuExits(std::shared_ptr<const Exits> from, const ModelConfig& config)
+    : ResidentExits(*from, config),
+      exits(std::move(from))
+{
+    if (exits->weights.empty() && Width() > 0)
+    {
+        throw std::logic_error("exits of width " + std::to_string(Width()) + " have no weights");
+    }
+    const std::vector<std::size_t> down{Width(), config.hidden};
+    const std::vector<std::size_t> up{config.hidden, Width()};
+    for (const ExitWeights& exit : exits->weights)
+    {
+        if (exit.down.shape != down || exit.up.shape != up)
+        {
+            throw std::logic_error("exits of another model than " + config.name);
+        }
+        weights.push_back({.inputNorm = Widened(exit.inputNorm),
+                           .down = {exit.down, {}, {}},
+                           .up = {exit.up, {}, {}},
+                           .norm = Widened(exit.norm)});
+    }
+}
+
 void
 AddAttention(const float* weights, std::size_t count, Attention* sums)
 {

@@ -70,6 +70,25 @@ struct CpuAdapter final : ResidentAdapter
     std::shared_ptr<const Adapter> adapter;
 };
 
+/// One exit, as ExitWeights has it.
+struct CpuExit
+{
+    CpuNorm inputNorm;
+    CpuLinear down;
+    CpuLinear up;
+    CpuNorm norm;
+};
+
+/// Early exits in the CPU backend.
+struct CpuExits final : ResidentExits
+{
+    /// \throws std::logic_error if \p from has a width but no weights, or those of another model
+    CpuExits(std::shared_ptr<const Exits> from, const ModelConfig& config);
+
+    std::shared_ptr<const Exits> exits; //!< keeps the weights mapped
+    std::vector<CpuExit> weights;       //!< none where untrained
+};
+
 /**
  * Attention that an entry got, in units of 2^-36: an integer, so that a sum's bits do not depend on its order. There is
  * room for 2^28 softmax weights of 1: those of 64 heads for 4 million rows.
