@@ -117,6 +117,12 @@ Recorder::OnStandalone(const std::string& node, const StandaloneRecord& record)
 }
 
 void
+Recorder::OnOutage(const std::string& name, ns3::Time start, ns3::Time end)
+{
+    m_records.outages.push_back({name, start, end});
+}
+
+void
 Recorder::OnDecision(const DecisionRecord& record)
 {
     Decided& decided = m_decided[record.session];

@@ -45,6 +45,14 @@ struct UploadRow
     ns3::Time arrived; //!< time from the step's start; zero if it never came
 };
 
+/// A time during which a link or a node was out of order.
+struct OutageRow
+{
+    std::string name; //!< the link's or the node's
+    ns3::Time start;
+    ns3::Time end; //!< ns3::Time::Max() if it never ended
+};
+
 /// One request of a run.
 struct RequestRow
 {
@@ -96,6 +104,7 @@ struct RunRecords
     std::vector<UploadRow> uploads;        //!< empty without a deadline
     std::vector<ExitRecord> exits;         //!< a row a token; empty without early exits
     std::vector<StandaloneRecord> standalone;
+    std::vector<OutageRow> outages;
     std::vector<QualityRow> quality;       //!< empty unless the study asks for it
     std::array<std::uint64_t, kDirections> wireBytes{};    //!< at the network devices
     std::array<std::uint64_t, kDirections> headerBytes{};  //!< of messages sent
@@ -132,6 +141,7 @@ class Recorder
     void OnExit(const ExitRecord& record);
     void OnStandalone(const std::string& node, const StandaloneRecord& record);
     void OnDecision(const DecisionRecord& record);
+    void OnOutage(const std::string& name, ns3::Time start, ns3::Time end);
     void OnMessage(const std::string& node, const MessageRecord& record);
     void OnCompute(const std::string& node, const ComputeRecord& record);
     void OnServerCompute(const ComputeRecord& record);

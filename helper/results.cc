@@ -171,6 +171,23 @@ WriteStandalone(std::ostream& stream, const std::vector<PointResult>& points)
     });
 }
 
+void
+WriteOutages(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    stream << "point,repetition,name,start_ns,end_ns\n";
+    ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
+        for (const OutageRow& outage : run.outages)
+        {
+            stream << point << ',' << repetition << ',' << outage.name << ',' << outage.start.GetNanoSeconds() << ',';
+            if (outage.end != ns3::Time::Max())
+            {
+                stream << outage.end.GetNanoSeconds();
+            }
+            stream << '\n';
+        }
+    });
+}
+
 /// Whether a token was judged that came from an exit with a confidence.
 bool
 HasConfidence(const RunRecords& run)
@@ -315,6 +332,7 @@ ResultsFolder::Write(const std::string& study, const std::vector<PointResult>& p
     };
     addWhere("exits.csv", [](const RunRecords& run) { return !run.exits.empty(); }, WriteExits);
     addWhere("standalone.csv", [](const RunRecords& run) { return !run.standalone.empty(); }, WriteStandalone);
+    addWhere("outages.csv", [](const RunRecords& run) { return !run.outages.empty(); }, WriteOutages);
     addWhere("confidence.csv", HasConfidence, WriteConfidence);
     const std::string suffix = ".part-" + std::to_string(::getpid());
     for (const auto& [name, write] : files)

@@ -4,7 +4,7 @@
 import os
 from pathlib import Path
 
-from splitllm import plots_decisions, plots_links, plots_opsc, plots_quality
+from splitllm import plots_collm, plots_decisions, plots_links, plots_opsc, plots_quality
 from splitllm.files import load_json
 from splitllm.plots_base import LINES, MARKERS, STYLE, Points, fit_axis, log_axis, wide
 from splitllm.units import written
@@ -141,6 +141,16 @@ def plot(folder):
         ("server-load.png", plots_opsc.counts_users(points), plots_opsc.plot_load, points),
         ("deadlines.png", plots_opsc.has_deadlines(points), plots_opsc.plot_deadlines, points),
         ("uploads.png", uploads, plots_opsc.plot_uploads, points, uploads),
+    ]
+    confidences = plots_collm.read_confidences(Path(folder), points)
+    answers = plots_collm.read_answers(Path(folder), points)
+    drawings += [
+        ("confidence.png", confidences, plots_collm.plot_confidence, points, confidences),
+        ("threshold.png", plots_collm.sweeps_threshold(points), plots_collm.plot_threshold, points),
+        ("network.png", plots_collm.sweeps_link(points), plots_collm.plot_link, points),
+        ("edges.png", plots_collm.sweeps_edges(points), plots_collm.plot_edges, points),
+        ("places.png", plots_collm.has_places(points), plots_collm.plot_places, points),
+        ("answer.png", answers, plots_collm.plot_answers, points, answers),
     ]
     for link, rate_key in plots_links.swept_links(points):
         drawings.append((f"link-{link}.png", True, plots_links.plot_link, points, link, rate_key))
