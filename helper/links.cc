@@ -224,8 +224,9 @@ class FadingMessageLink final : public Link
             Count(m_attempts, record, m_spec.fading);
             m_recorder.OnAttempt(rows[static_cast<std::size_t>(sends)], record);
         };
-        user->SetPort(link.End(Direction::Up));
-        server->Attach(link.End(Direction::Down));
+        PortPair ports = link.Connect();
+        user->SetPort(std::move(ports.user));
+        server->Attach(std::move(ports.server));
     }
 
     void Collect(RunRecords& records) const override
@@ -263,8 +264,9 @@ class CalibratedLink final : public Link
     void Attach(Ptr<UserDevice> user, Ptr<ServerApplication> server) override
     {
         ServiceLink& link = *m_links.emplace_back(std::make_unique<ServiceLink>(m_config));
-        user->SetPort(link.End(Direction::Up));
-        server->Attach(link.End(Direction::Down));
+        PortPair ports = link.Connect();
+        user->SetPort(std::move(ports.user));
+        server->Attach(std::move(ports.server));
     }
 
     void Collect(RunRecords& records) const override
