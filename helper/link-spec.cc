@@ -58,6 +58,7 @@ ReadWired(StrictObject& object, LinkSpec& link)
     link.rate = Rate(object);
     link.delay = Duration(object, "delay", "0ns");
     link.loss = object.Number("loss", 0.0, 0.5, 0.0);
+    link.outages = ReadOutages(object);
     ReadPackets(object, link);
 }
 
@@ -93,6 +94,7 @@ ReadService(StrictObject& object, LinkSpec& link)
     link.rate = Rate(object);
     link.delay = Duration(object, "delay", "0ns");
     link.startup = Duration(object, "startup", "0ns");
+    link.outages = ReadOutages(object);
     if (object.Has("kinds"))
     {
         ReadServiceKinds(object, link);
@@ -240,6 +242,10 @@ ReadLink(StrictObject& links, const std::string& name, const std::map<std::strin
     }
     StrictObject object = links.Object(name);
     const std::string type = object.Choice("type", {"wired", "wifi", "fading", "service"});
+    if (object.Has("outages") && type != "wired" && type != "service")
+    {
+        object.Fail("outages", "a " + type + " link has none; accepted on types wired, service");
+    }
     if (type == "wired")
     {
         link.type = LinkType::Wired;

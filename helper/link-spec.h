@@ -5,6 +5,7 @@
 #include "base/strict-json.h"
 #include "net/fading-link.h"
 #include "net/service-link.h"
+#include "outage-spec.h"
 
 #include "ns3/data-rate.h"
 #include "ns3/nstime.h"
@@ -61,6 +62,7 @@ struct LinkSpec
     std::uint64_t queueBytes = 0; //!< wired, and fading with TCP
     ns3::Time startup;            //!< service
     std::map<MessageKind, ServiceCost> kinds; //!< service
+    std::vector<OutageSpec> outages;          //!< wired and service
     FadingSpec fading;
     WifiSpec wifi;
 
@@ -71,7 +73,7 @@ struct LinkSpec
     }
 };
 
-/// The figures of a service link.
+/// The figures of a service link, without its outages, which are drawn for each run.
 ServiceLinkConfig ServiceConfigOf(const LinkSpec& link);
 
 /**

@@ -4,6 +4,7 @@
 #include "block-fading-helper.h"
 #include "net/block-fading-channel.h"
 #include "net/block-fading-net-device.h"
+#include "net/outage-error-model.h"
 #include "net/tcp-message-port.h"
 #include "streams.h"
 #include "wifi-cell.h"
@@ -101,6 +102,20 @@ class WiredLink final : public PacketLink
     using PacketLink::PacketLink;
 
   private:
+    /// What loses packets at random; null if nothing does.
+    Ptr<ErrorModel> Losses(std::int64_t stream) const
+    {
+        if (m_spec.loss == 0.0)
+        {
+            return nullptr;
+        }
+        auto errors = CreateObject<RateErrorModel>();
+        errors->SetUnit(RateErrorModel::ERROR_UNIT_PACKET);
+        errors->SetRate(m_spec.loss);
+        errors->AssignStreams(stream);
+        return errors;
+    }
+
     NetDeviceContainer Connect(Ptr<Node> node, std::uint32_t user) override
     {
         PointToPointHelper helper;
@@ -109,13 +124,17 @@ class WiredLink final : public PacketLink
         helper.SetChannelAttribute("Delay", TimeValue(m_spec.delay));
         helper.SetQueue("ns3::DropTailQueue<Packet>", "MaxSize", Queue());
         const NetDeviceContainer devices = helper.Install(node, m_ends.server);
-        for (std::uint32_t end = 0; end < 2 && m_spec.loss > 0.0; end++)
+        for (std::uint32_t end = 0; end < 2; end++)
         {
-            auto errors = CreateObject<RateErrorModel>();
-            errors->SetUnit(RateErrorModel::ERROR_UNIT_PACKET);
-            errors->SetRate(m_spec.loss);
-            errors->AssignStreams(kLinkStreams + 2 * user + end);
-            devices.Get(end)->SetAttribute("ReceiveErrorModel", PointerValue(errors));
+            Ptr<ErrorModel> errors = Losses(kLinkStreams + 2 * user + end);
+            if (!m_spec.outages.empty())
+            {
+                errors = CreateObject<OutageErrorModel>(m_outages, errors);
+            }
+            if (errors)
+            {
+                devices.Get(end)->SetAttribute("ReceiveErrorModel", PointerValue(errors));
+            }
         }
         return devices;
     }
@@ -129,6 +148,8 @@ class WiredLink final : public PacketLink
                 m_recorder.OnPacket(node, sends, packet->GetSize(), now, end);
             }));
     }
+
+    OutageSchedule m_outages{DrawOutages(m_spec.outages, kOutageStreams)}; //!< of all users
 };
 
 /// Adds one attempt to what is known about a link.
@@ -224,8 +245,9 @@ class FadingMessageLink final : public Link
             Count(m_attempts, record, m_spec.fading);
             m_recorder.OnAttempt(rows[static_cast<std::size_t>(sends)], record);
         };
-        user->SetPort(link.End(Direction::Up));
-        server->Attach(link.End(Direction::Down));
+        PortPair ports = link.Connect();
+        user->SetPort(std::move(ports.user));
+        server->Attach(std::move(ports.server));
     }
 
     void Collect(RunRecords& records) const override
@@ -253,6 +275,7 @@ class CalibratedLink final : public Link
     explicit CalibratedLink(const LinkSpec& spec)
         : m_config(ServiceConfigOf(spec))
     {
+        m_config.outages = OutageSchedule(DrawOutages(spec.outages, kOutageStreams));
     }
 
     Address Join(Ptr<Node>) override
@@ -263,8 +286,9 @@ class CalibratedLink final : public Link
     void Attach(Ptr<UserDevice> user, Ptr<ServerApplication> server) override
     {
         ServiceLink& link = *m_links.emplace_back(std::make_unique<ServiceLink>(m_config));
-        user->SetPort(link.End(Direction::Up));
-        server->Attach(link.End(Direction::Down));
+        PortPair ports = link.Connect();
+        user->SetPort(std::move(ports.user));
+        server->Attach(std::move(ports.server));
     }
 
     void Collect(RunRecords& records) const override

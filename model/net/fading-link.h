@@ -2,13 +2,13 @@
 #ifndef SPLITLLM_FADING_LINK_H
 #define SPLITLLM_FADING_LINK_H
 
-#include "net/message-port.h"
+#include "net/message-link.h"
 #include "net/stop-and-wait.h"
 
 #include <array>
 #include <cstdint>
 #include <functional>
-#include <memory>
+#include <optional>
 
 namespace splitllm
 {
@@ -39,38 +39,37 @@ struct FadingLinkConfig
  * message without payload takes no time, is not subject to fading, and waits for nothing but the messages before it. The
  * two directions fade independently and do not disturb each other. Messages keep their order.
  */
-class FadingLink
+class FadingLink final : public MessageLink
 {
   public:
     /// \throws std::invalid_argument for a bandwidth, mean SNR, rate or number of attempts that is not above 0, and for an
     /// outage target outside (0, 1)
     explicit FadingLink(const FadingLinkConfig& config);
-    ~FadingLink();
-    FadingLink(const FadingLink&) = delete;
-    FadingLink& operator=(const FadingLink&) = delete;
-
-    /// The end that sends in \p direction. Each end is handed out once; the link must outlive the simulation.
-    std::unique_ptr<MessagePort> End(Direction direction);
+    ~FadingLink() override;
 
     /// Up fades by \p stream, down by the next one. \return 2
     std::int64_t AssignStreams(std::int64_t stream);
-
-    /// Header and payload bytes that \p direction carried so far, of every attempt.
-    std::uint64_t BytesSent(Direction direction) const;
 
     /// Called at the end of each attempt.
     std::function<void(Direction, const AttemptRecord&)> onAttempt;
 
   private:
-    class Port;
+    bool LeavesAtOnce(Direction direction, const Queued& message) const override;
+    void Begin(Direction direction, const Queued& message) override;
+    void GiveUp(Direction direction) override;
+    std::optional<ns3::Time> WorstArrival(Direction direction,
+                                          MessageKind kind,
+                                          std::uint64_t payloadBytes) const override;
 
-    FadingLinkConfig m_config;
-    std::array<BlockFading, kDirections> m_fading;
-    std::array<Port*, kDirections> m_ends{}; //!< by the direction they send in
-    std::array<std::uint64_t, kDirections> m_bytes{};
+    void CountAttempt(Direction direction, const AttemptRecord& record);
+    void HandleDone(Direction direction, bool delivered);
+
     /// Attempts that all but epsilon of the messages in \p direction need at most, as far as its sender knows.
     double WorstAttempts(std::size_t direction) const;
 
+    FadingLinkConfig m_config;
+    std::array<BlockFading, kDirections> m_fading;
+    std::array<StopAndWait, kDirections> m_arq;
     std::array<double, kDirections> m_snr; //!< mean, as known to the sender
 };
 

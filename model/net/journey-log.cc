@@ -5,15 +5,18 @@ namespace splitllm
 {
 
 void
-JourneyLog::Depart(std::uint32_t session, Direction direction, std::uint32_t sequence, const Journey& journey)
+JourneyLog::Depart(const ConnectionId& connection,
+                   Direction direction,
+                   std::uint32_t sequence,
+                   const Journey& journey)
 {
-    m_journeys.insert_or_assign({session, direction, sequence}, journey);
+    m_journeys.insert_or_assign({connection, direction, sequence}, journey);
 }
 
 std::optional<JourneyLog::Journey>
-JourneyLog::Arrive(std::uint32_t session, Direction direction, std::uint32_t sequence)
+JourneyLog::Arrive(const ConnectionId& connection, Direction direction, std::uint32_t sequence)
 {
-    const auto found = m_journeys.find({session, direction, sequence});
+    const auto found = m_journeys.find({connection, direction, sequence});
     if (found == m_journeys.end())
     {
         return std::nullopt;

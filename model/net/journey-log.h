@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_JOURNEY_LOG_H
 #define SPLITLLM_JOURNEY_LOG_H
 
+#include "net/connection-id.h"
 #include "sim/critical-path.h"
 #include "sim/split-llm-records.h"
 
@@ -16,8 +17,9 @@ namespace splitllm
 {
 
 /**
- * Every message under way, known by (session, direction, sequence), with the instant it was sent and its sender's
- * critical path. One for each simulation (ns3::SimulationSingleton).
+ * Every message under way, known by (connection, direction, sequence), with the instant it was sent and its sender's
+ * critical path. What a connection did not bring across stays under way. One for each simulation
+ * (ns3::SimulationSingleton).
  *
  * This is how latency is broken down, and an observer only: no role and no link reads it, and nothing in it is needed to
  * compute a token.
@@ -31,16 +33,19 @@ class JourneyLog
         CriticalPath path;
     };
 
-    void Depart(std::uint32_t session, Direction direction, std::uint32_t sequence, const Journey& journey);
+    void Depart(const ConnectionId& connection,
+                Direction direction,
+                std::uint32_t sequence,
+                const Journey& journey);
 
     /// Takes the journey out; nothing if no such message was sent.
-    std::optional<Journey> Arrive(std::uint32_t session, Direction direction, std::uint32_t sequence);
+    std::optional<Journey> Arrive(const ConnectionId& connection, Direction direction, std::uint32_t sequence);
 
     /// Messages sent and not received.
     std::size_t UnderWay() const;
 
   private:
-    std::map<std::tuple<std::uint32_t, Direction, std::uint32_t>, Journey> m_journeys;
+    std::map<std::tuple<ConnectionId, Direction, std::uint32_t>, Journey> m_journeys;
 };
 
 } // namespace splitllm

@@ -61,9 +61,23 @@ ToPacket(const Message& message)
     return packet;
 }
 
-MessagePort::MessagePort(Direction sends)
-    : m_sends(sends)
+MessagePort::MessagePort(Direction sends, const ConnectionId& connection)
+    : m_sends(sends),
+      m_connection(connection)
 {
+}
+
+Task<void>
+MessagePort::Opened()
+{
+    if (HasFailed())
+    {
+        throw ConnectionLost(m_failure);
+    }
+    if (!m_isOpen)
+    {
+        co_await m_opened.Receive();
+    }
 }
 
 void
@@ -78,7 +92,7 @@ MessagePort::Send(Message message, const CriticalPath& path)
         throw std::length_error("a message carries at most 4 GiB");
     }
     message.sequence = m_sent++;
-    Journeys().Depart(message.session, m_sends, message.sequence, {ns3::Simulator::Now(), path});
+    Journeys().Depart(m_connection, m_sends, message.sequence, {ns3::Simulator::Now(), path});
     if (onMessage)
     {
         onMessage(RecordOf(message, m_sends));
@@ -99,6 +113,7 @@ MessagePort::WorstArrival(MessageKind, std::uint64_t) const
 void
 MessagePort::Open()
 {
+    m_isOpen = true;
     m_opened.Put({});
 }
 
@@ -114,7 +129,7 @@ MessagePort::Deliver(Message message)
         throw MalformedFrame(which() + " came where message " + std::to_string(m_received) + " was due");
     }
     m_received++;
-    const auto journey = Journeys().Arrive(message.session, direction, message.sequence);
+    const auto journey = Journeys().Arrive(m_connection, direction, message.sequence);
     if (!journey)
     {
         throw MalformedFrame(which() + " was never sent");
@@ -134,6 +149,10 @@ MessagePort::Deliver(Message message)
 void
 MessagePort::DeliverPacket(FrameReader& reader, ns3::Ptr<const ns3::Packet> packet)
 {
+    if (HasFailed())
+    {
+        return;
+    }
     try
     {
         std::uint32_t offset = 0;

@@ -2,10 +2,12 @@
 #ifndef SPLITLLM_MESSAGE_PORT_H
 #define SPLITLLM_MESSAGE_PORT_H
 
+#include "net/connection-id.h"
 #include "net/wire.h"
 #include "sim/critical-path.h"
 #include "sim/mailbox.h"
 #include "sim/split-llm-records.h"
+#include "sim/task.h"
 
 #include "ns3/nstime.h"
 #include "ns3/packet.h"
@@ -53,16 +55,35 @@ ns3::Ptr<ns3::Packet> ToPacket(const Message& message);
 class MessagePort
 {
   public:
-    /// \param sends the direction of what this end sends
-    explicit MessagePort(Direction sends);
+    /**
+     * \param sends the direction of what this end sends
+     * \param connection the same at the other end
+     */
+    MessagePort(Direction sends, const ConnectionId& connection);
     virtual ~MessagePort() = default;
     MessagePort(const MessagePort&) = delete;
     MessagePort& operator=(const MessagePort&) = delete;
 
-    /// Awaitable: returns when messages can be sent, throws ConnectionLost if that fails.
-    auto Opened()
+    /// Which connection this is an end of.
+    const ConnectionId& Connection() const
     {
-        return m_opened.Receive();
+        return m_connection;
+    }
+
+    /// Returns when messages can be sent, at once if they can already. Throws ConnectionLost if that fails. One waits
+    /// at a time.
+    Task<void> Opened();
+
+    /// Whether it was opened and has not failed: messages can be sent.
+    bool IsOpen() const
+    {
+        return m_isOpen && !HasFailed();
+    }
+
+    /// Whether the connection failed or the peer closed it: no more messages come than those that are there.
+    bool IsLost() const
+    {
+        return m_inbox.IsClosed();
     }
 
     /**
@@ -78,15 +99,37 @@ class MessagePort
         return m_inbox.Receive();
     }
 
+    /**
+     * Awaitable: the next Arrival, or nothing if none comes within \p duration. One that comes at the instant when the
+     * time is over counts. Throws what Receive throws.
+     */
+    auto ReceiveWithin(ns3::Time duration)
+    {
+        return m_inbox.ReceiveWithin(duration);
+    }
+
+    /// The next Arrival if it is there already, also after the connection ended. Does not wait and does not throw.
+    std::optional<Arrival> TakeArrived()
+    {
+        return m_inbox.TakeWaiting();
+    }
+
     /// Ends the connection after what was sent so far.
     virtual void Close() = 0;
 
     /// Ends the connection at once: what was not handed to the network yet is lost. Nothing may be called afterwards.
     virtual void Abandon() = 0;
 
+    /// Ends the connection at this end alone, as one that could not be made: who waits here, or sends, gets
+    /// ConnectionLost(\p reason).
+    void Refuse(const std::string& reason)
+    {
+        Fail(reason);
+    }
+
     /**
      * How long a message of \p payloadBytes takes to arrive at worst if it is sent now; nothing where nobody can tell,
-     * as over TCP. On a link with outages: but for the probability that it was told to accept.
+     * as over TCP. On a link that fades: but for the probability that it was told to accept. Nobody foresees an outage.
      */
     virtual std::optional<ns3::Time> WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const;
 
@@ -131,7 +174,9 @@ class MessagePort
 
   private:
     Direction m_sends;
+    ConnectionId m_connection;
     Mailbox<std::monostate> m_opened;
+    bool m_isOpen = false;
     Mailbox<Arrival> m_inbox;
     std::uint32_t m_sent = 0;
     std::uint32_t m_received = 0;

@@ -3,12 +3,8 @@
 
 #include "net/transmission-time.h"
 
-#include "ns3/event-id.h"
 #include "ns3/simulator.h"
 
-#include <algorithm>
-#include <deque>
-#include <limits>
 #include <stdexcept>
 #include <utility>
 
@@ -17,95 +13,9 @@ namespace splitllm
 
 using namespace ns3;
 
-/// One end of a service link.
-class ServiceLink::Port final : public MessagePort
-{
-  public:
-    Port(ServiceLink& link, Direction sends)
-        : MessagePort(sends),
-          m_link(link),
-          m_reader(std::numeric_limits<std::uint32_t>::max())
-    {
-        Open();
-    }
-
-    ~Port() override
-    {
-        m_link.m_ends[static_cast<std::size_t>(Sends())] = nullptr;
-        for (EventId& event : m_departures)
-        {
-            event.Cancel();
-        }
-    }
-
-    void Close() override
-    {
-        // The peer learns of it when everything sent before has arrived.
-        const Time freeAt = m_link.m_freeAt[static_cast<std::size_t>(Sends())];
-        Schedule(Max(freeAt, Simulator::Now()) + m_link.m_config.delay, [this] {
-            if (Port* peer = Peer())
-            {
-                peer->EndReceiving();
-            }
-        });
-    }
-
-    void Abandon() override
-    {
-        // Not one of this port's departures, which end with it.
-        Simulator::Schedule(m_link.m_config.delay, [&link = m_link, peer = 1 - static_cast<std::size_t>(Sends())] {
-            if (link.m_ends[peer] != nullptr)
-            {
-                link.m_ends[peer]->EndReceiving();
-            }
-        });
-    }
-
-    std::optional<Time> WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const override
-    {
-        const Time freeAt = Max(m_link.m_freeAt[static_cast<std::size_t>(Sends())], Simulator::Now());
-        return freeAt + m_link.ServiceTime(kind, payloadBytes) + m_link.m_config.delay - Simulator::Now();
-    }
-
-  protected:
-    void Transmit(const Message& message) override
-    {
-        const auto direction = static_cast<std::size_t>(Sends());
-        Ptr<Packet> packet = ToPacket(message);
-        m_link.m_bytes[direction] += packet->GetSize();
-        Time& freeAt = m_link.m_freeAt[direction];
-        freeAt = Max(freeAt, Simulator::Now()) + m_link.ServiceTime(message.kind, message.payload.size);
-        Schedule(freeAt + m_link.m_config.delay, [this, packet] {
-            if (Port* peer = Peer())
-            {
-                peer->DeliverPacket(peer->m_reader, packet);
-            }
-        });
-    }
-
-  private:
-    Port* Peer() const
-    {
-        return m_link.m_ends[1 - static_cast<std::size_t>(Sends())];
-    }
-
-    template <typename F>
-    void Schedule(Time at, F&& action)
-    {
-        while (!m_departures.empty() && m_departures.front().IsExpired())
-        {
-            m_departures.pop_front();
-        }
-        m_departures.push_back(Simulator::Schedule(at - Simulator::Now(), std::forward<F>(action)));
-    }
-
-    ServiceLink& m_link;
-    FrameReader m_reader;
-    std::deque<EventId> m_departures; //!< in the order of their time
-};
-
 ServiceLink::ServiceLink(ServiceLinkConfig config)
-    : m_config(std::move(config))
+    : MessageLink(config.delay),
+      m_config(std::move(config))
 {
     if (m_config.rate.GetBitRate() == 0)
     {
@@ -113,19 +23,12 @@ ServiceLink::ServiceLink(ServiceLinkConfig config)
     }
 }
 
-ServiceLink::~ServiceLink() = default;
-
-std::unique_ptr<MessagePort>
-ServiceLink::End(Direction direction)
+ServiceLink::~ServiceLink()
 {
-    Port*& end = m_ends[static_cast<std::size_t>(direction)];
-    if (end != nullptr)
+    for (EventId& end : m_ends)
     {
-        throw std::logic_error("this end of the service link is taken");
+        end.Cancel();
     }
-    auto port = std::make_unique<Port>(*this, direction);
-    end = port.get();
-    return port;
 }
 
 Time
@@ -140,10 +43,48 @@ ServiceLink::ServiceTime(MessageKind kind, std::uint64_t payloadBytes) const
     return startup + TransmissionTime(payloadBytes, m_config.rate);
 }
 
-std::uint64_t
-ServiceLink::BytesSent(Direction direction) const
+bool
+ServiceLink::LeavesAtOnce(Direction, const Queued& message) const
 {
-    return m_bytes[static_cast<std::size_t>(direction)];
+    return ServiceTime(message.kind, message.payloadBytes).IsZero() && !m_config.outages.Covers(Simulator::Now());
+}
+
+void
+ServiceLink::Begin(Direction direction, const Queued& message)
+{
+    const auto index = static_cast<std::size_t>(direction);
+    const Time now = Simulator::Now();
+    m_begun[index] = now;
+    CountBytes(direction);
+    const std::optional<Time> end = m_config.outages.End(now, ServiceTime(message.kind, message.payloadBytes));
+    if (end) // otherwise it waits for ever, and all behind it
+    {
+        m_ends[index] = Simulator::Schedule(*end - now, [this, direction] {
+            Depart(direction);
+            Finish(direction);
+        });
+    }
+}
+
+void
+ServiceLink::GiveUp(Direction)
+{
+    // The message ends when it ends.
+}
+
+std::optional<Time>
+ServiceLink::WorstArrival(Direction direction, MessageKind kind, std::uint64_t payloadBytes) const
+{
+    Time wait;
+    for (const Queued& message : Queue(direction))
+    {
+        wait += ServiceTime(message.kind, message.payloadBytes);
+    }
+    if (!Queue(direction).empty()) // with the first of which it is busy
+    {
+        wait -= m_config.outages.Up(m_begun[static_cast<std::size_t>(direction)], Simulator::Now());
+    }
+    return wait + ServiceTime(kind, payloadBytes) + Delay();
 }
 
 } // namespace splitllm

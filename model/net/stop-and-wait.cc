@@ -63,6 +63,7 @@ StopAndWait::Send(std::uint64_t bytes, BlockFading& fading, const StopAndWaitCon
     m_fading = &fading;
     m_bytes = bytes;
     m_number = 0;
+    m_givenUp = false;
     Attempt();
 }
 
@@ -70,6 +71,12 @@ void
 StopAndWait::Resend()
 {
     Attempt();
+}
+
+void
+StopAndWait::GiveUp()
+{
+    m_givenUp = true;
 }
 
 void
@@ -119,7 +126,7 @@ StopAndWait::Finish(const AttemptRecord& record)
 void
 StopAndWait::Feedback(bool success)
 {
-    if (!success && m_number % m_config.attempts != 0)
+    if (!success && !m_givenUp && m_number % m_config.attempts != 0)
     {
         Attempt();
         return;

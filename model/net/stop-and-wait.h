@@ -74,6 +74,9 @@ class StopAndWait
     /// Starts another N attempts of the frame that was given up last.
     void Resend();
 
+    /// No attempt follows the one under way, which ends as usual.
+    void GiveUp();
+
     /// Ends the attempts of the frame under way; nothing is called for it any more.
     void Cancel();
 
@@ -94,6 +97,7 @@ class StopAndWait
     std::uint64_t m_bytes = 0;
     std::uint32_t m_number = 0; //!< attempts at the frame so far
     bool m_busy = false;
+    bool m_givenUp = false;
     ns3::EventId m_event;
 };
 

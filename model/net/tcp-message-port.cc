@@ -2,6 +2,7 @@
 #include "net/tcp-message-port.h"
 
 #include "ns3/boolean.h"
+#include "ns3/inet-socket-address.h"
 #include "ns3/simulator.h"
 #include "ns3/tcp-socket-factory.h"
 #include "ns3/uinteger.h"
@@ -28,6 +29,14 @@ Discard(Ptr<Socket> socket)
     }
 }
 
+/// The connection whose end at the client is \p client.
+ConnectionId
+IdOf(const Address& client)
+{
+    const InetSocketAddress address = InetSocketAddress::ConvertFrom(client);
+    return {.client = address.GetIpv4().Get(), .number = address.GetPort()};
+}
+
 } // namespace
 
 Ptr<Socket>
@@ -51,8 +60,11 @@ TcpMessagePort::SegmentBytes(std::uint16_t mtu)
 std::unique_ptr<TcpMessagePort>
 TcpMessagePort::Connect(Ptr<Socket> socket, const Address& peer, Direction sends)
 {
-    std::unique_ptr<TcpMessagePort> port(new TcpMessagePort(std::move(socket), sends));
-    if (port->m_socket->Bind() != 0 || port->m_socket->Connect(peer) != 0)
+    const bool connects = socket->Bind() == 0 && socket->Connect(peer) == 0; // and knows its own address then
+    Address client;
+    socket->GetSockName(client);
+    std::unique_ptr<TcpMessagePort> port(new TcpMessagePort(std::move(socket), sends, IdOf(client)));
+    if (!connects)
     {
         port->Break("no route to the server");
     }
@@ -62,14 +74,16 @@ TcpMessagePort::Connect(Ptr<Socket> socket, const Address& peer, Direction sends
 std::unique_ptr<TcpMessagePort>
 TcpMessagePort::Accept(Ptr<Socket> socket, Direction sends)
 {
-    std::unique_ptr<TcpMessagePort> port(new TcpMessagePort(std::move(socket), sends));
+    Address client;
+    socket->GetPeerName(client);
+    std::unique_ptr<TcpMessagePort> port(new TcpMessagePort(std::move(socket), sends, IdOf(client)));
     port->m_connected = true;
     port->Open();
     return port;
 }
 
-TcpMessagePort::TcpMessagePort(Ptr<Socket> socket, Direction sends)
-    : MessagePort(sends),
+TcpMessagePort::TcpMessagePort(Ptr<Socket> socket, Direction sends, const ConnectionId& connection)
+    : MessagePort(sends, connection),
       m_socket(std::move(socket)),
       m_reader(kMaxPayload)
 {

@@ -55,7 +55,7 @@ class TcpMessagePort final : public MessagePort
     void Transmit(const Message& message) override;
 
   private:
-    TcpMessagePort(ns3::Ptr<ns3::Socket> socket, Direction sends);
+    TcpMessagePort(ns3::Ptr<ns3::Socket> socket, Direction sends, const ConnectionId& connection);
     void HandleRead();
     void Flush();
     void Break(const std::string& reason);

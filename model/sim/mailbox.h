@@ -2,6 +2,10 @@
 #ifndef SPLITLLM_MAILBOX_H
 #define SPLITLLM_MAILBOX_H
 
+#include "ns3/event-id.h"
+#include "ns3/nstime.h"
+#include "ns3/simulator.h"
+
 #include <coroutine>
 #include <deque>
 #include <exception>
@@ -67,14 +71,69 @@ class Mailbox
             return m_mailbox.Take();
         }
 
-      private:
+      protected:
         Mailbox& m_mailbox;
         bool m_waiting = false;
+    };
+
+    /// Awaitable of one ReceiveWithin().
+    class [[nodiscard]] TimedReceipt : public Receipt
+    {
+      public:
+        TimedReceipt(Mailbox& mailbox, ns3::Time duration)
+            : Receipt(mailbox),
+              m_duration(duration)
+        {
+        }
+
+        ~TimedReceipt()
+        {
+            m_timeout.Cancel();
+        }
+
+        void await_suspend(std::coroutine_handle<> waiter)
+        {
+            Receipt::await_suspend(waiter);
+            m_timeout = ns3::Simulator::Schedule(ns3::Max(m_duration, ns3::Time(0)), [this] {
+                // Behind the events of this instant, one of which may bring a value.
+                m_timeout = ns3::Simulator::ScheduleNow([this] { this->m_mailbox.Wake(); });
+            });
+        }
+
+        std::optional<T> await_resume()
+        {
+            m_timeout.Cancel();
+            if (!this->await_ready())
+            {
+                this->m_waiting = false;
+                return std::nullopt;
+            }
+            return Receipt::await_resume();
+        }
+
+      private:
+        ns3::Time m_duration;
+        ns3::EventId m_timeout;
     };
 
     Receipt Receive()
     {
         return Receipt(*this);
+    }
+
+    /**
+     * Awaitable: the next value, or nothing if none is put within \p duration. One that is put at the instant when the
+     * time is over, by an event that was scheduled before that instant, counts.
+     */
+    TimedReceipt ReceiveWithin(ns3::Time duration)
+    {
+        return TimedReceipt(*this, duration);
+    }
+
+    /// The next value if there is one, also after the mailbox was closed. Not while somebody waits.
+    std::optional<T> TakeWaiting()
+    {
+        return m_values.empty() ? std::nullopt : std::optional<T>(Take());
     }
 
     void Put(T value)

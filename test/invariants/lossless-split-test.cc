@@ -26,7 +26,7 @@ class TamperingPort final : public MessagePort
     using Tamper = std::function<void(Message&)>;
 
     TamperingPort(Direction sends, Tamper tamper)
-        : MessagePort(sends),
+        : MessagePort(sends, ConnectionId()),
           m_tamper(std::move(tamper))
     {
         Open();

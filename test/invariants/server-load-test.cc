@@ -216,8 +216,9 @@ TEST_CASE("A user who leaves makes room for the one who waits", "[server-load]")
                 links.push_back(std::make_unique<ServiceLink>(
                     ServiceLinkConfig{.rate = ns3::DataRate("1Gbps"), .delay = {}, .startup = {}, .kinds = {}}));
                 users.push_back(llm.InstallUserDevice(nodes.Get(i + 1), "device-13tflops", ns3::Address()));
-                users.back()->SetPort(links.back()->End(Direction::Up));
-                edge->Attach(links.back()->End(Direction::Down));
+                PortPair ports = links.back()->Connect();
+                users.back()->SetPort(std::move(ports.user));
+                edge->Attach(std::move(ports.server));
                 users.back()->AddRequest({.index = i, .prompt = {1, 2, 3}, .newTokens = i == 0 ? 98U : 5U});
             }
             // Of users 0 (whose answer takes a second and a half), 1 and 2 the first or the second one leaves.

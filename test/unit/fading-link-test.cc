@@ -15,6 +15,7 @@
 #include <memory>
 #include <set>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 using namespace splitllm;
@@ -45,8 +46,9 @@ struct Link
 {
     explicit Link(const FadingLinkConfig& config, std::int64_t stream = 1000)
         : fading(config),
-          user(fading.End(Direction::Up)),
-          server(fading.End(Direction::Down))
+          ports(fading.Connect()),
+          user(std::move(ports.user)),
+          server(std::move(ports.server))
     {
         fading.AssignStreams(stream);
         fading.onAttempt = [this](Direction sends, const AttemptRecord& record) {
@@ -64,6 +66,7 @@ struct Link
 
     Teardown teardown; // destroyed last
     FadingLink fading;
+    PortPair ports; // which both endpoints take
     Endpoint user;
     Endpoint server;
     std::array<std::vector<AttemptRecord>, kDirections> attempts;

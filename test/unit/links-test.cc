@@ -231,3 +231,124 @@ TEST_CASE("A Wi-Fi run repeats itself, and one out of reach ends as lost", "[wif
     CHECK(records.tokens.size() == 11);
     CHECK(*Find(lostMetrics, "sessions_lost") == 1.0);
 }
+
+TEST_CASE("A service link's outage holds up what it meets, for all users, and nothing else", "[outages]")
+{
+    const auto run = [](const std::string& outages) {
+        return Run(LinkStudy(R"({"type": "service", "rate": "1Gbps", "delay": "1ms")" + outages + "}", 2, 30)).first;
+    };
+    const RunRecords without = run("");
+    const RunRecords with = run(R"(, "outages": [{"at": "55ms", "for": "2s"}])");
+    REQUIRE(without.tokens.size() == 62);
+    REQUIRE(with.tokens.size() == 62);
+    CHECK(with.messagesUnderWay == 0);
+    std::size_t delayed = 0;
+    for (std::size_t i = 0; i < 62; i++)
+    {
+        const TokenRecord& token = with.tokens[i].token;
+        const TokenRecord& before = without.tokens[i].token;
+        CHECK(token.token == before.token);
+        const ns3::Time late = token.latency - before.latency;
+        const ns3::Time begin = ns3::MilliSeconds(55);
+        const bool meets = before.start < begin && before.start + before.latency > begin;
+        delayed += late.IsZero() ? 0 : 1;
+        // A message that has left by 55 ms still arrives, so the answer to it loses less than the outage takes.
+        CHECK((late.IsZero() || (meets && late > ns3::MilliSeconds(1998) && late <= ns3::Seconds(2))));
+    }
+    CHECK(delayed == 2);
+    CHECK(with.wireBytes == without.wireBytes);
+
+    const RunRecords never = run(R"(, "outages": [{"at": "55ms"}])");
+    CHECK(never.tokens.size() < 62);
+    CHECK(never.messagesUnderWay == 2);
+}
+
+TEST_CASE("A wired link's outage loses packets, and what was sent in it arrives after it", "[outages]")
+{
+    const auto run = [](const std::string& more) {
+        return Run(LinkStudy(R"({"type": "wired", "rate": "1Gbps", "delay": "1ms")" + more + "}", 2, 30)).first;
+    };
+    const std::string outage = R"(, "outages": [{"at": "55ms", "for": "500ms"}])";
+    const RunRecords without = run("");
+    const RunRecords with = run(outage);
+    CHECK(with.sessionsLost.empty());
+    CHECK(with.tokens.size() == 62);
+    CHECK(with.messagesUnderWay == 0);
+    CHECK(with.wireBytes[0] > without.wireBytes[0]); // sent again
+    for (const TokenRow& row : with.tokens)
+    {
+        const ns3::Time end = row.token.start + row.token.latency;
+        // What had arrived by 55 ms may still become a token; the tokens that come next come after the outage.
+        CHECK((end < ns3::MilliSeconds(56) || end > ns3::MilliSeconds(555)));
+    }
+    // Beside losses, which an outage that meets nothing does not change.
+    const RunRecords lossy = run(R"(, "loss": 0.05)");
+    const RunRecords later = run(R"(, "loss": 0.05, "outages": [{"at": "1000s", "for": "1s"}])");
+    CHECK(lossy.wireBytes == later.wireBytes);
+    CHECK(lossy.wireBytes != without.wireBytes);
+    CHECK(run(R"(, "loss": 0.05)" + outage).wireBytes != lossy.wireBytes);
+}
+
+TEST_CASE("An outage may begin at random, at another time in each repetition", "[outages][invariant-4]")
+{
+    const std::vector<OutageSpec> specs{{.at = ns3::Seconds(4), .isDrawn = true, .duration = ns3::Seconds(1)},
+                                        {.at = ns3::NanoSeconds(1), .isDrawn = true, .duration = {}},
+                                        {.at = ns3::Seconds(7), .isDrawn = false, .duration = ns3::Time::Max()}};
+    double sum = 0.0;
+    constexpr int kDraws = 2000;
+    for (int stream = 0; stream < kDraws; stream++)
+    {
+        const std::vector<Outage> outages = DrawOutages(specs, stream);
+        REQUIRE(outages.size() == 3);
+        CHECK(!outages[0].begin.IsNegative());
+        CHECK(outages[0].begin < ns3::Seconds(4));
+        CHECK(outages[0].end == outages[0].begin + ns3::Seconds(1));
+        CHECK(outages[1].begin.IsZero());
+        CHECK(outages[1].end == ns3::Time::Max());
+        CHECK(outages[2].begin == ns3::Seconds(7));
+        CHECK(outages[2].end == ns3::Time::Max()); // and no overflow
+        sum += outages[0].begin.GetSeconds();
+    }
+    CHECK(std::abs(sum / kDraws - 2.0) < 4.0 * 4.0 / std::sqrt(12.0 * kDraws)); // four standard errors
+
+    const std::string outages = R"([{"within": "100ms", "for": "3ms"}])";
+    const Json json =
+        LinkStudy(R"({"type": "service", "rate": "1Gbps", "delay": "1ms", "outages": )" + outages + "}", 1, 30);
+    const Study study = ReadStudy(json, "test", Folders());
+    const auto latencies = [&study](std::uint32_t repetition) {
+        std::vector<std::int64_t> all;
+        for (const TokenRow& row : Simulate(study, repetition, 1, [] {}).tokens)
+        {
+            all.push_back(row.token.latency.GetNanoSeconds());
+        }
+        return all;
+    };
+    CHECK(latencies(0) == latencies(0));
+    CHECK(latencies(0) != latencies(1));
+}
+
+TEST_CASE("Bad outages are refused with the path of what is wrong", "[outages]")
+{
+    const std::string at = "test: links.device-edge.outages";
+    const auto error = [](const std::string& outages) {
+        return ErrorOfLink(R"({"type": "service", "rate": "1Gbps", "outages": )" + outages + "}");
+    };
+    CHECK(error("[]").empty());
+    CHECK(error(R"([{"at": "0ns"}, {"within": "1ns", "for": "1ns"}])").empty());
+    CHECK(error(R"([{"for": "1s"}])") == at + "[0].at: missing; accepted: either \"at\", when the outage begins, or "
+                                              "\"within\", before when it does");
+    CHECK(error(R"([{"at": "1s"}, {"at": "1s", "within": "2s"}])")
+              .starts_with(at + "[1].at: stands beside \"within\""));
+    CHECK(error(R"([{"within": "0s"}])") == at + "[0].within: must be above 0");
+    CHECK(error(R"([{"at": "1s", "for": "0s"}])") == at + "[0].for: must be above 0");
+    CHECK(error(R"([{"at": "-1s"}])").starts_with(at + "[0].at: \"-1s\" is not"));
+    CHECK(error(R"([{"at": 1}])").starts_with(at + "[0].at: is 1"));
+    CHECK(error(R"([{"at": "1s", "until": "2s"}])").starts_with(at + "[0].until: unknown key"));
+    CHECK(error(R"({"at": "1s"})").starts_with(at + ": "));
+    for (const char* link : {R"({"type": "fading", "bandwidth": "10MHz", "snr": 1, "outages": []})",
+                             R"({"type": "wifi", "distance": "1m", "outages": []})"})
+    {
+        CHECK(ErrorOfLink(link).find("link has none; accepted on types wired, service") != std::string::npos);
+    }
+    CHECK(ErrorOfLink(R"({"type": "wired", "rate": "1Gbps", "outages": [{"at": "1s"}]})").empty());
+}

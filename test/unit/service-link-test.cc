@@ -31,8 +31,9 @@ struct Link
 {
     explicit Link(const ServiceLinkConfig& config)
         : service(config),
-          user(service.End(Direction::Up)),
-          server(service.End(Direction::Down))
+          ports(service.Connect()),
+          user(std::move(ports.user)),
+          server(std::move(ports.server))
     {
     }
 
@@ -51,6 +52,7 @@ struct Link
 
     Teardown teardown; // destroyed last
     ServiceLink service;
+    PortPair ports; // which both endpoints take
     Endpoint user;
     Endpoint server;
 };
@@ -152,9 +154,9 @@ TEST_CASE("Header bytes are counted and take no time", "[service-link]")
     link.user.Send(0, Payload::Of(PatternBytes(100)));
     link.user.Send(0, {}, MessageKind::End); // no payload
     link.server.Send(0, Payload::Phantom(1000));
+    Simulator::Run();
     CHECK(link.service.BytesSent(Direction::Up) == 100 + 2 * kHeaderBytes);
     CHECK(link.service.BytesSent(Direction::Down) == 1000 + kHeaderBytes);
-    Simulator::Run();
     CHECK(ArrivalTimes(link.server.inbox) == std::vector<std::int64_t>{74'000, 77'000});
     REQUIRE(records.size() == 3);
     CHECK(records[0].headerBytes == kHeaderBytes);
@@ -230,14 +232,13 @@ TEST_CASE("Ends can be destroyed before the link, with messages under way either
     CHECK(FramePool::Live() == frames);
 }
 
-TEST_CASE("A service link needs a rate, and each of its ends is handed out once", "[service-link]")
+TEST_CASE("A service link needs a rate, and its ends know their direction", "[service-link]")
 {
     CHECK_THROWS_AS(ServiceLink({.rate = DataRate(0), .delay = Time(), .startup = Time(), .kinds = {}}),
                     std::invalid_argument);
     ServiceLink link(TenNanosecondsAByte());
-    auto end = link.End(Direction::Up);
-    CHECK(end->Sends() == Direction::Up);
-    CHECK_THROWS_AS(link.End(Direction::Up), std::logic_error);
-    CHECK(link.End(Direction::Down)->Sends() == Direction::Down);
+    const PortPair ports = link.Connect();
+    CHECK(ports.user->Sends() == Direction::Up);
+    CHECK(ports.server->Sends() == Direction::Down);
     Simulator::Destroy();
 }

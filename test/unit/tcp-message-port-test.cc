@@ -259,6 +259,44 @@ TEST_CASE("Everything that a message says arrives, and its times are those of th
     CHECK(records[0].sent == Seconds(2));
 }
 
+TEST_CASE("A TCP connection has one name at both ends, and another connection has another", "[tcp]")
+{
+    TcpPair pair{DataRate("1Gbps"), MilliSeconds(5)};
+    pair.Listen();
+    Endpoint& first = pair.Connect();
+    Endpoint& second = pair.Connect();
+    CHECK_FALSE(first.port->IsOpen());
+    // Of one session, and with the same sequence numbers in both.
+    first.Send(1, Payload::Of(PatternBytes(100'000)));
+    Simulator::Schedule(MicroSeconds(1), [&] { second.Send(1, Payload::Of(PatternBytes(10))); });
+    Simulator::Run();
+    REQUIRE(pair.servers.size() == 2);
+    CHECK(first.port->IsOpen());
+    CHECK(pair.servers[0]->port->IsOpen());
+    CHECK(first.port->Connection() == pair.servers[0]->port->Connection());
+    CHECK(second.port->Connection() == pair.servers[1]->port->Connection());
+    CHECK(first.port->Connection() != second.port->Connection());
+    CHECK(first.port->Connection().client == Ipv4Address("10.0.0.1").Get());
+    CHECK(pair.servers[0]->inbox.arrivals.at(0).sent == Time(0));
+    CHECK(pair.servers[1]->inbox.arrivals.at(0).sent == MicroSeconds(1));
+    CHECK(UnderWay() == 0);
+
+    // One after the other: the second is not taken for the first, part of which was lost.
+    first.port->Abandon();
+    CHECK_FALSE(pair.servers[0]->port->IsLost());
+    second.Send(1, Payload::Of(PatternBytes(40 << 20))); // more than the socket takes at once
+    second.port->Abandon();
+    pair.clients.clear();
+    Endpoint& third = pair.Connect();
+    third.Send(1, Payload::Of(PatternBytes(30)));
+    Simulator::Run();
+    REQUIRE(pair.servers.size() == 3);
+    CHECK(pair.servers[0]->port->IsLost());
+    CHECK(pair.servers[2]->inbox.arrivals.size() == 1);
+    CHECK(third.port->Connection() == pair.servers[2]->port->Connection());
+    CHECK(UnderWay() == 1);
+}
+
 TEST_CASE("Many small messages keep their order", "[tcp]")
 {
     TcpPair pair{DataRate("50Mbps"), MilliSeconds(1)};
