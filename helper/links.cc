@@ -209,6 +209,20 @@ class FadingPacketLink final : public PacketLink
     LinkAttempts m_attempts;
 };
 
+/// Lets \p user connect to \p server over \p link, as often as it has to.
+void
+ConnectOver(MessageLink& link, Ptr<UserDevice> user, Ptr<ServerApplication> server)
+{
+    user->SetConnector([&link, server](Api api) {
+        PortPair ports = link.Connect();
+        if (!server->Attach(std::move(ports.server), api))
+        {
+            ports.user->Refuse("the server refused the connection");
+        }
+        return std::move(ports.user);
+    });
+}
+
 /// A fading channel with whole messages over it.
 class FadingMessageLink final : public Link
 {
@@ -245,9 +259,7 @@ class FadingMessageLink final : public Link
             Count(m_attempts, record, m_spec.fading);
             m_recorder.OnAttempt(rows[static_cast<std::size_t>(sends)], record);
         };
-        PortPair ports = link.Connect();
-        user->SetPort(std::move(ports.user));
-        server->Attach(std::move(ports.server));
+        ConnectOver(link, user, server);
     }
 
     void Collect(RunRecords& records) const override
@@ -286,9 +298,7 @@ class CalibratedLink final : public Link
     void Attach(Ptr<UserDevice> user, Ptr<ServerApplication> server) override
     {
         ServiceLink& link = *m_links.emplace_back(std::make_unique<ServiceLink>(m_config));
-        PortPair ports = link.Connect();
-        user->SetPort(std::move(ports.user));
-        server->Attach(std::move(ports.server));
+        ConnectOver(link, user, server);
     }
 
     void Collect(RunRecords& records) const override

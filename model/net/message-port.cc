@@ -80,6 +80,23 @@ MessagePort::Opened()
     }
 }
 
+Task<bool>
+MessagePort::OpenedWithin(ns3::Time duration)
+{
+    try
+    {
+        if (!m_isOpen)
+        {
+            co_await m_opened.ReceiveWithin(duration);
+        }
+    }
+    catch (const ConnectionLost&)
+    {
+        // It is not open.
+    }
+    co_return IsOpen();
+}
+
 void
 MessagePort::Send(Message message, const CriticalPath& path)
 {

@@ -74,6 +74,9 @@ class MessagePort
     /// at a time.
     Task<void> Opened();
 
+    /// The same for at most \p duration. \return whether messages can be sent; does not throw
+    Task<bool> OpenedWithin(ns3::Time duration);
+
     /// Whether it was opened and has not failed: messages can be sent.
     bool IsOpen() const
     {

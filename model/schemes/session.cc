@@ -59,6 +59,12 @@ Session::Opened()
     co_await m_port->Opened();
 }
 
+Task<bool>
+Session::OpenedWithin(ns3::Time limit)
+{
+    return m_port->OpenedWithin(limit);
+}
+
 bool
 Session::IsOpen() const
 {

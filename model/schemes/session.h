@@ -79,6 +79,9 @@ class Session
     /// Waits until messages can be sent. \throws ConnectionLost if that fails
     Task<void> Opened();
 
+    /// The same for at most \p limit. \return whether messages can be sent
+    Task<bool> OpenedWithin(ns3::Time limit);
+
     /// Whether messages can be sent and may come in.
     bool IsOpen() const;
 

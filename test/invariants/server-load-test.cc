@@ -216,9 +216,11 @@ TEST_CASE("A user who leaves makes room for the one who waits", "[server-load]")
                 links.push_back(std::make_unique<ServiceLink>(
                     ServiceLinkConfig{.rate = ns3::DataRate("1Gbps"), .delay = {}, .startup = {}, .kinds = {}}));
                 users.push_back(llm.InstallUserDevice(nodes.Get(i + 1), "device-13tflops", ns3::Address()));
-                PortPair ports = links.back()->Connect();
-                users.back()->SetPort(std::move(ports.user));
-                edge->Attach(std::move(ports.server));
+                users.back()->SetConnector([&link = *links.back(), edge](Api api) {
+                    PortPair ports = link.Connect();
+                    edge->Attach(std::move(ports.server), api);
+                    return std::move(ports.user);
+                });
                 users.back()->AddRequest({.index = i, .prompt = {1, 2, 3}, .newTokens = i == 0 ? 98U : 5U});
             }
             // Of users 0 (whose answer takes a second and a half), 1 and 2 the first or the second one leaves.

@@ -66,8 +66,10 @@ class SplitRun
         Watch(m_user);
         if (ports.first)
         {
-            m_user->SetPort(std::move(ports.first));
-            m_edge->Attach(std::move(ports.second));
+            m_edge->Attach(std::move(ports.second), Api::Inference);
+            m_user->SetConnector([port = std::make_shared<std::unique_ptr<MessagePort>>(std::move(ports.first))](Api) {
+                return std::move(*port);
+            });
         }
         m_user->TraceConnectWithoutContext(
             "Token", Callback<void, const TokenRecord&>([this](const TokenRecord& record) { tokens.push_back(record); }));
