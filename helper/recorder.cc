@@ -205,6 +205,23 @@ Recorder::OnCompute(const std::string& node, const ComputeRecord& record)
 }
 
 void
+Recorder::OnServerOutages(const std::string& node, const std::vector<Outage>& outages)
+{
+    ns3::Time last;
+    for (const TimelineSpan& span : m_records.timeline)
+    {
+        last = ns3::Max(last, span.end);
+    }
+    for (const Outage& outage : outages)
+    {
+        if (outage.begin < last)
+        {
+            m_records.timeline.push_back({node, Lane::Mode, "down", outage.begin, ns3::Min(outage.end, last), ""});
+        }
+    }
+}
+
+void
 Recorder::OnServerCompute(const ComputeRecord& record)
 {
     if (record.layer > 0)

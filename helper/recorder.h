@@ -3,6 +3,7 @@
 #define SPLITLLM_RECORDER_H
 
 #include "compute/memory-ledger.h"
+#include "net/outage-schedule.h"
 #include "sim/split-llm-records.h"
 #include "timeline.h"
 
@@ -144,6 +145,9 @@ class Recorder
     void OnOutage(const std::string& name, ns3::Time start, ns3::Time end);
     void OnMessage(const std::string& node, const MessageRecord& record);
     void OnCompute(const std::string& node, const ComputeRecord& record);
+    /// Shows when the server called \p node was down, as far as the timeline reaches.
+    void OnServerOutages(const std::string& node, const std::vector<Outage>& outages);
+
     void OnServerCompute(const ComputeRecord& record);
     void OnPacket(const std::string& node, Direction direction, std::uint32_t bytes, ns3::Time start, ns3::Time end);
     void OnAttempt(const std::string& node, const AttemptRecord& record);

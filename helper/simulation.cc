@@ -91,6 +91,9 @@ class Run
     void InstallServer(const NodeSpec& spec);
     void InstallUsers(const NodeSpec& spec);
 
+    /// Lets the server die and come back.
+    void ScheduleOutages(const std::vector<OutageSpec>& specs);
+
     /**
      * Ends a simulation that would have events for ever: looks every second whether something is left to do.
      * \param progress messages and tokens at the last look
@@ -110,6 +113,7 @@ class Run
     Ptr<Node> m_serverNode;
     std::string m_serverName;
     Ptr<ServerApplication> m_server;
+    std::vector<Outage> m_outages; //!< of the server
     std::vector<Ptr<UserDevice>> m_users;
 };
 
@@ -198,9 +202,32 @@ Run::InstallServer(const NodeSpec& spec)
     {
         m_server = m_llm.InstallEdgeServer(m_serverNode, spec.hardware);
     }
+    ScheduleOutages(spec.outages);
     m_server->AssignStreams(kSessionStreams);
     Trace(spec.name, m_server);
     m_server->TraceConnectWithoutContext("Compute", MakeCallback(&Recorder::OnServerCompute, &m_recorder));
+}
+
+void
+Run::ScheduleOutages(const std::vector<OutageSpec>& specs)
+{
+    m_outages = DrawOutages(specs, kServerOutageStreams);
+    for (Outage& outage : m_outages)
+    {
+        outage.begin += m_link->ReadyAt();
+        Simulator::Schedule(outage.begin, &ServerApplication::Crash, m_server);
+        if (outage.end == Time::Max())
+        {
+            continue;
+        }
+        outage.end += m_link->ReadyAt();
+        Simulator::Schedule(outage.end, [this, end = outage.end] {
+            if (!OutageSchedule(m_outages).Covers(end))
+            {
+                m_server->Restart();
+            }
+        });
+    }
 }
 
 void
@@ -372,6 +399,7 @@ Run::Execute()
     if (m_server)
     {
         CollectMemory(m_serverName, m_server);
+        m_recorder.OnServerOutages(m_serverName, m_outages);
         if (const Host* host = m_server->GetHost())
         {
             records.serverBusySeconds = host->queue.Busy().GetSeconds();

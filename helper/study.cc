@@ -122,6 +122,7 @@ ReadNode(StrictObject& nodes, const std::string& name, const StudyFolders& folde
     }
     if (node.role != NodeRole::UserDevice)
     {
+        node.outages = ReadOutages(object);
         node.batch = static_cast<std::uint32_t>(object.Integer("batch", 1, 4096, 1));
         if (object.Has("kv_memory"))
         {

@@ -9,6 +9,7 @@
 #include "link-spec.h"
 #include "llm/config.h"
 #include "llm/sampling.h"
+#include "outage-spec.h"
 #include "policy/offload-policy.h"
 #include "llm/exits.h"
 #include "schemes/ce-collm/ce-collm-options.h"
@@ -69,6 +70,7 @@ struct NodeSpec
     DeviceProfile hardware;
     std::uint32_t batch = 1;    //!< servers: sessions whose equal operations run as one, at most
     std::uint64_t kvMemory = 0; //!< servers: bytes that requests under way may need for KV; 0: no request waits
+    std::vector<OutageSpec> outages; //!< servers: when they are down, and lose what they kept for users
 };
 
 /// How the model is split, and what decides on the way.

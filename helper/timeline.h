@@ -20,7 +20,7 @@ enum class Lane : std::uint8_t
     Compute,  //!< operations on the compute device
     Messages, //!< from sending to arrival, at the receiver
     Packets,  //!< while the network device transmits them
-    Mode,     //!< stretches during which an edge goes on without its cloud
+    Mode,     //!< stretches during which an edge goes on without its cloud, or a server is down
 };
 
 /// What happened on one lane from start to end.

@@ -9,12 +9,14 @@
 #include "support/study-fixture.h"
 #include "support/tiny-deployment.h"
 
+#include "answers.h"
+#include "base/units.h"
 #include "llm/exits.h"
-#include "metrics.h"
 #include "schemes/ce-collm/ce-collm-options.h"
 #include "simulation.h"
 
-#include <limits>
+#include <algorithm>
+#include <cmath>
 #include <map>
 
 using namespace splitllm;
@@ -109,4 +111,145 @@ TEST_CASE("At threshold 0 nothing is requested, and the first exit's tokens are 
     }
     CHECK(sent == std::map<std::string, std::size_t>{{"hidden-state", kNewTokens}, {"end", 1}});
     CHECK(answer.tokens.size() == kNewTokens);
+}
+
+TEST_CASE("Every state crosses once, whatever the length of prompt and answer", "[ce-collm][invariant-5]")
+{
+    for (const std::size_t prompt : {1, 2, 13})
+    {
+        for (const std::uint32_t tokens : {1, 2, 31})
+        {
+            for (const std::size_t requests : {0, 1, 2})
+            {
+                CAPTURE(prompt, tokens, requests);
+                Json study = CeCollmStudy({{"codec", "fp16"}});
+                study["mode"] = "shape";
+                study["workload"] = {{"prompt_tokens", {{{"tokens", prompt}, {"requests", 1}}}}, {"new_tokens", tokens}};
+                // Of every three tokens, so many are the cloud's.
+                std::vector<std::size_t> pattern(3, 3);
+                std::fill_n(pattern.begin(), requests, 0);
+                study["scheme"]["policy"] = {{"name", "listed"}, {"tokens", pattern}};
+                const RunRecords records = Run(study);
+                const std::size_t asked = requests * (tokens / 3) + std::min<std::size_t>(tokens % 3, requests);
+                constexpr std::size_t kStateBytes = 64 * 2;
+                CHECK(records.payloadBytes[0] == (prompt + tokens - 1) * kStateBytes);
+                CHECK(records.payloadBytes[1] == asked * 4);
+                CHECK(records.headerBytes[0] == (tokens + asked + 1) * kHeaderBytes);
+                CHECK(records.headerBytes[1] == asked * kHeaderBytes);
+                for (std::size_t d = 0; d < kDirections; d++)
+                {
+                    CHECK(records.wireBytes[d] == records.payloadBytes[d] + records.headerBytes[d]);
+                }
+                CHECK(records.messagesUnderWay == 0);
+            }
+        }
+    }
+}
+
+TEST_CASE("Shape mode sends the bytes of numeric mode, and both name the same tokens' sources", "[ce-collm][invariant-8]")
+{
+    const auto run = [](const char* mode) {
+        Json study = CeCollmStudy({{"policy", {{"name", "listed"}, {"tokens", {1, 0, 3, 3, 0}}}}});
+        study["mode"] = mode;
+        if (study["mode"] == "shape")
+        {
+            study["workload"] = Json::parse(
+                R"({"prompt_tokens": [{"tokens": 7, "requests": 1}, {"tokens": 12, "requests": 1}], "new_tokens": 4})");
+        }
+        else
+        {
+            study["workload"]["requests"] = 2;
+        }
+        return Run(study);
+    };
+    const RunRecords numeric = run("numeric");
+    const RunRecords shape = run("shape");
+    CHECK(numeric.payloadBytes == shape.payloadBytes);
+    CHECK(numeric.messagesSent == shape.messagesSent);
+    REQUIRE(numeric.exits.size() == 8);
+    REQUIRE(shape.exits.size() == 8);
+    for (std::size_t i = 0; i < 8; i++)
+    {
+        const std::vector<std::uint16_t> layers{1, 0, 3, 3};
+        CHECK(numeric.exits[i].exit.layer == layers[i % 4]);
+        CHECK(numeric.exits[i].exit.source == shape.exits[i].exit.source);
+        CHECK(numeric.exits[i].exit.layer == shape.exits[i].exit.layer);
+    }
+}
+
+TEST_CASE("What is seen of the uploads is what the edge's own work does not hide", "[ce-collm]")
+{
+    // Milliseconds of a layer, of an exit and of the head, whatever their rows.
+    constexpr double kLayer = 1.25;
+    constexpr double kExit = 0.75;
+    constexpr double kHead = 2.0;
+    constexpr double kToken = 16 * kLayer + 2 * kExit; // at the edge
+    constexpr std::size_t kStateBytes = 4096 * 2;
+    const Json timing = Json::parse(
+        R"({"table": {"layer": {"ms": 1.25}, "exit": {"ms": 0.75}, "head": {"ms": 2.0}}, "otherwise": "free"})");
+    for (const char* rate : {"10Gbps", "100Mbps", "30Mbps", "5Mbps", "2700kbps", "1Mbps", "100kbps"})
+    {
+        for (const double delay : {0.0, 7.0})
+        {
+            Json study = CeCollmStudy({{"exits", {{"layers", {8, 16}}}},
+                                       {"timeout", "100s"},
+                                       {"policy", {{"name", "listed"}, {"tokens", {16, 16, 0}}}}});
+            study["mode"] = "shape";
+            study["model"] = {{"shape", "llama-7b"}, {"dtype", "fp16"}};
+            for (const char* node : {"edge", "cloud"})
+            {
+                study["nodes"][node]["hardware"] = {{"profile", "a100-80gb"}, {"timing", timing}};
+            }
+            study["links"]["edge-cloud"] = {
+                {"type", "service"}, {"rate", rate}, {"delay", std::to_string(static_cast<int>(delay)) + "ms"}};
+            study["workload"] = {{"prompt_tokens", {{{"tokens", 5}, {"requests", 1}}}}, {"new_tokens", 30}};
+            CAPTURE(rate, delay);
+            const RunRecords records = Run(study);
+            REQUIRE(records.tokens.size() == 30);
+
+            const double bitsPerMs = static_cast<double>(ParseBitRate(rate)) / 1e3;
+            const double state = 8.0 * kStateBytes / bitsPerMs;
+            // Three states leave while three tokens are made; the request goes behind them, the token comes back.
+            const double upload = kToken - kExit; // from a token's begin until its state is there
+            double last = 0.0;
+            for (int k = 0; k < 3; k++)
+            {
+                last = std::max(last, upload + k * kToken + (3 - k) * state);
+            }
+            const double visible = std::max(0.0, last - 3 * kToken) + 2 * delay + 32.0 / bitsPerMs;
+            for (const TokenRow& row : records.tokens)
+            {
+                const TokenRecord& token = row.token;
+                const auto ms = [](ns3::Time time) { return static_cast<double>(time.GetNanoSeconds()) / 1e6; };
+                if (token.position <= 3)
+                {
+                    continue; // the prompt's states travel as well
+                }
+                const bool asked = token.position % 3 == 0;
+                CAPTURE(token.position);
+                CHECK(ms(token.components[static_cast<std::size_t>(Component::Network)]) ==
+                      Approx(asked ? visible : 0.0).epsilon(1e-4).margin(1e-4));
+                CHECK(ms(token.latency) ==
+                      Approx(asked ? kToken + visible + 16 * kLayer + kHead : kToken).epsilon(1e-4));
+                CHECK(ms(token.server) == Approx(asked ? 16 * kLayer + kHead : 0.0).margin(1e-9));
+            }
+        }
+    }
+}
+
+TEST_CASE("Along a reference answer the cloud's tokens are judged as the full model's", "[ce-collm][quality]")
+{
+    Json study = CeCollmStudy({{"codec", "fp32"}});
+    study["workload"]["quality"] = true;
+    study["workload"]["requests"] = 2;
+    const Study spec = ReadStudy(study, "test", Folders());
+    RunRecords records = Simulate(spec, 0, 1, [] {});
+    records.quality = JudgeQuality(spec, 0, 1, records.requests, [] {});
+    REQUIRE(!records.quality.empty());
+    for (const QualityRow& row : records.quality)
+    {
+        CHECK(row.klNats == Approx(0.0).margin(1e-12));
+        CHECK(row.agrees);
+        CHECK(std::isnan(row.confidence));
+    }
 }
