@@ -163,7 +163,8 @@ ReadExitPolicy(StrictObject& scheme, const std::vector<std::size_t>& layers, boo
     const std::string name = policy.Choice("name", {"confidence", "random", "listed"});
     if (name == "confidence" && shapeMode)
     {
-        policy.Fail("name", "confidence looks at numbers, which shape mode has none of; accepted there: random, listed");
+        policy.Fail("name",
+                    "confidence looks at numbers, which shape mode has none of; accepted there: random, listed");
     }
     std::shared_ptr<const ExitPolicy> made;
     if (name == "confidence")

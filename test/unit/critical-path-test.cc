@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "sim/critical-path.h"
 
+#include "schemes/session.h"
 #include "support/catch.h"
 
 #include <array>
@@ -269,4 +270,13 @@ TEST_CASE("Every component has a name of its own", "[critical-path]")
     CHECK(std::string(NameOf(TokenSource::Exit)) == "exit");
     CHECK(std::string(NameOf(TokenSource::Cloud)) == "cloud");
     CHECK(std::string(NameOf(TokenSource::Fallback)) == "fallback");
+}
+
+TEST_CASE("What finds out whether to go on counts as calibrator, what the token needs anyway as base")
+{
+    CHECK(ComponentOf(Operation::Exit) == Component::Calibrator);
+    CHECK(ComponentOf(Operation::Calibrate) == Component::Calibrator);
+    CHECK(ComponentOf(Operation::Head) == Component::Base);
+    CHECK(ComponentOf(Operation::Adapt) == Component::Adapter);
+    CHECK(ComponentOf(Operation::Encode) == Component::Codec);
 }

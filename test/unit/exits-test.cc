@@ -361,6 +361,15 @@ TEST_CASE("An exit's work is what a count by hand gives", "[exits]")
         CHECK(logits.work.weightBytes == 320 + 2 * 110);
         CHECK(logits.work.bytesRead == 320 + 2 * 110 + 4 * 70);
     }
+    SECTION("rows of two sessions in one operation cost what they cost in one")
+    {
+        const auto model = backend.Resident(ShapeOf(config));
+        const auto exits = backend.Resident(trained, config);
+        const auto work = [&](std::size_t rows) {
+            return backend.Exit(*model, *exits, 0, Tensor::Phantom(rows, 10)).work;
+        };
+        CHECK(work(3).Join(work(4)) == work(7));
+    }
     // Published shapes: 2 x 576 x 64 and two norms of 576
     CHECK(ExitParameters(NamedShape("smollm2-135m", DType::BF16), 64) == 74'880);
     CHECK(ExitParameters(config, 0) == 0);
