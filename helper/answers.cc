@@ -215,13 +215,9 @@ ReferenceModel::Logits(std::span<const TokenId> prompt, std::span<const TokenId>
 void
 ChosenLogits::OnLogits(const LogitsRecord& record)
 {
-    Pending& pending = m_pending[record.request];
-    if (record.position >= pending.next)
-    {
-        Reports& row = pending.rows[record.position];
-        row.logits[static_cast<std::size_t>(record.place)].emplace(record.values, record.values + record.vocab);
-        row.latest = record.place;
-    }
+    Reports& row = m_pending[record.request].rows[record.position];
+    row.logits[static_cast<std::size_t>(record.place)].emplace(record.values, record.values + record.vocab);
+    row.latest = record.place;
 }
 
 void
@@ -254,7 +250,6 @@ ChosenLogits::OnToken(std::uint32_t request, std::uint32_t position)
                                std::to_string(position));
     }
     choice.logits = std::move(*logits);
-    pending.next = position + 1;
     pending.rows.erase(pending.rows.begin(), pending.rows.upper_bound(position));
     return choice;
 }

@@ -94,7 +94,7 @@ class ChosenLogits
     };
 
     /**
-     * The token of \p request that was chosen from \p position came; later reports of earlier rows do not count.
+     * The token of \p request that was chosen from \p position came; this row and those before it are done with.
      * \throws std::logic_error if nothing was reported for it
      */
     Choice OnToken(std::uint32_t request, std::uint32_t position);
@@ -109,7 +109,6 @@ class ChosenLogits
 
     struct Pending
     {
-        std::uint32_t next = 0; //!< rows before it are done with
         std::map<std::uint32_t, Reports> rows; //!< by position
         std::optional<ExitRecord> exit;
     };

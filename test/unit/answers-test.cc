@@ -76,6 +76,7 @@ TEST_CASE("ROUGE-L counts what both have in common in the same order", "[quality
     CHECK(RougeL(Ids{7, 8, 9, 10, 11, 2, 12}, Ids{7, 9, 11, 2}, stop) == 2.0 * 3 / 8);
     CHECK(RougeL(Ids{7, 9, 11}, Ids{7, 8, 9, 10, 11}, stop) == 2.0 * 3 / 8);
     CHECK(RougeL(Ids{7, 7, 7}, Ids{7}, stop) == 2.0 * 1 / 4); // each token of either counts once
+    CHECK(RougeL(Ids{7}, Ids{7, 7, 7}, stop) == 2.0 * 1 / 4);
     CHECK(RougeL(Ids{1, 5, 3, 4, 5}, Ids{5, 1, 3, 5, 4, 1, 5}, stop) == 2.0 * 4 / 12); // 1 3 4 5, or 5 3 4 5
     CHECK(RougeL(Ids{1, 3}, Ids{7, 8}, stop) == 0.0);
     CHECK(RougeL(Ids{2, 7}, Ids{7}, stop) == 0.0);
