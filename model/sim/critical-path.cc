@@ -12,7 +12,9 @@ CriticalPath::Receive(const CriticalPath& sender, ns3::Time sent, ns3::Time arri
     {
         return; // the receiver was busy with this token until later than the message came
     }
+    const Place own = m_place;
     *this = sender;
+    m_place = own;
     Charge(Component::Network, arrived - sent);
     Charge(Component::Queue, now - arrived);
     if (m_start < start)
@@ -29,11 +31,12 @@ CriticalPath::TakeOff(ns3::Time time)
         const ns3::Time part = ns3::Min(time, share);
         share -= part;
         time -= part;
+        return part;
     };
     takeOff(m_components[static_cast<std::size_t>(Component::Network)]);
     for (ns3::Time& share : m_components)
     {
-        takeOff(share);
+        m_server -= ns3::Min(m_server, takeOff(share)); // a server that streams is what is ahead
     }
 }
 
