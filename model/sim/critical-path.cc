@@ -31,12 +31,12 @@ CriticalPath::TakeOff(ns3::Time time)
         const ns3::Time part = ns3::Min(time, share);
         share -= part;
         time -= part;
+        return part;
     };
     takeOff(m_components[static_cast<std::size_t>(Component::Network)]);
-    m_server -= ns3::Min(time, m_server);
     for (ns3::Time& share : m_components)
     {
-        takeOff(share);
+        m_server -= ns3::Min(m_server, takeOff(share)); // a server that streams is what is ahead
     }
 }
 

@@ -7,6 +7,7 @@
 #include "support/same-bits.h"
 #include "support/split-run.h"
 #include "support/study-fixture.h"
+#include "support/temporary-folder.h"
 #include "support/tiny-deployment.h"
 
 #include "answers.h"
@@ -171,9 +172,9 @@ TEST_CASE("Shape mode sends the bytes of numeric mode, and both name the same to
     for (std::size_t i = 0; i < 8; i++)
     {
         const std::vector<std::uint16_t> layers{1, 0, 3, 3};
-        CHECK(numeric.exits[i].exit.layer == layers[i % 4]);
-        CHECK(numeric.exits[i].exit.source == shape.exits[i].exit.source);
-        CHECK(numeric.exits[i].exit.layer == shape.exits[i].exit.layer);
+        CHECK(numeric.exits[i].layer == layers[i % 4]);
+        CHECK(numeric.exits[i].source == shape.exits[i].source);
+        CHECK(numeric.exits[i].layer == shape.exits[i].layer);
     }
 }
 
@@ -239,13 +240,17 @@ TEST_CASE("What is seen of the uploads is what the edge's own work does not hide
 
 TEST_CASE("Along a reference answer the cloud's tokens are judged as the full model's", "[ce-collm][quality]")
 {
+    const TemporaryFolder folder;
+    const auto file = folder.Write("judged.jsonl",
+                                   R"({"id": "1", "text": "", "tokens": [5, 17, 40], "answer_text": "", "answer": [6, 7, 8]}
+{"id": "2", "text": "", "tokens": [5, 17, 41, 2], "answer_text": "", "answer": [9, 8]}
+)");
     Json study = CeCollmStudy({{"codec", "fp32"}});
-    study["workload"]["quality"] = true;
-    study["workload"]["requests"] = 2;
+    study["workload"] = {{"prompts", file.string()}, {"requests", 2}, {"new_tokens", 2}, {"quality", true}};
     const Study spec = ReadStudy(study, "test", Folders());
     RunRecords records = Simulate(spec, 0, 1, [] {});
     records.quality = JudgeQuality(spec, 0, 1, records.requests, [] {});
-    REQUIRE(!records.quality.empty());
+    REQUIRE(records.quality.size() == 5);
     for (const QualityRow& row : records.quality)
     {
         CHECK(row.klNats == Approx(0.0).margin(1e-12));

@@ -179,6 +179,45 @@ TEST_CASE("Over any exchange the components sum to the time since the start", "[
     }
 }
 
+TEST_CASE("However streamed tokens follow one another, the components of each sum to its latency", "[critical-path]")
+{
+    std::mt19937_64 random(12);
+    const auto upTo = [&random](std::int64_t most) {
+        return NanoSeconds(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(most + 1)));
+    };
+    for (const std::int64_t delay : {0, 10, 1000, 10'000})
+    {
+        CriticalPath server(Place::Server);
+        CriticalPath user;
+        Time sent = upTo(1'000'000);
+        Time arrived = sent;
+        server.Start(sent);
+        user.Start(sent);
+        for (int token = 0; token < 500; token++)
+        {
+            for (int operation = 0; operation < 4; operation++)
+            {
+                const Time duration = upTo(100);
+                server.Charge(static_cast<Component>(random() % kComponents), duration);
+                sent += duration;
+            }
+            const Time before = arrived;
+            arrived = ns3::Max(arrived, sent + upTo(delay)); // in order
+            user.Receive(server, sent, arrived, arrived);
+            CHECK(user.Until() == arrived);
+            CHECK(user.Started() == before);
+            CHECK(SumOf(user) == arrived - before);
+            CHECK(user.AtServer() == SumOf(user) - user.Of(Component::Network));
+            for (std::size_t c = 0; c < kComponents; c++)
+            {
+                CHECK(user.Of(static_cast<Component>(c)) >= Time());
+            }
+            server.Start(sent);
+            user.Start(arrived);
+        }
+    }
+}
+
 TEST_CASE("What is charged at the server is told apart, and the network is neither's", "[critical-path]")
 {
     CriticalPath user(Place::User);
@@ -219,44 +258,6 @@ TEST_CASE("A server's answer that the user did not wait for leaves the token's t
     user.Receive(server, NanoSeconds(12), NanoSeconds(14), NanoSeconds(20));
     CHECK(user.AtServer() == Time());
     CHECK(user.Of(Component::Network) == Time());
-}
-
-TEST_CASE("However streamed tokens follow one another, the components of each sum to its latency", "[critical-path]")
-{
-    std::mt19937_64 random(12);
-    const auto upTo = [&random](std::int64_t most) {
-        return NanoSeconds(static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(most + 1)));
-    };
-    for (const std::int64_t delay : {0, 10, 1000, 10'000})
-    {
-        CriticalPath server;
-        CriticalPath user;
-        Time sent = upTo(1'000'000);
-        Time arrived = sent;
-        server.Start(sent);
-        user.Start(sent);
-        for (int token = 0; token < 500; token++)
-        {
-            for (int operation = 0; operation < 4; operation++)
-            {
-                const Time duration = upTo(100);
-                server.Charge(static_cast<Component>(random() % kComponents), duration);
-                sent += duration;
-            }
-            const Time before = arrived;
-            arrived = ns3::Max(arrived, sent + upTo(delay)); // in order
-            user.Receive(server, sent, arrived, arrived);
-            CHECK(user.Until() == arrived);
-            CHECK(user.Started() == before);
-            CHECK(SumOf(user) == arrived - before);
-            for (std::size_t c = 0; c < kComponents; c++)
-            {
-                CHECK(user.Of(static_cast<Component>(c)) >= Time());
-            }
-            server.Start(sent);
-            user.Start(arrived);
-        }
-    }
 }
 
 TEST_CASE("Every component has a name of its own", "[critical-path]")
