@@ -56,6 +56,14 @@ SplitLlmApplication::GetTypeId()
                             "A role decided what to send under a deadline",
                             MakeTraceSourceAccessor(&SplitLlmApplication::m_uploadTrace),
                             "splitllm::SplitLlmApplication::UploadCallback")
+            .AddTraceSource("Exit",
+                            "How a token came about where a model has early exits",
+                            MakeTraceSourceAccessor(&SplitLlmApplication::m_exitTrace),
+                            "splitllm::SplitLlmApplication::ExitCallback")
+            .AddTraceSource("Standalone",
+                            "A stretch during which an edge went on without its cloud is over",
+                            MakeTraceSourceAccessor(&SplitLlmApplication::m_standaloneTrace),
+                            "splitllm::SplitLlmApplication::StandaloneCallback")
             .AddTraceSource("Logits",
                             "A token is chosen from these logits",
                             MakeTraceSourceAccessor(&SplitLlmApplication::m_logitsTrace),
@@ -129,9 +137,9 @@ SplitLlmApplication::NewSession(MessagePort* port)
     session->uniform = [this, its = session.get()](Draw purpose) { return Uniform(its->id, purpose); };
     session->onDecision = [this](const DecisionRecord& record) { m_decisionTrace(record); };
     session->onUpload = [this](const UploadRecord& record) { m_uploadTrace(record); };
-    session->onLogits = [this, its = session.get()](std::span<const float> logits) {
-        m_logitsTrace({.session = its->id, .request = its->request, .values = logits.data(), .vocab = logits.size()});
-    };
+    session->onExit = [this](const ExitRecord& record) { m_exitTrace(record); };
+    session->onStandalone = [this](const StandaloneRecord& record) { m_standaloneTrace(record); };
+    session->onLogits = [this](const LogitsRecord& record) { m_logitsTrace(record); };
     return session;
 }
 

@@ -90,6 +90,8 @@ class SplitLlmApplication : public ns3::Application
     typedef void (*MessageCallback)(const MessageRecord& record);
     typedef void (*DecisionCallback)(const DecisionRecord& record);
     typedef void (*UploadCallback)(const UploadRecord& record);
+    typedef void (*ExitCallback)(const ExitRecord& record);
+    typedef void (*StandaloneCallback)(const StandaloneRecord& record);
     typedef void (*LogitsCallback)(const LogitsRecord& record);
     typedef void (*SessionEndCallback)(std::uint32_t session, const std::string& reason);
 
@@ -131,6 +133,8 @@ class SplitLlmApplication : public ns3::Application
     ns3::TracedCallback<const MessageRecord&> m_messageTrace;
     ns3::TracedCallback<const DecisionRecord&> m_decisionTrace;
     ns3::TracedCallback<const UploadRecord&> m_uploadTrace;
+    ns3::TracedCallback<const ExitRecord&> m_exitTrace;
+    ns3::TracedCallback<const StandaloneRecord&> m_standaloneTrace;
     ns3::TracedCallback<const LogitsRecord&> m_logitsTrace;
     ns3::TracedCallback<std::uint32_t, const std::string&> m_sessionEndTrace;
 };

@@ -130,6 +130,7 @@ ServerApplication::Serve(std::unique_ptr<MessagePort> port)
     Conversation& conversation = *m_conversations.emplace_back(std::make_unique<Conversation>());
     conversation.port = std::move(port);
     conversation.session = NewSession(conversation.port.get());
+    conversation.session->path = CriticalPath(Place::Server);
     conversation.role = GetScheme().MakeServer(*conversation.session);
     auto serve = [](ServerApplication& server, Conversation& its) -> Task<void> {
         const std::uint64_t adapters = server.GetScheme().ServerFootprint().adapters;

@@ -109,6 +109,7 @@ UserDevice::Conversation::Ask(const UserRequest& request)
         {
             record.components[c] = session->path.Of(static_cast<Component>(c));
         }
+        record.server = session->path.AtServer();
         if (std::accumulate(record.components.begin(), record.components.end(), Time()) != record.latency)
         {
             throw std::logic_error("the components of a token do not sum to its latency");

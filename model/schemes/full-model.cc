@@ -49,14 +49,11 @@ LongestKvBytes(const SchemeParts& parts, std::size_t layers)
 }
 
 Task<TokenId>
-NextToken(Session& s, const SchemeParts& parts, Tensor hL)
+NextToken(Session& s, const SchemeParts& parts, std::size_t position, Tensor hL)
 {
     Backend& backend = *s.host.backend;
     const Tensor logits = co_await s.Run(*parts.model, backend.Head(*parts.model, hL));
-    if (s.onLogits)
-    {
-        s.onLogits(logits.Values());
-    }
+    s.ReportLogits(position, logits.Values());
     const double uniform = parts.sampling.temperature > 0.0 ? s.uniform(Draw::Sample) : 0.0;
     co_return co_await s.Run(*parts.model, backend.Sample(logits, parts.sampling, uniform));
 }
@@ -103,7 +100,7 @@ FullModel::Step(std::span<const TokenId> tokens)
             m_cache->Release(dropped);
         }
     }
-    co_return co_await NextToken(s, m_parts, h.Slice(h.Rows() - 1, 1));
+    co_return co_await NextToken(s, m_parts, position + tokens.size() - 1, h.Slice(h.Rows() - 1, 1));
 }
 
 void

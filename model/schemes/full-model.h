@@ -47,10 +47,10 @@ class RequestCache
 std::uint64_t LongestKvBytes(const SchemeParts& parts, std::size_t layers);
 
 /**
- * Head and sampling: the token that follows the position whose final state is \p hL (1 x d). Reports the logits to
- * Session::onLogits.
+ * Head and sampling: the token that follows \p position of the sequence, counted from 0, whose final state is \p hL
+ * (1 x d). Reports the logits.
  */
-Task<TokenId> NextToken(Session& session, const SchemeParts& parts, Tensor hL);
+Task<TokenId> NextToken(Session& session, const SchemeParts& parts, std::size_t position, Tensor hL);
 
 /// What a host does with the whole model: the steps that Server, Local and MLoRA share.
 class FullModel

@@ -169,6 +169,20 @@ Session::Decide(const Cell& cell, unsigned tier, const Verdict& verdict)
     }
 }
 
+void
+Session::ReportLogits(std::size_t position, std::span<const float> logits)
+{
+    if (onLogits)
+    {
+        onLogits({.session = id,
+                  .request = request,
+                  .position = static_cast<std::uint32_t>(position),
+                  .place = path.At(),
+                  .values = logits.data(),
+                  .vocab = logits.size()});
+    }
+}
+
 Task<Tensor>
 Session::TensorIn(Message message, std::size_t cols)
 {

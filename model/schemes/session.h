@@ -129,6 +129,13 @@ class Session
     /// Reports a decision of tier 1 (at the edge) or 2 (at the device).
     void Decide(const Cell& cell, unsigned tier, const Verdict& verdict);
 
+    /**
+     * Reports what a token is chosen from, where this node chooses it.
+     * \param position in the sequence, from 0: of the row whose state they come from
+     * \param logits of the vocabulary; empty for a phantom
+     */
+    void ReportLogits(std::size_t position, std::span<const float> logits);
+
     /// A uniform variate in [0, 1) for the purpose named: the only randomness of a role.
     std::function<double(Draw)> uniform;
 
@@ -138,8 +145,14 @@ class Session
     /// Called with what a role decided to send under a deadline.
     std::function<void(const UploadRecord&)> onUpload;
 
-    /// Called with the logits that a token is chosen from, where this node chooses it; empty for a phantom.
-    std::function<void(std::span<const float>)> onLogits;
+    /// Called by the edge with how each token came about, before the token is the step's result.
+    std::function<void(const ExitRecord&)> onExit;
+
+    /// Called by the edge when a stretch on its own is over.
+    std::function<void(const StandaloneRecord&)> onStandalone;
+
+    /// Called with what ReportLogits reports.
+    std::function<void(const LogitsRecord&)> onLogits;
 
     Host& host;
     std::uint32_t id = 0;

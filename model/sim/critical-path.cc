@@ -12,7 +12,9 @@ CriticalPath::Receive(const CriticalPath& sender, ns3::Time sent, ns3::Time arri
     {
         return; // the receiver was busy with this token until later than the message came
     }
+    const Place own = m_place;
     *this = sender;
+    m_place = own;
     Charge(Component::Network, arrived - sent);
     Charge(Component::Queue, now - arrived);
 }

@@ -22,12 +22,19 @@ namespace splitllm
 class CriticalPath
 {
   public:
+    /// \param place of the role that keeps it
+    explicit CriticalPath(Place place = Place::User)
+        : m_place(place)
+    {
+    }
+
     /// A new token starts at \p now: nothing is charged yet.
     void Start(ns3::Time now)
     {
         m_start = now;
         m_until = now;
         m_components = {};
+        m_server = ns3::Time();
     }
 
     /// The chain continues with \p duration spent on \p component.
@@ -35,10 +42,14 @@ class CriticalPath
     {
         m_components[static_cast<std::size_t>(component)] += duration;
         m_until += duration;
+        if (m_place == Place::Server && component != Component::Network)
+        {
+            m_server += duration;
+        }
     }
 
     /**
-     * A message was received.
+     * A message was received: what the chain holds is the sender's or its own, the place stays its own.
      * \param sender the sender's path when it sent
      * \param sent when it was sent
      * \param arrived when its last byte arrived
@@ -62,10 +73,24 @@ class CriticalPath
         return m_components[static_cast<std::size_t>(component)];
     }
 
+    /// What of it was spent at the server. The network is neither there nor at the user.
+    ns3::Time AtServer() const
+    {
+        return m_server;
+    }
+
+    /// Where the role that keeps the path runs.
+    Place At() const
+    {
+        return m_place;
+    }
+
   private:
+    Place m_place;
     ns3::Time m_start;
     ns3::Time m_until;
     std::array<ns3::Time, kComponents> m_components{};
+    ns3::Time m_server;
 };
 
 } // namespace splitllm

@@ -25,4 +25,19 @@ NameOf(Component component)
     return "?";
 }
 
+const char*
+NameOf(TokenSource source)
+{
+    switch (source)
+    {
+    case TokenSource::Exit:
+        return "exit";
+    case TokenSource::Cloud:
+        return "cloud";
+    case TokenSource::Fallback:
+        return "fallback";
+    }
+    return "?";
+}
+
 } // namespace splitllm

@@ -42,6 +42,26 @@ enum class Direction : std::uint8_t
 
 constexpr std::size_t kDirections = 2;
 
+/// On which of a session's two nodes something happens.
+enum class Place : std::uint8_t
+{
+    User,   //!< where the user sits
+    Server, //!< edge server or cloud
+};
+
+constexpr std::size_t kPlaces = 2;
+
+/// What a token was chosen by where a model has early exits (CE-CoLLM, section III-A).
+enum class TokenSource : std::uint8_t
+{
+    Exit,     //!< an exit that was confident enough, or the last one of an edge that is on its own
+    Cloud,    //!< the cloud, which was asked
+    Fallback, //!< the last exit, because the cloud could not be reached in time
+};
+
+/// "exit", "cloud", "fallback".
+const char* NameOf(TokenSource source);
+
 /// One generated token, reported by the node that the user sits at.
 struct TokenRecord
 {
@@ -53,6 +73,7 @@ struct TokenRecord
     ns3::Time start;        //!< the request's arrival, or the token before
     ns3::Time latency;
     std::array<ns3::Time, kComponents> components;
+    ns3::Time server; //!< part of the latency: computing, coding and queueing at the server; the network is neither's
     std::array<std::uint64_t, kDirections> payloadBytes; //!< of the messages sent for this token
     std::array<std::uint32_t, kDirections> messages;
 };
@@ -104,8 +125,31 @@ struct LogitsRecord
 {
     std::uint32_t session;
     std::uint32_t request;
-    const float* values;   //!< valid during the call
-    std::size_t vocab; //!< 0 in shape mode
+    std::uint32_t position; //!< in the sequence, from 0: of the row whose state they come from
+    Place place;            //!< of the node
+    const float* values;    //!< valid during the call
+    std::size_t vocab;      //!< 0 in shape mode
+};
+
+/// How one token came about where a model has early exits, reported by the edge before the token.
+struct ExitRecord
+{
+    std::uint32_t session;
+    std::uint32_t request;
+    std::uint32_t position; //!< in the sequence, from 0: the row it was chosen from
+    TokenSource source;
+    std::uint16_t layer; //!< of the exit that it was taken from, from 1; 0 for the cloud
+    double confidence;   //!< at that exit, or at the last one evaluated; NaN without one
+    ns3::Time asked;     //!< when the cloud was asked; zero if it was not
+};
+
+/// A stretch during which an edge went on without its cloud, reported by the edge when it is over.
+struct StandaloneRecord
+{
+    std::uint32_t session;
+    ns3::Time start;
+    ns3::Time end;
+    std::string reason; //!< why it began
 };
 
 /// One stretch of a compute device.

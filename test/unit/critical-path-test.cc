@@ -143,6 +143,48 @@ TEST_CASE("Over any exchange the components sum to the time since the start", "[
     }
 }
 
+TEST_CASE("What is charged at the server is told apart, and the network is neither's", "[critical-path]")
+{
+    CriticalPath user(Place::User);
+    user.Start(NanoSeconds(1000));
+    user.Charge(Component::Base, NanoSeconds(17));
+    CHECK(user.AtServer() == Time());
+
+    // The request takes 5 ns, waits 3 in the inbox and 11 for the device, computes 23 and is coded in 2.
+    CriticalPath server(Place::Server);
+    server.Receive(user, NanoSeconds(1017), NanoSeconds(1022), NanoSeconds(1025));
+    server.Charge(Component::Queue, NanoSeconds(11));
+    server.Charge(Component::Base, NanoSeconds(23));
+    server.Charge(Component::Codec, NanoSeconds(2));
+    CHECK(server.At() == Place::Server);
+    CHECK(server.AtServer() == NanoSeconds(3 + 11 + 23 + 2));
+
+    // The reply takes 7 ns and waits 1 ns in the user's inbox.
+    user.Receive(server, NanoSeconds(1061), NanoSeconds(1068), NanoSeconds(1069));
+    user.Charge(Component::Base, NanoSeconds(4));
+    CHECK(user.At() == Place::User);
+    CHECK(user.AtServer() == NanoSeconds(39));
+    CHECK(user.Of(Component::Network) == NanoSeconds(5 + 7));
+    CHECK(user.Until() - user.Started() == NanoSeconds(17 + 39 + 12 + 1 + 4));
+
+    user.Start(user.Until());
+    CHECK(user.AtServer() == Time());
+}
+
+TEST_CASE("A server's answer that the user did not wait for leaves the token's time with the user", "[critical-path]")
+{
+    CriticalPath user(Place::User);
+    user.Start(NanoSeconds(0));
+    CriticalPath server(Place::Server);
+    server.Receive(user, NanoSeconds(0), NanoSeconds(2), NanoSeconds(2));
+    server.Charge(Component::Base, NanoSeconds(10));
+    user.Charge(Component::Base, NanoSeconds(20)); // busy beyond the answer's arrival
+
+    user.Receive(server, NanoSeconds(12), NanoSeconds(14), NanoSeconds(20));
+    CHECK(user.AtServer() == Time());
+    CHECK(user.Of(Component::Network) == Time());
+}
+
 TEST_CASE("Every component has a name of its own", "[critical-path]")
 {
     std::set<std::string> names;
@@ -151,4 +193,7 @@ TEST_CASE("Every component has a name of its own", "[critical-path]")
         names.insert(NameOf(static_cast<Component>(c)));
     }
     CHECK(names == std::set<std::string>{"adapter", "base", "calibrator", "codec", "network", "queue"});
+    CHECK(std::string(NameOf(TokenSource::Exit)) == "exit");
+    CHECK(std::string(NameOf(TokenSource::Cloud)) == "cloud");
+    CHECK(std::string(NameOf(TokenSource::Fallback)) == "fallback");
 }

@@ -429,7 +429,7 @@ class CloudRole final : public ServerRole
         {
             h = co_await RunLayers(s, model, m_options.split, m_layers, std::move(h), *m_cache);
         }
-        const TokenId next = co_await NextToken(s, m_parts, h.Slice(h.Rows() - 1, 1));
+        const TokenId next = co_await NextToken(s, m_parts, position + rows - 1, h.Slice(h.Rows() - 1, 1));
         if (m_options.context == OpscContext::StatelessKv && HasBack())
         {
             co_await SendKeysAndValues(position, rows);

@@ -183,7 +183,7 @@ class Device final : public UserRole
         }
         s.Expect(message, MessageKind::FinalState, config.layers);
         Tensor hL = co_await s.TensorIn(std::move(message), config.hidden);
-        co_return co_await NextToken(s, m_parts, std::move(hL));
+        co_return co_await NextToken(s, m_parts, position + tokens.size() - 1, std::move(hL));
     }
 
     void EndRequest() override
