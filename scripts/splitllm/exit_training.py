@@ -239,8 +239,8 @@ def fit_temperature(states, embedding, target):
     with torch.no_grad():
         logits = torch.cat([logits_of(part, embedding) for part in states.split(ROWS)])
         reached = logits.gather(1, target[:, None]).mean()
-        low, high = 0.1, 10.0
-        for _ in range(20):
+        low, high = 0.25, 4.0
+        for _ in range(12):
             middle = math.sqrt(low * high)
             slope = ((logits * middle).softmax(-1) * logits).sum(-1).mean() - reached
             low, high = (low, middle) if slope > 0 else (middle, high)

@@ -12,8 +12,6 @@ up = 0 and norm = the model's final norm it is the model's own norm and head, ap
 import json
 from pathlib import Path
 
-import numpy as np
-
 from splitllm.cli import InputError
 from splitllm.files import load_json, whole_folder
 
@@ -32,6 +30,8 @@ def windows(tokens, length):
 def calibration_error(confidence, right, bins=BINS):
     """Expected calibration error: over equal bins of confidence, (low, high], the share of rows in the bin times the
     distance between their mean confidence and the share of them that is right."""
+    import numpy as np
+
     confidence, right = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = [abs((confidence[which == bin] - right[which == bin]).sum()) for bin in range(bins)]
@@ -44,7 +44,8 @@ def shapes(hidden, width):
 
 def save(folder, description, tensors):
     """Writes exits.json and exits.safetensors, fp16. tensors: {layer: {part: array}}."""
-    from safetensors.numpy import save_file
+    import numpy as np
+    from safetensors.numpy import save as save_tensors
 
     named = {}
     for layer, parts in tensors.items():
@@ -56,7 +57,7 @@ def save(folder, description, tensors):
     with whole_folder(folder) as out:
         text = json.dumps({key: description[key] for key in KEYS}, indent=2)
         (out / "exits.json").write_text(text + "\n", encoding="utf-8")
-        save_file(named, str(out / "exits.safetensors"), {"format": "pt"})
+        (out / "exits.safetensors").write_bytes(save_tensors(named, {"format": "pt"}))
 
 
 def load(folder):
@@ -81,5 +82,5 @@ def load(folder):
             hidden = len(tensors[name]) if hidden is None else hidden  # input_norm comes first
             if tensors[name].shape != shapes(hidden, description["width"])[part]:
                 raise InputError(f"{path}: {name} is {tensors[name].shape}")
-            out[layer][part] = tensors[name].astype(np.float32)
+            out[layer][part] = tensors[name].astype("float32")
     return description, out
