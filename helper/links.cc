@@ -116,6 +116,11 @@ class WiredLink final : public PacketLink
         return errors;
     }
 
+    std::vector<Outage> Outages() const override
+    {
+        return m_outages;
+    }
+
     NetDeviceContainer Connect(Ptr<Node> node, std::uint32_t user) override
     {
         PointToPointHelper helper;
@@ -129,7 +134,7 @@ class WiredLink final : public PacketLink
             Ptr<ErrorModel> errors = Losses(kLinkStreams + 2 * user + end);
             if (!m_spec.outages.empty())
             {
-                errors = CreateObject<OutageErrorModel>(m_outages, errors);
+                errors = CreateObject<OutageErrorModel>(OutageSchedule(m_outages), errors);
             }
             if (errors)
             {
@@ -149,7 +154,7 @@ class WiredLink final : public PacketLink
             }));
     }
 
-    OutageSchedule m_outages{DrawOutages(m_spec.outages, kOutageStreams)}; //!< of all users
+    std::vector<Outage> m_outages{DrawOutages(m_spec.outages, kOutageStreams)}; //!< of all users
 };
 
 /// Adds one attempt to what is known about a link.
@@ -285,9 +290,15 @@ class CalibratedLink final : public Link
 {
   public:
     explicit CalibratedLink(const LinkSpec& spec)
-        : m_config(ServiceConfigOf(spec))
+        : m_config(ServiceConfigOf(spec)),
+          m_outages(DrawOutages(spec.outages, kOutageStreams))
     {
-        m_config.outages = OutageSchedule(DrawOutages(spec.outages, kOutageStreams));
+        m_config.outages = OutageSchedule(m_outages);
+    }
+
+    std::vector<Outage> Outages() const override
+    {
+        return m_outages;
     }
 
     Address Join(Ptr<Node>) override
@@ -312,6 +323,7 @@ class CalibratedLink final : public Link
 
   private:
     ServiceLinkConfig m_config;
+    std::vector<Outage> m_outages; //!< of all users
     std::vector<std::unique_ptr<ServiceLink>> m_links; //!< one a user
 };
 
@@ -359,6 +371,12 @@ bool
 Link::RunsForEver() const
 {
     return false;
+}
+
+std::vector<Outage>
+Link::Outages() const
+{
+    return {};
 }
 
 void
