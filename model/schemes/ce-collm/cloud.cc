@@ -186,7 +186,6 @@ class InferenceRole final : public ApiRole
     {
         Tensor h = m_contexts.Take(s, context, position);
         h = co_await RunLayers(s, *m_parts.model, std::move(h), context.cache->Cache());
-        context.consumed = position + 1;
         context.newest = co_await NextToken(s, m_parts, position, h.Slice(h.Rows() - 1, 1));
     }
 };

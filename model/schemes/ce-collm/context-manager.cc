@@ -133,6 +133,7 @@ ContextManager::Take(Session& session, CloudContext& context, std::size_t positi
         taken.Append(context.states.begin()->second);
         context.states.erase(context.states.begin());
     }
+    context.consumed = position + 1; // at once: one of these states that comes again meanwhile is not needed
     context.stateMemory.Resize(context.states.size() * taken.Cols() * SizeOf(model.Activations()));
     if (!context.cache)
     {

@@ -38,7 +38,7 @@ struct CloudContext
     std::map<std::size_t, Tensor> states;  //!< 1 x d after the upload layer, by position, none before consumed
     Reservation stateMemory;
     std::unique_ptr<RequestCache> cache;   //!< of the layers behind; null before the first token
-    std::size_t consumed = 0;              //!< positions that went through these layers
+    std::size_t consumed = 0;              //!< positions that went through these layers, or are about to
     TokenId newest = 0;                    //!< the token that follows the last of them
     ns3::Time arrived;                     //!< when the message with the latest states came
     bool busy = false;                     //!< a request for it is served
