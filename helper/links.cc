@@ -149,6 +149,11 @@ class WiredLink final : public PacketLink
             }));
     }
 
+    std::vector<Outage> Outages() const override
+    {
+        return m_outages.Outages();
+    }
+
     OutageSchedule m_outages{DrawOutages(m_spec.outages, kOutageStreams)}; //!< of all users
 };
 
@@ -310,6 +315,11 @@ class CalibratedLink final : public Link
         }
     }
 
+    std::vector<Outage> Outages() const override
+    {
+        return m_config.outages.Outages();
+    }
+
   private:
     ServiceLinkConfig m_config;
     std::vector<std::unique_ptr<ServiceLink>> m_links; //!< one a user
@@ -359,6 +369,12 @@ bool
 Link::RunsForEver() const
 {
     return false;
+}
+
+std::vector<Outage>
+Link::Outages() const
+{
+    return {};
 }
 
 void

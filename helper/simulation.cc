@@ -399,7 +399,15 @@ Run::Execute()
     if (m_server)
     {
         CollectMemory(m_serverName, m_server);
-        m_recorder.OnServerOutages(m_serverName, m_outages);
+        const LinkSpec& link = m_study.LinkBetween(m_study.Node(NodeRole::UserDevice), m_study.Server());
+        for (const Outage& outage : m_outages)
+        {
+            m_recorder.OnOutage(m_serverName, outage);
+        }
+        for (const Outage& outage : m_link->Outages())
+        {
+            m_recorder.OnOutage(link.name, outage);
+        }
         if (const Host* host = m_server->GetHost())
         {
             records.serverBusySeconds = host->queue.Busy().GetSeconds();

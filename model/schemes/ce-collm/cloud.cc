@@ -106,6 +106,10 @@ class InferenceRole final : public ApiRole
             }
             s.Expect(message, MessageKind::Request, m_options.uploadLayer);
             ExpectPositions(message.position, 1);
+            if (m_client->context && message.request < m_client->context->request)
+            {
+                continue; // states of a later request came first: the client does not wait for this one
+            }
             const std::shared_ptr<CloudContext> context = m_contexts.Use(*m_client, message.request);
             if (!context)
             {

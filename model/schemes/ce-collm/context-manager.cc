@@ -108,7 +108,7 @@ ContextManager::Store(CloudClient& client, std::uint32_t request, std::size_t po
 std::shared_ptr<CloudContext>
 ContextManager::Use(CloudClient& client, std::uint32_t request)
 {
-    if (client.IsOver(request))
+    if (client.ended && request <= *client.ended)
     {
         throw ProtocolError("request " + std::to_string(request) + " is over");
     }

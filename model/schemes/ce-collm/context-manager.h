@@ -92,7 +92,8 @@ class ContextManager
     /**
      * The context that a token is requested from; nothing if it was dropped, which the client is told now. A context that
      * another connection of the client still waits for is dropped as well: the client has given that connection up.
-     * \throws ProtocolError if the request is over
+     * \pre no later request of the client came
+     * \throws ProtocolError if the client ended the request
      */
     std::shared_ptr<CloudContext> Use(CloudClient& client, std::uint32_t request);
 
