@@ -53,7 +53,8 @@ struct CloudClient
     std::uint32_t session = 0;
     std::uint64_t host = 0;                //!< where its connections come from
     std::shared_ptr<CloudContext> context; //!< of its latest request; null without one
-    std::optional<std::uint32_t> ended;    //!< the latest request that is over
+    std::optional<std::uint32_t> ended;    //!< the latest request that the client said is over
+    std::uint32_t latest = 0;              //!< the latest request that had a context
     std::optional<std::uint32_t> lost;     //!< the request whose context was dropped, until the client knows
     Mailbox<std::monostate> changed;       //!< something happened to the context that a request waits for
 
@@ -90,9 +91,10 @@ class ContextManager
                ns3::Time arrived);
 
     /**
-     * The context that a token is requested from; nothing if it was dropped, which the client is told now. A context that
-     * another connection of the client still waits for is dropped as well: the client has given that connection up.
-     * \throws ProtocolError if the request is over
+     * The context that a token is requested from; nothing if it was dropped, also because states of a later request came
+     * before, which the client is told now. A context that another connection of the client still waits for is dropped as
+     * well: the client has given that connection up.
+     * \throws ProtocolError if the client said that the request is over
      */
     std::shared_ptr<CloudContext> Use(CloudClient& client, std::uint32_t request);
 
