@@ -98,7 +98,16 @@ class InferenceRole final : public ApiRole
     {
         while (true)
         {
+            const bool isNew = !m_client;
             const Message message = co_await Receive();
+            if (isNew)
+            {
+                m_client->inference = s.Connection();
+            }
+            if (m_client->inference != s.Connection())
+            {
+                co_return; // the client asks over another one now
+            }
             if (message.kind == MessageKind::End)
             {
                 m_contexts.End(*m_client, message.request);

@@ -52,6 +52,7 @@ struct CloudClient
 {
     std::uint32_t session = 0;
     std::uint64_t host = 0;                //!< where its connections come from
+    ConnectionId inference;                //!< over which it asks: the latest one for that
     std::shared_ptr<CloudContext> context; //!< of its latest request; null without one
     std::optional<std::uint32_t> ended;    //!< the latest request that the client said is over
     std::uint32_t latest = 0;              //!< the latest request that had a context
@@ -92,7 +93,7 @@ class ContextManager
 
     /**
      * The context that a token is requested from; nothing if it was dropped, also because states of a later request came
-     * before, which the client is told now. A context that another connection of the client still waits for is dropped as
+     * before, which the client is told now. A context that a former connection of the client still serves is dropped as
      * well: the client has given that connection up.
      * \throws ProtocolError if the client said that the request is over
      */
