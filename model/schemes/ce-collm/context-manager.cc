@@ -44,13 +44,7 @@ CloudContext::Bytes() const
 bool
 CloudClient::IsOver(std::uint32_t request) const
 {
-    return (ended && request <= *ended) || (context && request < context->request);
-}
-
-bool
-CloudClient::HasGoneOn(std::uint32_t request, std::size_t position) const
-{
-    return IsOver(request) || (asked && std::pair(request, position) < *asked);
+    return (ended && request <= *ended) || request < latest;
 }
 
 ContextManager::ContextManager(Host& host, const SchemeParts& parts, const CeCollmOptions& options)
@@ -112,9 +106,16 @@ ContextManager::Store(CloudClient& client, std::uint32_t request, std::size_t po
 }
 
 std::shared_ptr<CloudContext>
-ContextManager::Use(CloudClient& client, std::uint32_t request, std::size_t position)
+ContextManager::Use(CloudClient& client, std::uint32_t request)
 {
-    client.asked.emplace(request, position);
+    if (client.ended && request <= *client.ended)
+    {
+        throw ProtocolError("request " + std::to_string(request) + " is over");
+    }
+    if (client.IsOver(request))
+    {
+        return nullptr; // the next one's states have overtaken this
+    }
     const bool givenUp = client.context && client.context->busy;
     const bool lost = givenUp || client.lost == request;
     client.lost.reset();
@@ -176,7 +177,10 @@ void
 ContextManager::End(CloudClient& client, std::uint32_t request)
 {
     client.ended = std::max(client.ended.value_or(0), request);
-    client.lost.reset();
+    if (client.lost && *client.lost <= request)
+    {
+        client.lost.reset();
+    }
     if (client.context && client.context->request <= request)
     {
         Forget(client);
@@ -190,6 +194,7 @@ ContextManager::ContextOf(CloudClient& client, std::uint32_t request)
     {
         Forget(client);
         client.context = std::make_shared<CloudContext>(m_host, request);
+        client.latest = request;
     }
     return *client.context;
 }
