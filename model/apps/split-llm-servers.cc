@@ -98,9 +98,9 @@ ServerApplication::Attach(std::unique_ptr<MessagePort> port, Api api)
         Serve(std::move(port), api);
         return true;
     }
-    if (m_weights)
+    if (m_isDown)
     {
-        return false; // it is down
+        return false;
     }
     m_attached.push_back({std::move(port), api});
     return true;
@@ -123,10 +123,9 @@ ServerApplication::StartApplication()
         EndSimulation(NodeOutOfMemory(Machine().name, Machine().name + " cannot hold the model: " + cause.what()));
         return;
     }
-    Open();
-    for (Attached& attached : std::exchange(m_attached, {}))
+    if (!m_isDown)
     {
-        Serve(std::move(attached.port), attached.api);
+        Open();
     }
 }
 
@@ -138,6 +137,10 @@ ServerApplication::Open()
     if (GetScheme().HasUploadApi())
     {
         Listen(Api::Upload);
+    }
+    for (Attached& attached : std::exchange(m_attached, {}))
+    {
+        Serve(std::move(attached.port), attached.api);
     }
 }
 
@@ -152,7 +155,13 @@ ServerApplication::Listen(Api api)
     listener->SetAcceptCallback(MakeNullCallback<bool, Ptr<Socket>, const Address&>(),
                                 Callback<void, Ptr<Socket>, const Address&>(
                                     [this, api](Ptr<Socket> socket, const Address&) {
-                                        Serve(TcpMessagePort::Accept(socket, Direction::Down), api);
+                                        auto port = TcpMessagePort::Accept(socket, Direction::Down);
+                                        if (!m_service)
+                                        {
+                                            port->Abandon(); // it was about to open when the service died
+                                            return;
+                                        }
+                                        Serve(std::move(port), api);
                                     }));
     m_listeners.push_back(listener);
 }
@@ -213,10 +222,15 @@ void
 ServerApplication::Crash()
 {
     NS_LOG_FUNCTION(this);
+    m_isDown = true;
     for (const std::unique_ptr<Conversation>& conversation : m_conversations)
     {
         conversation->process.reset();
         conversation->session->Abandon();
+    }
+    for (const Attached& attached : std::exchange(m_attached, {}))
+    {
+        attached.port->Abandon();
     }
     Release();
 }
@@ -225,6 +239,7 @@ void
 ServerApplication::Restart()
 {
     NS_LOG_FUNCTION(this);
+    m_isDown = false;
     if (m_weights && !m_service)
     {
         Open();
@@ -236,7 +251,6 @@ ServerApplication::StopApplication()
 {
     NS_LOG_FUNCTION(this);
     Crash();
-    m_attached.clear();
     m_weights.reset();
 }
 

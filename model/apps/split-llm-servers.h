@@ -36,7 +36,8 @@ class ServerApplication : public SplitLlmApplication
      */
     bool Attach(std::unique_ptr<MessagePort> port, Api api);
 
-    /// The service dies: its connections close, and what it kept for users is gone. The compute device goes on.
+    /// The service dies: its connections close, and what it kept for users is gone. The compute device goes on. One that
+    /// dies before it starts is down from the start.
     void Crash();
 
     /// The service is back after a crash, with nothing in memory but the model.
@@ -63,7 +64,8 @@ class ServerApplication : public SplitLlmApplication
     std::vector<ns3::Ptr<ns3::Socket>> m_listeners;
     std::vector<Attached> m_attached;
     std::unique_ptr<Weights> m_weights;
-    std::unique_ptr<Service> m_service; //!< null while it is down
+    bool m_isDown = false;              //!< after a crash
+    std::unique_ptr<Service> m_service; //!< null while it is down, and before the start
     std::vector<std::unique_ptr<Conversation>> m_conversations;
 };
 

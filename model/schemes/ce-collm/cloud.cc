@@ -5,6 +5,8 @@
 
 #include "ns3/simulator.h"
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -101,16 +103,18 @@ class InferenceRole final : public ApiRole
             const Message message = co_await Receive();
             if (message.kind == MessageKind::End)
             {
+                m_ended = message.request;
                 m_contexts.End(*m_client, message.request);
                 continue;
             }
             s.Expect(message, MessageKind::Request, m_options.uploadLayer);
             ExpectPositions(message.position, 1);
-            if (m_client->context && message.request < m_client->context->request)
+            ExpectOrder(message);
+            if (m_client->HasGoneOn(message.request, message.position))
             {
-                continue; // states of a later request came first: the client does not wait for this one
+                continue; // nobody waits for the answer
             }
-            const std::shared_ptr<CloudContext> context = m_contexts.Use(*m_client, message.request);
+            const std::shared_ptr<CloudContext> context = m_contexts.Use(*m_client, message.request, message.position);
             if (!context)
             {
                 s.Send(MessageKind::ContextLost, message.position, 0, {}, DType::F32);
@@ -145,6 +149,20 @@ class InferenceRole final : public ApiRole
         CloudContext& context;
     };
 
+    /// What comes over one connection comes in order; it may have been overtaken by what comes over another.
+    void ExpectOrder(const Message& message) const
+    {
+        if (m_ended && message.request <= *m_ended)
+        {
+            throw ProtocolError("request " + std::to_string(message.request) + " is over");
+        }
+        if (m_answered && m_answered->first == message.request && message.position < m_answered->second)
+        {
+            throw ProtocolError("a token is requested after position " + std::to_string(message.position) +
+                                ", and one after position " + std::to_string(m_answered->second) + " was before");
+        }
+    }
+
     /// Waits for the states up to \p position, and sends the token that follows them.
     Task<void> Answer(std::shared_ptr<CloudContext> context, std::size_t position)
     {
@@ -158,6 +176,10 @@ class InferenceRole final : public ApiRole
             {
                 co_return; // the client has gone on to another request
             }
+            if (!change && s.IsLost())
+            {
+                co_return; // nobody waits for the answer
+            }
             if (!change)
             {
                 throw ProtocolError("a token is requested after position " + std::to_string(position) +
@@ -168,17 +190,13 @@ class InferenceRole final : public ApiRole
         const Time arrived = ns3::Max(context->arrived, asked);
         s.path.Charge(Component::Network, arrived - asked);
         s.path.Charge(Component::Codec, Simulator::Now() - arrived);
-        if (position + 1 < context->consumed)
-        {
-            throw ProtocolError("a token is requested after position " + std::to_string(position) +
-                                ", and one after position " + std::to_string(context->consumed - 1) + " was before");
-        }
         if (position + 1 > context->consumed)
         {
             co_await Complete(*context, position);
         }
         const TokenId token = context->newest;
         s.Send(MessageKind::NextToken, position + 1, 0, EncodeTokens({&token, 1}), DType::I32);
+        m_answered.emplace(context->request, position);
     }
 
     /// The layers behind the upload layer for all positions that did not go through them yet, in one batch.
@@ -186,9 +204,11 @@ class InferenceRole final : public ApiRole
     {
         Tensor h = m_contexts.Take(s, context, position);
         h = co_await RunLayers(s, *m_parts.model, std::move(h), context.cache->Cache());
-        context.consumed = position + 1;
         context.newest = co_await NextToken(s, m_parts, position, h.Slice(h.Rows() - 1, 1));
     }
+
+    std::optional<std::uint32_t> m_ended; //!< the latest request that ended over this connection
+    std::optional<std::pair<std::uint32_t, std::size_t>> m_answered; //!< the latest request and position likewise
 };
 
 } // namespace

@@ -47,6 +47,12 @@ CloudClient::IsOver(std::uint32_t request) const
     return (ended && request <= *ended) || (context && request < context->request);
 }
 
+bool
+CloudClient::HasGoneOn(std::uint32_t request, std::size_t position) const
+{
+    return IsOver(request) || (asked && std::pair(request, position) < *asked);
+}
+
 ContextManager::ContextManager(Host& host, const SchemeParts& parts, const CeCollmOptions& options)
     : m_host(host),
       m_parts(parts),
@@ -106,12 +112,9 @@ ContextManager::Store(CloudClient& client, std::uint32_t request, std::size_t po
 }
 
 std::shared_ptr<CloudContext>
-ContextManager::Use(CloudClient& client, std::uint32_t request)
+ContextManager::Use(CloudClient& client, std::uint32_t request, std::size_t position)
 {
-    if (client.ended && request <= *client.ended)
-    {
-        throw ProtocolError("request " + std::to_string(request) + " is over");
-    }
+    client.asked.emplace(request, position);
     const bool givenUp = client.context && client.context->busy;
     const bool lost = givenUp || client.lost == request;
     client.lost.reset();
@@ -133,6 +136,7 @@ ContextManager::Take(Session& session, CloudContext& context, std::size_t positi
         taken.Append(context.states.begin()->second);
         context.states.erase(context.states.begin());
     }
+    context.consumed = position + 1; // at once: one of these states that comes again meanwhile is not needed
     context.stateMemory.Resize(context.states.size() * taken.Cols() * SizeOf(model.Activations()));
     if (!context.cache)
     {

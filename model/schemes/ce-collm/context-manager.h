@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <variant>
 
 namespace splitllm
@@ -38,7 +39,7 @@ struct CloudContext
     std::map<std::size_t, Tensor> states;  //!< 1 x d after the upload layer, by position, none before consumed
     Reservation stateMemory;
     std::unique_ptr<RequestCache> cache;   //!< of the layers behind; null before the first token
-    std::size_t consumed = 0;              //!< positions that went through these layers
+    std::size_t consumed = 0;              //!< positions that went through these layers, or are about to
     TokenId newest = 0;                    //!< the token that follows the last of them
     ns3::Time arrived;                     //!< when the message with the latest states came
     bool busy = false;                     //!< a request for it is served
@@ -55,10 +56,15 @@ struct CloudClient
     std::shared_ptr<CloudContext> context; //!< of its latest request; null without one
     std::optional<std::uint32_t> ended;    //!< the latest request that is over
     std::optional<std::uint32_t> lost;     //!< the request whose context was dropped, until the client knows
+    std::optional<std::pair<std::uint32_t, std::size_t>> asked; //!< the latest request and position asked about
     Mailbox<std::monostate> changed;       //!< something happened to the context that a request waits for
 
     /// Whether \p request is over, or a later one came. Requests of a session count up.
     bool IsOver(std::uint32_t request) const;
+
+    /// Whether the client does not want the token behind \p position any more, as other connections show: the request
+    /// is over, or it asked for a later token.
+    bool HasGoneOn(std::uint32_t request, std::size_t position) const;
 };
 
 /**
@@ -92,10 +98,9 @@ class ContextManager
     /**
      * The context that a token is requested from; nothing if it was dropped, which the client is told now. A context that
      * another connection of the client still waits for is dropped as well: the client has given that connection up.
-     * \pre no later request of the client came
-     * \throws ProtocolError if the client ended the request
+     * \param position behind which a token is wanted; the client has not gone on
      */
-    std::shared_ptr<CloudContext> Use(CloudClient& client, std::uint32_t request);
+    std::shared_ptr<CloudContext> Use(CloudClient& client, std::uint32_t request, std::size_t position);
 
     /**
      * Takes the states from the first unused one to \p position out of \p context, and reserves room for their keys and
