@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "schemes/ce-collm/context-manager.h"
 
+#include "compute/footprint.h"
+
 #include "ns3/simulator.h"
 
 #include <algorithm>
@@ -12,6 +14,22 @@ namespace splitllm
 
 using ns3::Simulator;
 using ns3::Time;
+
+namespace
+{
+
+/// The most that an operation on the way from \p rows states to a token takes while it runs.
+std::uint64_t
+WorkingBytes(const ResidentModel& model, std::size_t rows)
+{
+    const auto bytes = [&model](Operation operation, std::size_t itsRows) {
+        return ActivationBytes(model.Config(), operation, itsRows, model.Activations());
+    };
+    return std::max(
+        {bytes(Operation::Project, rows), bytes(Operation::FinishLayer, rows), bytes(Operation::Head, 1)});
+}
+
+} // namespace
 
 CloudContext::CloudContext(Host& host, std::uint32_t itsRequest)
     : request(itsRequest),
@@ -92,7 +110,7 @@ ContextManager::Store(CloudClient& client, std::uint32_t request, std::size_t po
         }
     }
     const std::uint64_t bytes = fresh.size() * states.Cols() * SizeOf(m_parts.model->Activations());
-    MakeRoom(bytes, context);
+    MakeRoom(bytes, 0, context);
     context.stateMemory.Resize(context.stateMemory.Bytes() + bytes);
     for (const std::size_t row : fresh)
     {
@@ -143,7 +161,7 @@ ContextManager::Take(Session& session, CloudContext& context, std::size_t positi
     {
         context.cache = std::make_unique<RequestCache>(session, model, m_options.uploadLayer, model.Config().layers);
     }
-    MakeRoom(context.cache->BytesOf(taken.Rows()), context);
+    MakeRoom(context.cache->BytesOf(taken.Rows()), WorkingBytes(model, taken.Rows()), context);
     context.cache->Reserve(taken.Rows());
     return taken;
 }
@@ -220,7 +238,7 @@ ContextManager::Drop(CloudClient& client)
 }
 
 void
-ContextManager::MakeRoom(std::uint64_t bytes, const CloudContext& except)
+ContextManager::MakeRoom(std::uint64_t bytes, std::uint64_t working, const CloudContext& except)
 {
     while (true)
     {
@@ -242,7 +260,7 @@ ContextManager::MakeRoom(std::uint64_t bytes, const CloudContext& except)
             }
         }
         const MemoryLedger& memory = m_host.memory;
-        const bool fits = memory.Capacity() == 0 || memory.Used() + bytes <= memory.Capacity();
+        const bool fits = memory.Capacity() == 0 || memory.Used() + bytes + working <= memory.Capacity();
         const bool allowed = held + bytes <= m_options.contextMemory.value_or(held + bytes);
         if (fits && allowed)
         {

@@ -101,8 +101,8 @@ class ContextManager
     std::shared_ptr<CloudContext> Use(CloudClient& client, std::uint32_t request);
 
     /**
-     * Takes the states from the first unused one to \p position out of \p context, and reserves room for their keys and
-     * values. \throws OutOfMemory like Store
+     * Takes the states from the first unused one to \p position out of \p context, reserves room for their keys and
+     * values, and sees that there is some to compute with. \throws OutOfMemory like Store
      */
     Tensor Take(Session& session, CloudContext& context, std::size_t position);
 
@@ -123,8 +123,9 @@ class ContextManager
 
     void DropUnused(CloudClient& client);
 
-    /// Drops contexts until \p bytes more fit, if that helps; never \p except.
-    void MakeRoom(std::uint64_t bytes, const CloudContext& except);
+    /// Drops contexts until \p bytes more fit, and beside them \p working of the device's memory for a while, if that
+    /// helps; never \p except.
+    void MakeRoom(std::uint64_t bytes, std::uint64_t working, const CloudContext& except);
 
     Host& m_host;
     const SchemeParts& m_parts;
