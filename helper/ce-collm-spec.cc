@@ -18,6 +18,10 @@ std::shared_ptr<const Exits>
 ReadExits(StrictObject& scheme, const Study& study, const std::filesystem::path& folder)
 {
     StrictObject object = scheme.Object("exits");
+    if (object.Has("label"))
+    {
+        object.String("label"); // for tables and plots
+    }
     std::shared_ptr<const Exits> exits;
     if (object.Has("path"))
     {

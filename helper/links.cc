@@ -116,11 +116,6 @@ class WiredLink final : public PacketLink
         return errors;
     }
 
-    std::vector<Outage> Outages() const override
-    {
-        return m_outages;
-    }
-
     NetDeviceContainer Connect(Ptr<Node> node, std::uint32_t user) override
     {
         PointToPointHelper helper;
@@ -134,7 +129,7 @@ class WiredLink final : public PacketLink
             Ptr<ErrorModel> errors = Losses(kLinkStreams + 2 * user + end);
             if (!m_spec.outages.empty())
             {
-                errors = CreateObject<OutageErrorModel>(OutageSchedule(m_outages), errors);
+                errors = CreateObject<OutageErrorModel>(m_outages, errors);
             }
             if (errors)
             {
@@ -154,7 +149,12 @@ class WiredLink final : public PacketLink
             }));
     }
 
-    std::vector<Outage> m_outages{DrawOutages(m_spec.outages, kOutageStreams)}; //!< of all users
+    std::vector<Outage> Outages() const override
+    {
+        return m_outages.Outages();
+    }
+
+    OutageSchedule m_outages{DrawOutages(m_spec.outages, kOutageStreams)}; //!< of all users
 };
 
 /// Adds one attempt to what is known about a link.
@@ -290,15 +290,9 @@ class CalibratedLink final : public Link
 {
   public:
     explicit CalibratedLink(const LinkSpec& spec)
-        : m_config(ServiceConfigOf(spec)),
-          m_outages(DrawOutages(spec.outages, kOutageStreams))
+        : m_config(ServiceConfigOf(spec))
     {
-        m_config.outages = OutageSchedule(m_outages);
-    }
-
-    std::vector<Outage> Outages() const override
-    {
-        return m_outages;
+        m_config.outages = OutageSchedule(DrawOutages(spec.outages, kOutageStreams));
     }
 
     Address Join(Ptr<Node>) override
@@ -321,9 +315,13 @@ class CalibratedLink final : public Link
         }
     }
 
+    std::vector<Outage> Outages() const override
+    {
+        return m_config.outages.Outages();
+    }
+
   private:
     ServiceLinkConfig m_config;
-    std::vector<Outage> m_outages; //!< of all users
     std::vector<std::unique_ptr<ServiceLink>> m_links; //!< one a user
 };
 

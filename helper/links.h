@@ -58,7 +58,7 @@ class Link
     /// Whether it makes events for as long as the simulation lasts.
     virtual bool RunsForEver() const;
 
-    /// When it is out of order in this run.
+    /// When it is out of order.
     virtual std::vector<Outage> Outages() const;
 
     /// Adds what only the end of the run tells.

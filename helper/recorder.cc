@@ -117,9 +117,18 @@ Recorder::OnStandalone(const std::string& node, const StandaloneRecord& record)
 }
 
 void
-Recorder::OnOutage(const std::string& name, ns3::Time start, ns3::Time end)
+Recorder::OnOutage(const std::string& name, const Outage& outage)
 {
-    m_records.outages.push_back({name, start, end});
+    m_records.outages.push_back({name, outage.begin, outage.end});
+    ns3::Time last; // that the timeline shows
+    for (const TimelineSpan& span : m_records.timeline)
+    {
+        last = ns3::Max(last, span.end);
+    }
+    if (outage.begin < last)
+    {
+        m_records.timeline.push_back({name, Lane::Mode, "down", outage.begin, ns3::Min(outage.end, last), ""});
+    }
 }
 
 void
@@ -202,23 +211,6 @@ Recorder::OnCompute(const std::string& node, const ComputeRecord& record)
              Detail("batch", record.batch) + "," +
              Detail("queued_ns", static_cast<std::uint64_t>((record.start - record.submitted).GetNanoSeconds())) +
              ",\"component\":\"" + NameOf(record.component) + "\""});
-}
-
-void
-Recorder::OnServerOutages(const std::string& node, const std::vector<Outage>& outages)
-{
-    ns3::Time last;
-    for (const TimelineSpan& span : m_records.timeline)
-    {
-        last = ns3::Max(last, span.end);
-    }
-    for (const Outage& outage : outages)
-    {
-        if (outage.begin < last)
-        {
-            m_records.timeline.push_back({node, Lane::Mode, "down", outage.begin, ns3::Min(outage.end, last), ""});
-        }
-    }
 }
 
 void

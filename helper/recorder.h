@@ -142,12 +142,12 @@ class Recorder
     void OnExit(const ExitRecord& record);
     void OnStandalone(const std::string& node, const StandaloneRecord& record);
     void OnDecision(const DecisionRecord& record);
-    void OnOutage(const std::string& name, ns3::Time start, ns3::Time end);
+
+    /// At the end of a run: the node or link called \p name was out of order.
+    void OnOutage(const std::string& name, const Outage& outage);
+
     void OnMessage(const std::string& node, const MessageRecord& record);
     void OnCompute(const std::string& node, const ComputeRecord& record);
-    /// Shows when the server called \p node was down, as far as the timeline reaches.
-    void OnServerOutages(const std::string& node, const std::vector<Outage>& outages);
-
     void OnServerCompute(const ComputeRecord& record);
     void OnPacket(const std::string& node, Direction direction, std::uint32_t bytes, ns3::Time start, ns3::Time end);
     void OnAttempt(const std::string& node, const AttemptRecord& record);

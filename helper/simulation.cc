@@ -104,16 +104,12 @@ class Run
     void Trace(const std::string& node, Ptr<SplitLlmApplication> application);
     void CollectMemory(const std::string& group, Ptr<SplitLlmApplication> application);
 
-    /// Reports those of \p outages that the run has seen begin.
-    void RecordOutages(const std::string& name, const std::vector<Outage>& outages);
-
     const Study& m_study;
     std::uint64_t m_firstRun = RngSeedManager::GetRun(); //!< the user's --RngRun
     Recorder m_recorder;
     SplitLlmHelper m_llm;
     InternetStackHelper m_internet;
     std::unique_ptr<Link> m_link; //!< between users and server, where there is one
-    std::string m_linkName;
     Ptr<Node> m_serverNode;
     std::string m_serverName;
     Ptr<ServerApplication> m_server;
@@ -193,9 +189,7 @@ Run::InstallServer(const NodeSpec& spec)
     m_llm.SetServerAttribute("Name", StringValue(spec.name));
     const NodeSpec& users = m_study.Node(NodeRole::UserDevice);
     const LinkEnds ends{.server = m_serverNode, .serverName = spec.name, .userNames = NamesOf(users)};
-    const LinkSpec& link = m_study.LinkBetween(users, spec);
-    m_linkName = link.name;
-    m_link = Link::Make(link, ends, m_recorder);
+    m_link = Link::Make(m_study.LinkBetween(users, spec), ends, m_recorder);
     m_llm.SetServerAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetUserAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetServerAttribute("Batch", UintegerValue(spec.batch));
@@ -355,18 +349,6 @@ Run::CollectMemory(const std::string& group, Ptr<SplitLlmApplication> applicatio
 }
 
 void
-Run::RecordOutages(const std::string& name, const std::vector<Outage>& outages)
-{
-    for (const Outage& outage : outages)
-    {
-        if (outage.begin <= Simulator::Now())
-        {
-            m_recorder.OnOutage(name, outage.begin, outage.end);
-        }
-    }
-}
-
-void
 Run::EndWhenIdle(std::uint64_t progress, std::uint32_t idleSeconds)
 {
     const RunRecords& records = m_recorder.Records();
@@ -418,9 +400,15 @@ Run::Execute()
     if (m_server)
     {
         CollectMemory(m_serverName, m_server);
-        m_recorder.OnServerOutages(m_serverName, m_outages);
-        RecordOutages(m_serverName, m_outages);
-        RecordOutages(m_linkName, m_link->Outages());
+        const LinkSpec& link = m_study.LinkBetween(m_study.Node(NodeRole::UserDevice), m_study.Server());
+        for (const Outage& outage : m_outages)
+        {
+            m_recorder.OnOutage(m_serverName, outage);
+        }
+        for (const Outage& outage : m_link->Outages())
+        {
+            m_recorder.OnOutage(link.name, outage);
+        }
         if (const Host* host = m_server->GetHost())
         {
             records.serverBusySeconds = host->queue.Busy().GetSeconds();

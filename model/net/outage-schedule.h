@@ -26,6 +26,12 @@ class OutageSchedule
     /// \param outages in any order; they may overlap
     explicit OutageSchedule(std::vector<Outage> outages);
 
+    /// In order, apart from each other.
+    const std::vector<Outage>& Outages() const
+    {
+        return m_outages;
+    }
+
     /// Whether \p time lies in an outage: at its begin or later, and before its end.
     bool Covers(ns3::Time time) const;
 

@@ -2,6 +2,7 @@
 #include "schemes/session.h"
 
 #include "codec/dense-codec.h"
+#include "compute/shape-backend.h"
 #include "compute/timed.h"
 
 #include <limits>
@@ -324,6 +325,10 @@ Task<Tensor>
 Session::TensorIn(Message message, std::size_t cols, const TensorCodec& codec)
 {
     Computed<Tensor> computed = Decoded(message, cols, codec);
+    if (computed.value.IsPhantom() && dynamic_cast<const ShapeBackend*>(host.backend.get()) == nullptr)
+    {
+        throw ProtocolError(std::string(NameOf(message.kind)) + ": a phantom, where numbers are computed with");
+    }
     const CodecCost cost = codec.DecodeCost(computed.rows, cols);
     if (cost.IsFree())
     {

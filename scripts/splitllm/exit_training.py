@@ -233,17 +233,14 @@ def train(model, layers, rows, width, steps, rate, hard, seed, say):
 
 
 def fit_temperature(states, embedding, target):
-    """The temperature that makes the target likeliest, over the whole vocabulary.
-
-    The loss is convex in 1 / temperature, so that the sign of its slope says on which side the best one is."""
-    with torch.no_grad():
-        logits = torch.cat([logits_of(part, embedding) for part in states.split(ROWS)])
-        reached = logits.gather(1, target[:, None]).mean()
-        low, high = 0.25, 4.0
-        for _ in range(12):
-            middle = math.sqrt(low * high)
-            slope = ((logits * middle).softmax(-1) * logits).sum(-1).mean() - reached
-            low, high = (low, middle) if slope > 0 else (middle, high)
+    """The temperature at which an exit is as confident on average as it is right, over the whole vocabulary."""
+    logits = torch.cat([logits_of(part, embedding) for part in states.split(ROWS)])
+    right = float((logits.argmax(-1) == target).double().mean())
+    low, high = 0.25, 4.0  # of 1 / temperature, with which confidence rises
+    for _ in range(12):
+        middle = math.sqrt(low * high)
+        confidence = float((logits * middle).softmax(-1).amax(-1).double().mean())
+        low, high = (low, middle) if confidence > right else (middle, high)
     return 1 / middle
 
 

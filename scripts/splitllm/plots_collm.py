@@ -16,7 +16,8 @@ SOURCES = {"exit": "#0072B2", "cloud": "#E69F00", "fallback": "#CC79A7"}
 SOURCE_NAMES = {"exit": "an exit", "cloud": "the cloud", "fallback": "the last exit, in place of the cloud"}
 STANDALONE = "#999999"
 OUTAGE = "#000000"
-PERCENTILES = {"p50": "-", "p95": "--", "p99": ":"}
+STATISTICS = {"mean": "-", "p95": "--"}  # a median would jump where half of the tokens are the cloud's
+CROWDED = 5  # ticks; more are slanted
 BELOW = {"loc": "outside lower center", "borderaxespad": 1.6}  # a legend above the caption
 
 
@@ -103,7 +104,7 @@ def plot_confidence(points, confidences, figure):
             histogram.axvline(at, color=LINES[1], linestyle=style, linewidth=1.3, label=text)
         histogram.set(xlim=(0, 1), xlabel="confidence: largest probability of the exit", ylabel="tokens (%)")
         histogram.set_title(f"{title_of(points, number)}: {len(generated)} tokens", fontsize=9.5)
-        histogram.legend(loc="upper left", fontsize=8)
+        histogram.legend(loc="best", fontsize=8)
         if not judged:
             curve_axes.set_visible(False)
             continue
@@ -176,6 +177,8 @@ def plot_metrics(points, panels, title, figure):
         axes.set_ylim(0, 1.08 * axes.dataLim.y1)
         axes.set_xlabel(points.axis)
         axes.set_ylabel(label)
+        if len(points.values(points.axis)) > CROWDED:
+            axes.tick_params(axis="x", labelrotation=40, labelsize=8)
     for axes in grid[len(panels):]:
         axes.set_visible(False)
     if points.others:
@@ -198,14 +201,14 @@ def plot_edges(points, figure):
 
     figure.set_size_inches(6.4, 6.4)
     upper, lower = figure.subplots(2, 1, sharex=True)
-    for name, dashes in PERCENTILES.items():
+    for name, dashes in STATISTICS.items():
         draw_lines(points, upper, f"token_latency_ms.{name}", 1, {"linestyle": dashes})
     draw_lines(points, lower, "server_busy_s", 1)
     for axes, label in ((upper, "latency of a token (ms)"), (lower, "cloud busy (s)")):
         axes.set_ylim(0, 1.08 * axes.dataLim.y1)
         axes.set_ylabel(label)
     lower.set_xlabel(points.axis)
-    upper.legend(handles=[Line2D([], [], color="#333333", linestyle=dashes, label=name) for name, dashes in PERCENTILES.items()])
+    upper.legend(handles=[Line2D([], [], color="#333333", linestyle=dashes, label=name) for name, dashes in STATISTICS.items()])
     if points.others:
         lower.legend(title=", ".join(points.others), fontsize=8)
     points.title(figure, "Latency and load of the cloud against the number of edges")

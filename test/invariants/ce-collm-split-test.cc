@@ -59,7 +59,7 @@ CeCollmStudy(const Json& scheme)
                       {"cloud", {{"role", "cloud"}, {"hardware", "a800-80gb"}}}};
     study["links"] = {{"edge-cloud", {{"type", "service"}, {"rate", "100Mbps"}}}};
     study["scheme"] = {{"name", "ce-collm"},
-                       {"exits", {{"layers", {1, 3}}}},
+                       {"exits", {{"layers", {1U, 3U}}}},
                        {"policy", {{"name", "confidence"}, {"threshold", 2.0}}}};
     study["scheme"].update(scheme);
     return study;
@@ -150,7 +150,7 @@ TEST_CASE("Every state crosses once, whatever the length of prompt and answer", 
 TEST_CASE("Shape mode sends the bytes of numeric mode, and both name the same tokens' sources", "[ce-collm][invariant-8]")
 {
     const auto run = [](const char* mode) {
-        Json study = CeCollmStudy({{"policy", {{"name", "listed"}, {"tokens", {1, 0, 3, 3, 0}}}}});
+        Json study = CeCollmStudy({{"policy", {{"name", "listed"}, {"tokens", {1U, 0U, 3U, 3U, 0U}}}}});
         study["mode"] = mode;
         if (study["mode"] == "shape")
         {
@@ -192,9 +192,9 @@ TEST_CASE("What is seen of the uploads is what the edge's own work does not hide
     {
         for (const double delay : {0.0, 7.0})
         {
-            Json study = CeCollmStudy({{"exits", {{"layers", {8, 16}}}},
+            Json study = CeCollmStudy({{"exits", {{"layers", {8U, 16U}}}},
                                        {"timeout", "100s"},
-                                       {"policy", {{"name", "listed"}, {"tokens", {16, 16, 0}}}}});
+                                       {"policy", {{"name", "listed"}, {"tokens", {16U, 16U, 0U}}}}});
             study["mode"] = "shape";
             study["model"] = {{"shape", "llama-7b"}, {"dtype", "fp16"}};
             for (const char* node : {"edge", "cloud"})

@@ -307,9 +307,10 @@ TEST_CASE("along reference answers a server that streams is judged as one that i
         request.answer = {60, 61, 62};
     }
     std::vector<std::vector<float>> logits;
-    SimulateAlongAnswers(streaming, 0, 1, [&logits](const LogitsRecord& record) {
+    const auto keep = [&logits](const LogitsRecord& record) {
         logits.emplace_back(record.values, record.values + record.vocab);
-    });
+    };
+    SimulateAlongAnswers(streaming, 0, 1, {.onLogits = keep, .onExit = [](auto&) {}, .onToken = [](auto&) {}});
     Monolithic whole(TestModel("tiny-llama"), {});
     const auto cache = whole.NewCache();
     std::vector<TokenId> tokens = streaming.requests.front().prompt;

@@ -252,6 +252,38 @@ TEST_CASE("along the reference answers LInfer over fp32 is the full model, and l
     }
 }
 
+TEST_CASE("the whole model is judged row by row wherever it runs", "[quality]")
+{
+    const test::TemporaryFolder folder;
+    std::vector<RunRecords> runs;
+    for (const char* scheme : {R"({"name": "server"})", R"({"name": "local"})"})
+    {
+        runs.push_back(Judge(Judged(scheme, folder)));
+    }
+    // OPSC has no adapter and a cloud; its device sends states in fp32, so that nothing is lost.
+    Json json = test::TinyStudy();
+    json["model"].erase("adapter");
+    json["nodes"].erase("edge");
+    json["nodes"]["cloud"] = {{"role", "cloud"}, {"hardware", "a800-80gb"}};
+    json["links"] = {{"device-cloud", {{"type", "service"}, {"rate", "100Mbps"}}}};
+    json["scheme"] = {{"name", "opsc"}, {"split", 2}, {"codec", "fp32"}};
+    json["workload"] = {{"prompts", (folder.Path() / "judged.jsonl").string()},
+                        {"requests", 4},
+                        {"new_tokens", 3},
+                        {"quality", true}};
+    runs.push_back(Judge(ReadStudy(json, "test", test::Folders())));
+    for (const RunRecords& run : runs)
+    {
+        REQUIRE(run.quality.size() == 4 * 3);
+        for (const QualityRow& row : run.quality)
+        {
+            CHECK(row.klNats == 0.0);
+            CHECK(row.layer == 0);
+            CHECK(std::isnan(row.confidence));
+        }
+    }
+}
+
 TEST_CASE("judging does not change what is measured", "[quality]")
 {
     const test::TemporaryFolder folder;

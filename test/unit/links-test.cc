@@ -312,7 +312,7 @@ TEST_CASE("An outage may begin at random, at another time in each repetition", "
     CHECK(std::abs(sum / kDraws - 2.0) < 4.0 * 4.0 / std::sqrt(12.0 * kDraws)); // four standard errors
 
     const std::string outages = R"([{"within": "100ms", "for": "3ms"}])";
-    const Json json =
+    Json json =
         LinkStudy(R"({"type": "service", "rate": "1Gbps", "delay": "1ms", "outages": )" + outages + "}", 1, 30);
     const Study study = ReadStudy(json, "test", Folders());
     const auto latencies = [&study](std::uint32_t repetition) {
