@@ -698,7 +698,10 @@ TEST_CASE("A message that a fading link gives up breaks the connection, and the 
 
 TEST_CASE("A cloud that is down from the start is not missed, and joined when it comes", "[ce-collm][invariant-11]")
 {
-    for (const std::string& link : {Wire(0.0), std::string(R"({"type": "service", "rate": "100Mbps", "delay": "1ms"})")})
+    for (const std::string& link : {Wire(0.0),
+                                    // Connecting takes longer than a token.
+                                    std::string(R"({"type": "wired", "rate": "100Mbps", "delay": "20ms"})"),
+                                    std::string(R"({"type": "service", "rate": "100Mbps", "delay": "1ms"})")})
     {
         CAPTURE(link);
         const Checked never = RunAndCheck(CeCollmStudy(link, Json::parse(R"([{"at": "0s"}])"), 2, 8), 0.6);
