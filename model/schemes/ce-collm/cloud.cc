@@ -29,7 +29,21 @@ class ApiRole : public ServerRole
     {
     }
 
+    Task<void> Serve() override
+    {
+        try
+        {
+            co_await ServeClient();
+        }
+        catch (const ConnectionLost&)
+        {
+            // The client goes on without the cloud, or over another connection: its session is not lost.
+        }
+    }
+
   protected:
+    virtual Task<void> ServeClient() = 0;
+
     /// The next message, of the client and the request that it says.
     Task<Message> Receive()
     {
@@ -71,7 +85,8 @@ class UploadRole final : public ApiRole
   public:
     using ApiRole::ApiRole;
 
-    Task<void> Serve() override
+  private:
+    Task<void> ServeClient() override
     {
         while (true)
         {
@@ -94,7 +109,8 @@ class InferenceRole final : public ApiRole
   public:
     using ApiRole::ApiRole;
 
-    Task<void> Serve() override
+  private:
+    Task<void> ServeClient() override
     {
         while (true)
         {
@@ -129,7 +145,6 @@ class InferenceRole final : public ApiRole
         }
     }
 
-  private:
     /// Marks a context as served for as long as this lives.
     struct Busy
     {
