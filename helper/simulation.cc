@@ -377,7 +377,8 @@ RunRecords
 Run::Execute()
 {
     RunRecords& records = m_recorder.Records();
-    if (m_link && m_link->RunsForEver())
+    // Where a server dies while its user closes, and a packet is lost, ns-3's TCP may send the last FIN for ever.
+    if (m_link && (m_link->RunsForEver() || !m_outages.empty()))
     {
         EndWhenIdle(0, 0);
     }

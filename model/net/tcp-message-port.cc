@@ -114,7 +114,9 @@ TcpMessagePort::TcpMessagePort(Ptr<Socket> socket, Direction sends, const Connec
 
 TcpMessagePort::~TcpMessagePort()
 {
-    m_socket->SetConnectCallback(MakeNullCallback<void, Ptr<Socket>>(), MakeNullCallback<void, Ptr<Socket>>());
+    const Callback<void, Ptr<Socket>> close([](Ptr<Socket> socket) { socket->Close(); });
+    m_socket->SetConnectCallback(m_connected ? MakeNullCallback<void, Ptr<Socket>>() : close,
+                                 MakeNullCallback<void, Ptr<Socket>>());
     m_socket->SetCloseCallbacks(MakeNullCallback<void, Ptr<Socket>>(), MakeNullCallback<void, Ptr<Socket>>());
     m_socket->SetRecvCallback(Callback<void, Ptr<Socket>>(Discard));
     m_socket->SetSendCallback(MakeNullCallback<void, Ptr<Socket>, std::uint32_t>());
@@ -131,7 +133,7 @@ void
 TcpMessagePort::Abandon()
 {
     m_unsent.clear();
-    m_socket->Close();
+    Close();
 }
 
 void
@@ -167,7 +169,8 @@ TcpMessagePort::Flush()
             packet = packet->CreateFragment(count, packet->GetSize() - count);
         }
     }
-    if (m_closing && m_unsent.empty())
+    // A socket that is closed while it connects sends a reset, and ns-3's listening sockets crash 6 s after they get one.
+    if (m_connected && m_closing && m_unsent.empty())
     {
         m_closing = false;
         m_socket->Close();

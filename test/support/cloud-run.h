@@ -27,7 +27,6 @@
 #include <memory>
 #include <numeric>
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,7 +48,8 @@ struct Dialogue
     }
 };
 
-/// The tiny LLaMA's answer to a prompt that begins with token \p first, if states are rounded to \p wire after \p layer.
+/// The tiny LLaMA's answer to a prompt that begins with token \p first, if states are rounded to \p wire after
+/// \p layer, and those states.
 inline Dialogue
 Converse(TokenId first, std::size_t promptTokens, std::size_t newTokens, std::size_t layer, DType wire = DType::F32)
 {
@@ -57,11 +57,12 @@ Converse(TokenId first, std::size_t promptTokens, std::size_t newTokens, std::si
     std::iota(sequence.begin(), sequence.end(), first);
     Dialogue dialogue;
     dialogue.prompt = promptTokens;
-    dialogue.answer = wire == DType::F32 ? Monolithic(TestModel("tiny-llama"), {}, std::nullopt, 1).Ask(sequence, newTokens)
-                                         : RoundedAfter(TestModel("tiny-llama"), layer, sequence, newTokens);
+    const auto folder = TestModel("tiny-llama");
+    dialogue.answer = wire == DType::F32 ? Monolithic(folder, {}, std::nullopt, 1).Ask(sequence, newTokens)
+                                         : RoundedAfter(folder, layer, sequence, newTokens);
     sequence.insert(sequence.end(), dialogue.answer.tokens.begin(), dialogue.answer.tokens.end() - 1);
     CpuBackend backend(1);
-    const auto model = backend.Resident(Model::Load(TestModel("tiny-llama")));
+    const auto model = backend.Resident(Model::Load(folder));
     const auto cache = backend.NewCache(*model, 0, layer, model->Config().maxPositions);
     dialogue.states = backend.Embed(*model, sequence, 0).value;
     for (std::size_t l = 0; l < layer; l++)

@@ -9,7 +9,6 @@
 #include "sim/frame-pool.h"
 
 #include <algorithm>
-#include <limits>
 #include <random>
 
 using namespace splitllm;
@@ -192,7 +191,7 @@ TEST_CASE("States in any order, cut anyhow and sent twice, give the model's toke
     CHECK(FramePool::Live() == frames);
 }
 
-TEST_CASE("States of all positions in no order, while requests wait in theirs, give the model's tokens", "[ce-collm][cloud]")
+TEST_CASE("States in no order give the model's tokens to requests that wait for them", "[ce-collm][cloud]")
 {
     const Dialogue dialogue = Converse(40, kPrompt, kTokens, 2);
     for (std::uint32_t seed = 0; seed < 10; seed++)
@@ -227,7 +226,7 @@ TEST_CASE("States of all positions in no order, while requests wait in theirs, g
     }
 }
 
-TEST_CASE("A request that is repeated is answered with the same token, and nothing is computed again", "[ce-collm][cloud]")
+TEST_CASE("A repeated request is answered with the same token, which is not computed again", "[ce-collm][cloud]")
 {
     const Dialogue dialogue = Converse(40, kPrompt, kTokens, 2);
     CloudRun run;

@@ -144,9 +144,10 @@ Cases()
          kOther,
          "hidden-state: ",
          Uploads([](const RawClient& c) { return c.State(0, 0, Bytes(kRow + 12)); })},
-        {"a phantom", kOther, "hidden-state: a phantom, where numbers are computed with", Uploads([](const RawClient& c) {
-             return c.State(0, 0, Payload::Phantom(3 * kRow));
-         })},
+        {"a phantom",
+         kOther,
+         "hidden-state: a phantom, where numbers are computed with",
+         Uploads([](const RawClient& c) { return c.State(0, 0, Payload::Phantom(3 * kRow)); })},
         {"what another codec made", kOther, "hidden-state: ", Uploads([](const RawClient& c) {
              Payload coded = Bytes(3 * kRow);
              coded.coded = true;
@@ -248,7 +249,10 @@ Cases()
     for (const std::uint16_t layer : {0, 1, 3, 65535})
     {
         const std::string got = " of layer " + std::to_string(layer) + ", request 0";
-        cases.push_back({"states of another layer", kOther, "got hidden-state" + got, Uploads([layer](const RawClient& c) {
+        cases.push_back({"states of another layer",
+                         kOther,
+                         "got hidden-state" + got,
+                         Uploads([layer](const RawClient& c) {
                              Message message = c.State(0, 0, Bytes(kRow));
                              message.layer = layer;
                              return message;
@@ -283,6 +287,8 @@ IsSame(const Served& a, const Served& b)
 
 TEST_CASE("Whoever breaks the protocol loses the connection, and nobody else notices", "[ce-collm][cloud]")
 {
+    // Computing is free and the links are their own, so that the two clients share the cloud's state alone: every
+    // answer has to come at the same instant.
     const CloudSetup setup{.context = kContext, .contextTimeout = MilliSeconds(700)};
     const Dialogue dialogue = Converse(40, kPrompt, kTokens, 2);
     const Served alone = TwoClients(setup, dialogue, nullptr).TheFirst();
@@ -304,7 +310,7 @@ TEST_CASE("Whoever breaks the protocol loses the connection, and nobody else not
     CHECK(FramePool::Live() == frames);
 }
 
-TEST_CASE("A client that waits for a state that never comes is told when the context timeout is over", "[ce-collm][cloud]")
+TEST_CASE("Who waits for a state that never comes is told after the context timeout", "[ce-collm][cloud]")
 {
     const Dialogue dialogue = Converse(40, kPrompt, kTokens, 2);
     CloudRun run({.contextTimeout = MilliSeconds(700)});

@@ -56,6 +56,7 @@ void
 CloudLink::StartConnecting()
 {
     m_state = State::Connecting;
+    m_retryAt = Simulator::Now() + m_options.timeout + m_options.retry;
     m_uploaded = 0;
     s.Connect();
     m_upload.Connect();
@@ -73,9 +74,10 @@ CloudLink::LookForCloud()
     {
         GoAlone(State::Disconnected, m_state == State::Connecting ? "no connection to the cloud" : "the connection broke");
     }
-    if (m_state == State::Disconnected && Simulator::Now() >= m_retryAt)
+    const bool connects = m_state == State::Connecting && !IsConnected();
+    if ((connects || m_state == State::Disconnected) && Simulator::Now() >= m_retryAt)
     {
-        StartConnecting();
+        StartConnecting(); // also where nobody said no: ns-3's TCP does not see that it is refused
     }
     const bool back = m_state == State::Connecting ? IsConnected()
                                                    : m_state == State::Late && (s.TakeArrived().has_value() ||

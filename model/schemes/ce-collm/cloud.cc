@@ -5,8 +5,6 @@
 
 #include "ns3/simulator.h"
 
-#include <cstdint>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -31,7 +29,21 @@ class ApiRole : public ServerRole
     {
     }
 
+    Task<void> Serve() override
+    {
+        try
+        {
+            co_await ServeClient();
+        }
+        catch (const ConnectionLost&)
+        {
+            // The client goes on without the cloud, or over another connection: its session is not lost.
+        }
+    }
+
   protected:
+    virtual Task<void> ServeClient() = 0;
+
     /// The next message, of the client and the request that it says.
     Task<Message> Receive()
     {
@@ -73,7 +85,8 @@ class UploadRole final : public ApiRole
   public:
     using ApiRole::ApiRole;
 
-    Task<void> Serve() override
+  private:
+    Task<void> ServeClient() override
     {
         while (true)
         {
@@ -96,25 +109,29 @@ class InferenceRole final : public ApiRole
   public:
     using ApiRole::ApiRole;
 
-    Task<void> Serve() override
+  private:
+    Task<void> ServeClient() override
     {
         while (true)
         {
+            const bool isNew = !m_client;
             const Message message = co_await Receive();
+            if (isNew)
+            {
+                m_client->inference = s.Connection();
+            }
+            if (m_client->inference != s.Connection())
+            {
+                co_return; // the client asks over another one now
+            }
             if (message.kind == MessageKind::End)
             {
-                m_ended = message.request;
                 m_contexts.End(*m_client, message.request);
                 continue;
             }
             s.Expect(message, MessageKind::Request, m_options.uploadLayer);
             ExpectPositions(message.position, 1);
-            ExpectOrder(message);
-            if (m_client->HasGoneOn(message.request, message.position))
-            {
-                continue; // nobody waits for the answer
-            }
-            const std::shared_ptr<CloudContext> context = m_contexts.Use(*m_client, message.request, message.position);
+            const std::shared_ptr<CloudContext> context = m_contexts.Use(*m_client, message.request);
             if (!context)
             {
                 s.Send(MessageKind::ContextLost, message.position, 0, {}, DType::F32);
@@ -128,7 +145,6 @@ class InferenceRole final : public ApiRole
         }
     }
 
-  private:
     /// Marks a context as served for as long as this lives.
     struct Busy
     {
@@ -148,20 +164,6 @@ class InferenceRole final : public ApiRole
 
         CloudContext& context;
     };
-
-    /// What comes over one connection comes in order; it may have been overtaken by what comes over another.
-    void ExpectOrder(const Message& message) const
-    {
-        if (m_ended && message.request <= *m_ended)
-        {
-            throw ProtocolError("request " + std::to_string(message.request) + " is over");
-        }
-        if (m_answered && m_answered->first == message.request && message.position < m_answered->second)
-        {
-            throw ProtocolError("a token is requested after position " + std::to_string(message.position) +
-                                ", and one after position " + std::to_string(m_answered->second) + " was before");
-        }
-    }
 
     /// Waits for the states up to \p position, and sends the token that follows them.
     Task<void> Answer(std::shared_ptr<CloudContext> context, std::size_t position)
@@ -190,13 +192,17 @@ class InferenceRole final : public ApiRole
         const Time arrived = ns3::Max(context->arrived, asked);
         s.path.Charge(Component::Network, arrived - asked);
         s.path.Charge(Component::Codec, Simulator::Now() - arrived);
+        if (position + 1 < context->consumed)
+        {
+            throw ProtocolError("a token is requested after position " + std::to_string(position) +
+                                ", and one after position " + std::to_string(context->consumed - 1) + " was before");
+        }
         if (position + 1 > context->consumed)
         {
             co_await Complete(*context, position);
         }
         const TokenId token = context->newest;
         s.Send(MessageKind::NextToken, position + 1, 0, EncodeTokens({&token, 1}), DType::I32);
-        m_answered.emplace(context->request, position);
     }
 
     /// The layers behind the upload layer for all positions that did not go through them yet, in one batch.
@@ -206,9 +212,6 @@ class InferenceRole final : public ApiRole
         h = co_await RunLayers(s, *m_parts.model, std::move(h), context.cache->Cache());
         context.newest = co_await NextToken(s, m_parts, position, h.Slice(h.Rows() - 1, 1));
     }
-
-    std::optional<std::uint32_t> m_ended; //!< the latest request that ended over this connection
-    std::optional<std::pair<std::uint32_t, std::size_t>> m_answered; //!< the latest request and position likewise
 };
 
 } // namespace

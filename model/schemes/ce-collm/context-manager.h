@@ -53,18 +53,15 @@ struct CloudClient
 {
     std::uint32_t session = 0;
     std::uint64_t host = 0;                //!< where its connections come from
+    ConnectionId inference;                //!< over which it asks: the latest one for that
     std::shared_ptr<CloudContext> context; //!< of its latest request; null without one
-    std::optional<std::uint32_t> ended;    //!< the latest request that is over
+    std::optional<std::uint32_t> ended;    //!< the latest request that the client said is over
+    std::uint32_t latest = 0;              //!< the latest request that had a context
     std::optional<std::uint32_t> lost;     //!< the request whose context was dropped, until the client knows
-    std::optional<std::pair<std::uint32_t, std::size_t>> asked; //!< the latest request and position asked about
     Mailbox<std::monostate> changed;       //!< something happened to the context that a request waits for
 
     /// Whether \p request is over, or a later one came. Requests of a session count up.
     bool IsOver(std::uint32_t request) const;
-
-    /// Whether the client does not want the token behind \p position any more, as other connections show: the request
-    /// is over, or it asked for a later token.
-    bool HasGoneOn(std::uint32_t request, std::size_t position) const;
 };
 
 /**
@@ -96,15 +93,16 @@ class ContextManager
                ns3::Time arrived);
 
     /**
-     * The context that a token is requested from; nothing if it was dropped, which the client is told now. A context that
-     * another connection of the client still waits for is dropped as well: the client has given that connection up.
-     * \param position behind which a token is wanted; the client has not gone on
+     * The context that a token is requested from; nothing if it was dropped, also because states of a later request came
+     * before, which the client is told now. A context that a former connection of the client still serves is dropped as
+     * well: the client has given that connection up.
+     * \throws ProtocolError if the client said that the request is over
      */
-    std::shared_ptr<CloudContext> Use(CloudClient& client, std::uint32_t request, std::size_t position);
+    std::shared_ptr<CloudContext> Use(CloudClient& client, std::uint32_t request);
 
     /**
-     * Takes the states from the first unused one to \p position out of \p context, and reserves room for their keys and
-     * values. \throws OutOfMemory like Store
+     * Takes the states from the first unused one to \p position out of \p context, reserves room for their keys and
+     * values, and sees that there is some to compute with. \throws OutOfMemory like Store
      */
     Tensor Take(Session& session, CloudContext& context, std::size_t position);
 
@@ -125,8 +123,9 @@ class ContextManager
 
     void DropUnused(CloudClient& client);
 
-    /// Drops contexts until \p bytes more fit, if that helps; never \p except.
-    void MakeRoom(std::uint64_t bytes, const CloudContext& except);
+    /// Drops contexts until \p bytes more fit, and beside them \p working of the device's memory for a while, if that
+    /// helps; never \p except.
+    void MakeRoom(std::uint64_t bytes, std::uint64_t working, const CloudContext& except);
 
     Host& m_host;
     const SchemeParts& m_parts;
