@@ -67,15 +67,17 @@ build_exec(
 )
 split_llm_configure(split-llm-accuracy)
 
-if(ENABLE_EXAMPLES) # not among the others: it sees the rooms
-  build_exec(
-    EXECNAME split-llm-own-policy
-    SOURCE_FILES examples/split-llm-own-policy.cc
-    LIBRARIES_TO_LINK ${libsplit-llm} ${split_llm_ns3_libraries} ${private_libraries}
-    EXECUTABLE_DIRECTORY_PATH ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/contrib/split-llm/examples/
-    IGNORE_PCH
-  )
-  split_llm_configure(split-llm-own-policy)
+if(ENABLE_EXAMPLES) # not among the others: these see the rooms
+  foreach(example split-llm-collaboration split-llm-own-policy)
+    build_exec(
+      EXECNAME ${example}
+      SOURCE_FILES examples/${example}.cc
+      LIBRARIES_TO_LINK ${libsplit-llm} ${split_llm_ns3_libraries} ${private_libraries}
+      EXECUTABLE_DIRECTORY_PATH ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/contrib/split-llm/examples/
+      IGNORE_PCH
+    )
+    split_llm_configure(${example})
+  endforeach()
 endif()
 
 set(test_target "${testsplit-llm}")

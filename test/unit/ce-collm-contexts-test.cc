@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <random>
 
 using namespace splitllm;
 using namespace splitllm::test;
@@ -221,6 +222,63 @@ TEST_CASE("Where memory is short the idle context goes that was not used for lon
             CHECK(run.ends.empty());
         }
     }
+}
+
+TEST_CASE("Clients that push each other out of memory get the tokens of their own prompts", "[ce-collm][cloud]")
+{
+    const std::size_t frames = FramePool::Live();
+    constexpr std::size_t kClients = 5;
+    // At any instant one of them is served, and for two more there is room.
+    constexpr std::uint64_t kLimit = 3 * (kPrompt + kTokens - 1) * kKvBytes;
+    std::vector<Dialogue> dialogues;
+    for (std::size_t i = 0; i < kClients; i++)
+    {
+        dialogues.push_back(Converse(static_cast<TokenId>(17 * i), kPrompt - i, kTokens, 2));
+    }
+    for (std::uint32_t seed = 0; seed < 5; seed++)
+    {
+        CAPTURE(seed);
+        std::mt19937 draw(seed);
+        CloudRun run({.contextMemory = kLimit});
+        std::vector<RawClient*> clients;
+        std::vector<std::size_t> uploaded(kClients);
+        std::size_t lost = 0;
+        for (std::size_t i = 0; i < kClients; i++)
+        {
+            RawClient& client = *clients.emplace_back(&run.NewClient(static_cast<std::uint32_t>(20 - i)));
+            const Dialogue& dialogue = dialogues[i];
+            std::size_t& first = uploaded[i];
+            const auto ask = [&client, &dialogue, &first] {
+                const std::size_t index = client.Tokens().size();
+                AskFor(client, dialogue, 0, index, first);
+                first = dialogue.PositionOf(index) + 1;
+            };
+            client.inference->onArrival = [&, ask](Endpoint& inference) {
+                CHECK(run.KvBytes() + run.StateBytes() <= kLimit);
+                if (inference.inbox.arrivals.back().message.kind == MessageKind::ContextLost)
+                {
+                    lost++;
+                    first = 0;
+                }
+                if (client.Tokens().size() < kTokens)
+                {
+                    ns3::Simulator::Schedule(ns3::MicroSeconds(draw() % 100000), ask);
+                }
+            };
+            CloudRun::At(ns3::MicroSeconds(draw() % 100000), ask);
+        }
+        CloudRun::Until(Seconds(10));
+        for (std::size_t i = 0; i < kClients; i++)
+        {
+            CHECK(clients[i]->Tokens() == dialogues[i].answer.tokens);
+            clients[i]->Close();
+        }
+        CHECK(lost > 0);
+        CHECK(run.ends.empty());
+        CloudRun::Until(Seconds(11));
+        CHECK(run.KvBytes() + run.StateBytes() == 0);
+    }
+    CHECK(FramePool::Live() == frames);
 }
 
 TEST_CASE("A context that a request waits for is never dropped for another one", "[ce-collm][cloud]")

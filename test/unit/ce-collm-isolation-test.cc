@@ -287,6 +287,8 @@ IsSame(const Served& a, const Served& b)
 
 TEST_CASE("Whoever breaks the protocol loses the connection, and nobody else notices", "[ce-collm][cloud]")
 {
+    // Computing is free and the links are their own, so that the two clients share the cloud's state alone: every
+    // answer has to come at the same instant.
     const CloudSetup setup{.context = kContext, .contextTimeout = MilliSeconds(700)};
     const Dialogue dialogue = Converse(40, kPrompt, kTokens, 2);
     const Served alone = TwoClients(setup, dialogue, nullptr).TheFirst();
