@@ -78,7 +78,7 @@ main(int argc, char* argv[])
     Time crash = MilliSeconds(150);
     Time restart = MilliSeconds(250);
     Time retry = MilliSeconds(60);
-    uint32_t tokens = 64;
+    uint32_t tokens = 72;
 
     CommandLine cmd(__FILE__);
     cmd.AddValue("rate", "Data rate of the link", rate);
@@ -105,7 +105,7 @@ main(int argc, char* argv[])
         CeCollmOptions options;
         options.policy = ExitAsListed({0, 8, 16, 0, 16});
         options.uploadLayer = 16;
-        options.timeout = MilliSeconds(50);
+        options.timeout = MilliSeconds(80);
         options.retry = retry;
 
         SplitLlmHelper llm;
