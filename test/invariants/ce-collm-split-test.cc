@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 using namespace splitllm;
 using namespace splitllm::test;
@@ -256,5 +257,52 @@ TEST_CASE("Along a reference answer the cloud's tokens are judged as the full mo
         CHECK(row.klNats == Approx(0.0).margin(1e-12));
         CHECK(row.agrees);
         CHECK(std::isnan(row.confidence));
+    }
+}
+
+TEST_CASE("Along a reference answer an exit's tokens are judged by the exit's logits", "[ce-collm][quality]")
+{
+    const std::vector<TokenId> prompt{5, 17, 40};
+    const std::vector<TokenId> answer{6, 7, 8};
+    const TemporaryFolder folder;
+    const auto file = folder.Write(
+        "judged.jsonl",
+        R"({"id": "1", "text": "", "tokens": [5, 17, 40], "answer_text": "", "answer": [6, 7, 8]})");
+    Json study = CeCollmStudy({{"policy", {{"name", "listed"}, {"tokens", {1U, 3U}}}}});
+    study["workload"] = {{"prompts", file.string()}, {"requests", 1}, {"new_tokens", 2}, {"quality", true}};
+    const Study spec = ReadStudy(study, "test", Folders());
+    RunRecords records = Simulate(spec, 0, 1, [] {});
+    records.quality = JudgeQuality(spec, 0, 1, records.requests, [] {});
+    REQUIRE(records.quality.size() == 3);
+
+    CpuBackend backend(1);
+    const auto model = backend.Resident(Model::Load(TestModel("tiny-llama")));
+    const auto exits = backend.Resident(ExitsAfter({1, 3}), model->Config());
+    const auto cache = backend.NewCache(*model, 0, 3, 16);
+    const Answer whole = Monolithic(TestModel("tiny-llama"), {}).Ask(prompt, 1);
+    std::vector<TokenId> tokens = prompt;
+    tokens.insert(tokens.end(), answer.begin(), answer.end() - 1);
+    Tensor h = backend.Embed(*model, tokens, 0).value;
+    std::vector<Tensor> logits; // of each exit, for all rows
+    for (std::size_t l = 0; l < 3; l++)
+    {
+        h = backend.FinishLayer(*model, l, h, backend.Project(*model, l, h).value, *cache).value;
+        if (l != 1)
+        {
+            logits.push_back(backend.Exit(*model, *exits, l / 2, h).value);
+        }
+    }
+    for (std::size_t k = 0; k < 3; k++)
+    {
+        CAPTURE(k);
+        const auto chosen = std::as_const(logits[k % 2]).Row(prompt.size() - 1 + k);
+        const QualityRow& row = records.quality[k];
+        CHECK(row.layer == (k % 2 == 0 ? 1 : 3));
+        CHECK(row.confidence == Confidence(chosen));
+        CHECK(row.nll == Approx(LogSumExp(chosen) - chosen[answer[k]]));
+        if (k == 0)
+        {
+            CHECK(row.agrees == (Greedy(chosen) == whole.tokens[0]));
+        }
     }
 }

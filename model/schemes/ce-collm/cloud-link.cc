@@ -135,7 +135,7 @@ CloudLink::Upload()
     if (connected && m_uploaded < m_states.Rows())
     {
         const std::size_t first = std::exchange(m_uploaded, m_states.Rows());
-        m_jobs.Put({s.request, first, m_states.Slice(first, m_states.Rows() - first), s.path});
+        m_jobs.Put({s.request, first, m_states.Slice(first, m_states.Rows() - first)});
     }
 }
 
@@ -150,7 +150,6 @@ CloudLink::SendUploads()
             continue; // it is over
         }
         m_upload.request = job.request;
-        m_upload.path = job.path;
         Payload payload = co_await m_upload.Encode(MessageKind::HiddenState, m_options.uploadLayer, std::move(job.states));
         try
         {

@@ -5,7 +5,6 @@
 #include "schemes/ce-collm/ce-collm-options.h"
 #include "schemes/scheme.h"
 #include "schemes/session.h"
-#include "sim/critical-path.h"
 #include "sim/mailbox.h"
 #include "sim/task.h"
 
@@ -76,7 +75,6 @@ class CloudLink
         std::uint32_t request;
         std::size_t position; //!< of the first row
         Tensor states;
-        CriticalPath path; //!< that led to them
     };
 
     bool IsConnected() const;
