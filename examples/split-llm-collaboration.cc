@@ -7,10 +7,10 @@
 //     and two exits
 //
 // Which tokens an exit is sure of is given here: a shape has no numbers to be sure by. While the cloud is down, the last
-// exit's token stands in its place. The edge notices that its connections closed, tries again every --retry, and uploads
+// exit's token stands in its place. The edge notices that its connections closed, tries again after --retry, and uploads
 // what the cloud has forgotten.
 //
-//     ./ns3 run "split-llm-collaboration --restart=400ms --tokens=80"
+//     ./ns3 run "split-llm-collaboration --restart=300ms --tokens=96"
 
 #include "llm/exits.h"
 #include "policy/exit-policy.h"
@@ -76,9 +76,9 @@ main(int argc, char* argv[])
 {
     std::string rate = "100Mbps";
     Time crash = MilliSeconds(150);
-    Time restart = MilliSeconds(250);
+    Time restart = MilliSeconds(200);
     Time retry = MilliSeconds(60);
-    uint32_t tokens = 56;
+    uint32_t tokens = 48;
 
     CommandLine cmd(__FILE__);
     cmd.AddValue("rate", "Data rate of the link", rate);
@@ -105,6 +105,7 @@ main(int argc, char* argv[])
         CeCollmOptions options;
         options.policy = ExitAsListed({0, 8, 16, 0, 16});
         options.uploadLayer = 16;
+        options.timeout = MilliSeconds(150);
         options.retry = retry;
 
         SplitLlmHelper llm;
