@@ -31,8 +31,8 @@
 #include <iterator>
 #include <map>
 #include <memory>
-#include <optional>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <set>
 #include <span>
@@ -445,7 +445,8 @@ class BrokenRun
         m_edge->TraceConnectWithoutContext(
             "Token", ns3::Callback<void, const TokenRecord&>([this](const TokenRecord&) { m_tokens++; }));
         m_edge->TraceConnectWithoutContext(
-            "Exit", ns3::Callback<void, const ExitRecord&>([this](const ExitRecord& record) { m_exits.push_back(record); }));
+            "Exit",
+            ns3::Callback<void, const ExitRecord&>([this](const ExitRecord& record) { m_exits.push_back(record); }));
     }
 
     ~BrokenRun()
@@ -587,8 +588,8 @@ TEST_CASE("A cloud that comes back is asked again, about all states of the reque
             CHECK((after > 0 || threshold < 2.0));
             CHECK(after == asked);
             REQUIRE(run.records.standalone.size() > 0);
-            // The edge learns of it within a token. It tries to connect once in timeout and time to retry, and sees with
-            // the next token that it has.
+            // The edge learns of it within a token. It tries to connect once in timeout and time to retry, and sees
+            // with the next token that it has.
             const Time begin = run.records.standalone.front().start;
             const Time end = run.records.standalone.back().end;
             const Time token = MilliSeconds(30);
@@ -603,7 +604,8 @@ TEST_CASE("A cloud that comes back is asked again, about all states of the reque
     CHECK(returned > 30);
 }
 
-TEST_CASE("Whatever codec, batch or number of connections: a dying cloud leaves nothing undone", "[ce-collm][invariant-11]")
+TEST_CASE("Whatever codec, batch or number of connections: a dying cloud leaves nothing undone",
+          "[ce-collm][invariant-11]")
 {
     // The cloud dies at every millisecond of the first tokens: between messages, within an operation, within a codec's.
     for (const char* codec : {R"("fp16")", R"({"name": "tab-q", "bits": 4})"})
@@ -664,7 +666,8 @@ TEST_CASE("Eight edges go through the death and the return of their cloud", "[ce
 TEST_CASE("Over fading and Wi-Fi links the cloud dies and returns as over wires", "[ce-collm][invariant-11]")
 {
     for (const char* link : {R"({"type": "fading", "bandwidth": "10MHz", "snr": 10, "delay": "1ms"})",
-                             R"({"type": "fading", "bandwidth": "10MHz", "snr": 10, "delay": "1ms", "transport": "tcp"})",
+                             R"({"type": "fading", "bandwidth": "10MHz", "snr": 10, "delay": "1ms",
+                                 "transport": "tcp"})",
                              R"({"type": "wifi", "distance": "5m"})"})
     {
         CAPTURE(link);
@@ -676,7 +679,8 @@ TEST_CASE("Over fading and Wi-Fi links the cloud dies and returns as over wires"
     }
 }
 
-TEST_CASE("A message that a fading link gives up breaks the connection, and the edge makes it anew", "[ce-collm][fading]")
+TEST_CASE("A message that a fading link gives up breaks the connection, and the edge makes it anew",
+          "[ce-collm][fading]")
 {
     // The threshold SNR is 0.74 of a mean of 12: 6 % of the messages are lost, at one attempt each.
     Sources total;
@@ -722,7 +726,8 @@ TEST_CASE("A cloud that is down from the start is not missed, and joined when it
     }
 }
 
-TEST_CASE("An answer that is late costs the timeout exactly, and a late answer brings the edge back", "[ce-collm][timeout]")
+TEST_CASE("An answer that is late costs the timeout exactly, and a late answer brings the edge back",
+          "[ce-collm][timeout]")
 {
     // A token takes the edge 3 layers and 2 exits, 16 ms, an answer a layer and the head, 10 ms; the network nothing.
     constexpr int kToken = 16;
@@ -907,7 +912,8 @@ TEST_CASE("Outages of nodes that make no sense are refused", "[ce-collm][study]"
     CHECK(error("cloud", R"([{"at": "1s"}, {"for": "2s"}])") == "test: nodes.cloud.outages[1].at: missing" + either);
     CHECK(error("cloud", R"([{"at": "1s", "for": "0s"}])") == "test: nodes.cloud.outages[0].for: must be above 0");
     CHECK(error("cloud", R"([{"within": "0s"}])") == "test: nodes.cloud.outages[0].within: must be above 0");
-    for (const char* bad : {"7", "{}", R"([7])", R"([{"at": 7}])", R"([{"at": "-1s"}])", R"([{"at": "1s", "until": "2s"}])"})
+    for (const char* bad :
+         {"7", "{}", R"([7])", R"([{"at": 7}])", R"([{"at": "-1s"}])", R"([{"at": "1s", "until": "2s"}])"})
     {
         CAPTURE(bad, error("cloud", bad));
         CHECK(error("cloud", bad).starts_with("test: nodes.cloud.outages"));

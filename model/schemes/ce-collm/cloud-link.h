@@ -25,8 +25,9 @@ namespace splitllm
  *
  * The edge collaborates until an answer is late or a connection breaks; then it goes on alone. After a late answer it
  * collaborates again when that answer comes or the time to retry is over, whichever is first. A broken connection is
- * made anew when that time is over, again and again, and so is one that did not open within the timeout and that time; a
- * cloud that is reached then gets all states of the request, since it may know none. The edge looks for all this when a token begins.
+ * made anew when that time is over, again and again, and so is one that did not open within the timeout and that time.
+ * A cloud that is reached then gets all states of the request, since it may know none. The edge looks for all this when
+ * a token begins.
  */
 class CloudLink
 {
