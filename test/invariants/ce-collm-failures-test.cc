@@ -4,6 +4,7 @@
 // of the model that it came from says about the tokens before it.
 
 #include "support/catch.h"
+#include "support/cloud-run.h"
 #include "support/error-of.h"
 #include "support/study-fixture.h"
 
@@ -697,7 +698,10 @@ TEST_CASE("A message that a fading link gives up breaks the connection, and the 
 
 TEST_CASE("A cloud that is down from the start is not missed, and joined when it comes", "[ce-collm][invariant-11]")
 {
-    for (const std::string& link : {Wire(0.0), std::string(R"({"type": "service", "rate": "100Mbps", "delay": "1ms"})")})
+    for (const std::string& link : {Wire(0.0),
+                                    // Connecting takes longer than a token.
+                                    std::string(R"({"type": "wired", "rate": "100Mbps", "delay": "20ms"})"),
+                                    std::string(R"({"type": "service", "rate": "100Mbps", "delay": "1ms"})")})
     {
         CAPTURE(link);
         const Checked never = RunAndCheck(CeCollmStudy(link, Json::parse(R"([{"at": "0s"}])"), 2, 8), 0.6);
@@ -868,6 +872,23 @@ TEST_CASE("A connection that breaks alone, or under an End, takes nothing with i
         run.Finish(2, 8);
         CHECK(run.connections == 4);
     }
+}
+
+TEST_CASE("Requests that wait for states give way to a later one, however many there are", "[ce-collm][cloud]")
+{
+    const Dialogue dialogue = Converse(40, 7, 2, 2);
+    CloudRun run({.contextTimeout = MilliSeconds(500)});
+    RawClient& client = run.NewClient(7);
+    client.Ask(0, 6);
+    client.Ask(0, 7); // is served within the call that drops the one before
+    CloudRun::Until(MilliSeconds(10));
+    client.Upload(dialogue, 1, 0, 7);
+    client.Ask(1, 6);
+    CloudRun::Until(MilliSeconds(100));
+    CHECK(client.Tokens() == std::vector<TokenId>{dialogue.answer.tokens[0]});
+    CloudRun::Until(ns3::Seconds(5)); // of the contexts one is left to expire
+    CHECK(run.StateBytes() + run.KvBytes() == 0);
+    CHECK(run.ends.empty());
 }
 
 TEST_CASE("Outages of nodes that make no sense are refused", "[ce-collm][study]")

@@ -99,7 +99,12 @@ ContextManager::Store(CloudClient& client, std::uint32_t request, std::size_t po
         return;
     }
     client.lost.reset();
-    CloudContext& context = ContextOf(client, request);
+    const std::shared_ptr<CloudContext> kept = ContextOf(client, request);
+    if (!kept)
+    {
+        return;
+    }
+    CloudContext& context = *kept;
     Touch(client, context);
     std::vector<std::size_t> fresh; // rows
     for (std::size_t row = 0; row < states.Rows(); row++)
@@ -141,8 +146,12 @@ ContextManager::Use(CloudClient& client, std::uint32_t request)
     {
         Forget(client);
     }
-    Touch(client, ContextOf(client, request));
-    return lost ? nullptr : client.context;
+    const std::shared_ptr<CloudContext> context = ContextOf(client, request);
+    if (context)
+    {
+        Touch(client, *context);
+    }
+    return lost ? nullptr : context;
 }
 
 Tensor
@@ -205,16 +214,23 @@ ContextManager::End(CloudClient& client, std::uint32_t request)
     }
 }
 
-CloudContext&
+std::shared_ptr<CloudContext>
 ContextManager::ContextOf(CloudClient& client, std::uint32_t request)
 {
-    if (!client.context || client.context->request != request)
+    client.latest = request;
+    if (client.context && client.context->request != request)
     {
-        Forget(client);
-        client.context = std::make_shared<CloudContext>(m_host, request);
-        client.latest = request;
+        Forget(client); // which may make a context: the role that waited there goes on within this call
     }
-    return *client.context;
+    if (client.IsOver(request))
+    {
+        return nullptr;
+    }
+    if (!client.context)
+    {
+        client.context = std::make_shared<CloudContext>(m_host, request);
+    }
+    return client.context;
 }
 
 void

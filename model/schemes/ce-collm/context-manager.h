@@ -113,7 +113,8 @@ class ContextManager
     void End(CloudClient& client, std::uint32_t request);
 
   private:
-    CloudContext& ContextOf(CloudClient& client, std::uint32_t request);
+    /// The client's context for \p request, a new one if need be; null if the client has gone on to a later request.
+    std::shared_ptr<CloudContext> ContextOf(CloudClient& client, std::uint32_t request);
 
     /// The context is gone, for a reason that the client knows or is told by the caller.
     void Forget(CloudClient& client);
