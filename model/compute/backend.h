@@ -295,6 +295,12 @@ class Backend
         return m_activations;
     }
 
+    /// Whether tensors hold numbers here; otherwise all are phantoms.
+    virtual bool HasNumbers() const
+    {
+        return true;
+    }
+
     /// Makes \p model resident as it is stored. Handles of the same model may share storage.
     std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model);
 

@@ -18,6 +18,11 @@ class ShapeBackend : public Backend
     /// \param activations element type that Work and KV bytes are counted in, as the modelled device has it
     explicit ShapeBackend(DType activations);
 
+    bool HasNumbers() const override
+    {
+        return false;
+    }
+
     using Backend::Resident;
     std::shared_ptr<const ResidentModel> Resident(std::shared_ptr<const Model> model,
                                                   const WeightPrecision& precision) override;

@@ -2,7 +2,6 @@
 #include "schemes/session.h"
 
 #include "codec/dense-codec.h"
-#include "compute/shape-backend.h"
 #include "compute/timed.h"
 
 #include <limits>
@@ -325,7 +324,7 @@ Task<Tensor>
 Session::TensorIn(Message message, std::size_t cols, const TensorCodec& codec)
 {
     Computed<Tensor> computed = Decoded(message, cols, codec);
-    if (computed.value.IsPhantom() && dynamic_cast<const ShapeBackend*>(host.backend.get()) == nullptr)
+    if (computed.value.IsPhantom() && host.backend->HasNumbers())
     {
         throw ProtocolError(std::string(NameOf(message.kind)) + ": a phantom, where numbers are computed with");
     }
