@@ -62,7 +62,7 @@ class SplitLlmHelper
     /// A phantom adapter of that rank (shape mode).
     void SetAdapterShape(std::uint32_t rank, const std::string& dtype);
 
-    /// "server", "local", "mlora", "linfer", "dlora", "tlc", "opsc" or "naive-split".
+    /// "server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "ce-collm" or "naive-split".
     void SetScheme(const std::string& name);
 
     /// What decides about the cells of "tlc" and "dlora". \param firstLayer whether about those of layer 1 as well

@@ -194,7 +194,7 @@ CloudLink::Ask(std::size_t position)
             Request(position);
         }
         std::ostringstream reason;
-        reason << "no answer within " << m_options.timeout.As(Time::MS);
+        reason << "no answer within " << m_options.timeout.GetSeconds() * 1e3 << " ms";
         GoAlone(State::Late, reason.str());
     }
     catch (const ConnectionClosed&)
