@@ -78,6 +78,15 @@ ReadCeCollm(StrictObject& scheme, Study& study, const std::filesystem::path& fol
     options.timeout = ReadTime(scheme, "timeout", "1s");
     options.retry = ReadTime(scheme, "retry", "1s");
     options.contextTimeout = ReadTime(scheme, "context_timeout", "60s");
+    for (const NodeSpec& node : study.nodes)
+    {
+        if (node.kvMemory > 0)
+        {
+            scheme.Fail("context_memory",
+                        "is what limits CE-CoLLM's contexts; no request of it waits for node \"" + node.name +
+                            "\" to have kv_memory: leave that out");
+        }
+    }
     if (scheme.Has("context_memory"))
     {
         options.contextMemory = ReadBytes(scheme, "context_memory");

@@ -80,14 +80,14 @@ class AsListed final : public ExitPolicy
 std::vector<double>
 ReadOneAnExit(StrictObject& policy, const std::string& key, std::size_t exits, double most)
 {
-    const Json& list = policy.Raw(key);
+    const Json list = policy.Has(key) ? policy.Raw(key) : Json();
     const auto isValid = [most](const Json& value) {
         return value.is_number() && value.get<double>() >= 0.0 && value.get<double>() <= most;
     };
     if (!list.is_array() || list.size() != exits || !std::ranges::all_of(list, isValid))
     {
         policy.Fail(key,
-                    "is " + list.dump() + "; accepted: a list of " + std::to_string(exits) +
+                    (policy.Has(key) ? "is " + list.dump() : "missing") + "; accepted: a list of " + std::to_string(exits) +
                         " numbers, one an exit, " + (most == 1.0 ? "from 0 to 1" : "not below 0"));
     }
     return list.get<std::vector<double>>();
@@ -108,7 +108,7 @@ ReadThresholds(StrictObject& policy, std::size_t exits)
 std::vector<std::size_t>
 ReadTokens(StrictObject& policy, const std::vector<std::size_t>& layers)
 {
-    const Json& list = policy.Raw("tokens");
+    const Json list = policy.Has("tokens") ? policy.Raw("tokens") : Json();
     const auto isValid = [&layers](const Json& value) {
         return value.is_number_unsigned() &&
                (value == 0 || std::ranges::find(layers, value.get<std::uint64_t>()) != layers.end());

@@ -306,3 +306,22 @@ TEST_CASE("Along a reference answer an exit's tokens are judged by the exit's lo
         }
     }
 }
+
+TEST_CASE("What the keys of CE-CoLLM accept is said in one line", "[ce-collm][study]")
+{
+    const auto error = [](const std::string& path, const Json& value) {
+        Json study = CeCollmStudy(Json::object());
+        study[Json::json_pointer(path)] = value;
+        return ErrorOf([&] { ReadStudy(study, "test", Folders()); });
+    };
+    CHECK(error("/scheme/timeout", "1s").empty());
+    CHECK(error("/scheme/timeout", "0s") == "test: scheme.timeout: must be above 0");
+    CHECK(error("/scheme/upload_layer", 4U) == "test: scheme.upload_layer: is 4; accepted: an integer from 1 to 3");
+    CHECK(error("/scheme/mode", "both") == "test: scheme.mode: is \"both\"; accepted: collaborative, standalone");
+    CHECK(error("/scheme/upload_below", 1.5).starts_with("test: scheme.upload_below: is 1.5; accepted: "));
+    CHECK(error("/nodes/cloud/kv_memory", 1000U) ==
+          "test: scheme.context_memory: is what limits CE-CoLLM's contexts; no request of it waits for node \"cloud\" to "
+          "have kv_memory: leave that out");
+    CHECK(error("/model/adapter", {{"path", "tiny-llama-lora"}}) ==
+          "test: model.adapter: scheme \"ce-collm\" has no place for an adapter");
+}

@@ -170,7 +170,8 @@ TEST_CASE("An exit policy that does not fit is refused by key", "[policy][exits]
     CHECK(Mistake(R"({"name": "random", "shares": [0.5, 1.01]})") ==
           place + "shares: is [0.5,1.01]" + two + "from 0 to 1");
     CHECK(Mistake(R"({"name": "random", "shares": 0.5})") == place + "shares: is 0.5" + two + "from 0 to 1");
-    CHECK(Mistake(R"({"name": "random"})").starts_with(place + "shares: missing"));
+    CHECK(Mistake(R"({"name": "random"})") ==
+          place + "shares: missing; accepted: a list of 2 numbers, one an exit, from 0 to 1");
     const std::string tokens = "tokens: must be a list of layers with an exit, or 0 for none; accepted: 0, 8, 16";
     for (const char* list : {"[]", "[8, 9]", "[8, -16]", "[8, 16.0]", "8", "[\"8\"]"})
     {
