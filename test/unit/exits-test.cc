@@ -282,7 +282,8 @@ TEST_CASE("A trained exit that adds nothing and norms as the model does has the 
 {
     const ModelConfig config = Odd(Family::Llama);
     const auto weights = RandomModel(config, 36);
-    Exits exits = *RandomExits(config, {2}, 6, DType::F32, 37);
+    const auto random = RandomExits(config, {2}, 6, DType::F32, 37); // owns what the views show
+    Exits exits = *random;
     const std::vector<std::byte> zeros(50 * 6 * sizeof(float));
     exits.weights[0].up.data = zeros.data();
     exits.weights[0].norm = weights->finalNorm;
