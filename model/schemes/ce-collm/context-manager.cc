@@ -80,7 +80,6 @@ ContextManager::Enter(std::uint32_t session, const ConnectionId& connection)
     if (!client)
     {
         client = std::make_shared<CloudClient>();
-        client->session = session;
         client->host = connection.client;
         entry = client;
     }

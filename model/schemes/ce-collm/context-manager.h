@@ -51,7 +51,6 @@ struct CloudContext
 /// A client of the cloud: the edge of one session. It lives as long as one of its connections.
 struct CloudClient
 {
-    std::uint32_t session = 0;
     std::uint64_t host = 0;                //!< where its connections come from
     ConnectionId inference;                //!< over which it asks: the latest one for that
     std::shared_ptr<CloudContext> context; //!< of its latest request; null without one
