@@ -68,8 +68,7 @@ std::uint64_t
 LongestKvBytes(const SchemeParts& parts, std::size_t layers)
 {
     const ModelConfig& config = parts.model->Config();
-    const std::size_t positions = parts.context.value_or(config.maxPositions);
-    return positions * layers * config.KvBytesPerLayer(parts.model->Activations());
+    return parts.Positions() * layers * config.KvBytesPerLayer(parts.model->Activations());
 }
 
 Task<TokenId>

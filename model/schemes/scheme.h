@@ -12,6 +12,7 @@
 #include "schemes/session.h"
 #include "sim/task.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -30,6 +31,13 @@ struct SchemeParts
     Sampling sampling;
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16); //!< of tensors between nodes
     std::optional<std::size_t> context = {}; //!< positions a request takes at most; absent: all of the model
+
+    /// Positions that a request takes at most.
+    std::size_t Positions() const
+    {
+        const std::size_t all = model->Config().maxPositions;
+        return std::min(context.value_or(all), all);
+    }
 };
 
 /// What ends an answer.

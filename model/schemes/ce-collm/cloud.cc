@@ -64,7 +64,7 @@ class ApiRole : public ServerRole
 
     void ExpectPositions(std::size_t first, std::size_t count) const
     {
-        const std::size_t context = m_parts.context.value_or(m_parts.model->Config().maxPositions);
+        const std::size_t context = m_parts.Positions();
         if (count == 0 || first >= context || count > context - first)
         {
             throw ProtocolError(std::to_string(count) + " positions from " + std::to_string(first) +

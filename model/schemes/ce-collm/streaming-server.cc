@@ -110,8 +110,7 @@ class StreamingServer final : public ServerRole
     StreamingServer(Session& session, const SchemeParts& parts)
         : s(session),
           m_vocab(parts.model->Config().vocab),
-          m_positions(std::min(parts.context.value_or(parts.model->Config().maxPositions),
-                               parts.model->Config().maxPositions)),
+          m_positions(parts.Positions()),
           m_model(session, parts)
     {
     }
