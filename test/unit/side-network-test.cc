@@ -420,7 +420,8 @@ TEST_CASE("A side network's work is what a count by hand gives", "[side-network]
         CHECK(output.value.Cols() == 10);
         CHECK(output.value.IsPhantom() == !backend.HasNumbers());
         // a layer: addition 3, norm 9, inner 24, activation 16, outer 24, addition 3; then norm 9, up 60
-        CHECK(output.work == Work{7 * (2 * (3 + 9 + 24 + 16 + 24 + 3) + 9 + 60), 78 * e + a * 7 * 6, a * 7 * 10, 14, 0});
+        const std::uint64_t flops = 7 * (2 * (3 + 9 + 24 + 16 + 24 + 3) + 9 + 60);
+        CHECK(output.work == Work{flops, 78 * e + a * 7 * 6, a * 7 * 10, 14, 0});
         const auto sum = backend.Combine(rows(10), output.value);
         CHECK(sum.operation == Operation::Combine);
         CHECK(sum.rows == 7);
@@ -635,9 +636,10 @@ TEST_CASE("Tensors of a side network that do not fit are refused by name", "[sid
         CHECK(SideFolder().Rename(name, "side.3.down").Error().starts_with(start));
         CHECK(SideFolder().Say(name, "dtype", "\"I32\"").Error().starts_with(start));
         // as many elements in another shape
-        const std::string shape = name == "gate.bias" ? "[2, 1]" : (name == "gate.weight" ? "[4, 2]" : "[1, 12]");
         const bool block = name.ends_with("inner") || name.ends_with("outer");
-        CHECK(SideFolder().Say(name, "shape", block ? "[15, 1]" : shape).Error().starts_with(start));
+        const std::string matrix = block ? "[15, 1]" : "[1, 12]";
+        const std::string shape = name == "gate.bias" ? "[2, 1]" : (name == "gate.weight" ? "[4, 2]" : matrix);
+        CHECK(SideFolder().Say(name, "shape", shape).Error().starts_with(start));
     }
     const std::string accepted = ": belongs to no side network; accepted: side.L.down, side.L.inner and side.L.outer "
                                  "of layers L from 1 to 2 of the model two, up, gate.weight and gate.bias";
