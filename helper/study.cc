@@ -11,6 +11,7 @@
 #include "policy/calibrator.h"
 #include "policy/offload-policies.h"
 #include "schemes/scheme.h"
+#include "spa-spec.h"
 
 #include <algorithm>
 #include <array>
@@ -375,24 +376,6 @@ CheckPrompts(const StrictObject& object, const Study& study, const ModelConfig& 
     }
 }
 
-/// "skip_notice": "free" is the accounting of TLC-Calibrator's paper, where saying that nothing comes back costs nothing.
-void
-ReadSkipNotice(StrictObject& scheme, Study& study)
-{
-    if (scheme.Choice("skip_notice", {"message", "free"}, "message") == "message")
-    {
-        return;
-    }
-    for (LinkSpec& link : study.links)
-    {
-        if (link.type != LinkType::Service)
-        {
-            scheme.Fail("skip_notice", "\"free\" needs service links; on link \"" + link.name + "\" every message costs");
-        }
-        link.kinds[MessageKind::Skip] = {.startup = Time(0), .payloadBytes = 0};
-    }
-}
-
 /// What a policy decides about: the positions of every request, along the reference answer as well.
 PolicyContext
 ContextOf(const Study& study, const ModelConfig& config, const std::string& origin, const StudyFolders& folders)
@@ -454,7 +437,7 @@ ReadScheme(StrictObject& object,
         }
         study.scheme.firstLayer = true;
     }
-    if ((name == "opsc" || name == "naive-split" || name == "ce-collm") && study.model.HasAdapter())
+    if ((name == "opsc" || name == "naive-split" || name == "ce-collm" || name == "spa" || name == "lst") && study.model.HasAdapter())
     {
         object.Fail("model.adapter", "scheme \"" + name + "\" has no place for an adapter");
     }
@@ -470,6 +453,10 @@ ReadScheme(StrictObject& object,
     {
         ReadCeCollm(scheme, study, folders.exits);
     }
+    if (name == "spa" || name == "lst")
+    {
+        ReadSpa(scheme, study, folders.sideNetworks);
+    }
     if (name == "server")
     {
         study.scheme.stream = scheme.Bool("stream", false);
@@ -483,7 +470,8 @@ ReadScheme(StrictObject& object,
         StrictObject policy = scheme.Object("policy");
         study.scheme.policy = MakeOffloadPolicy(policy, ContextOf(study, config, origin, folders));
         study.scheme.firstLayer = scheme.Bool("first_layer", false);
-        ReadSkipNotice(scheme, study);
+        // The paper's accounting, where saying that nothing comes back costs nothing.
+        ReadAccounting(scheme, study, "skip_notice", {MessageKind::Skip});
     }
     scheme.Finish();
 }
@@ -584,7 +572,7 @@ SetPath(Json& json, const std::string& path, Json value, const std::string& orig
 const NodeSpec&
 Study::Server() const
 {
-    static constexpr std::array<std::string_view, 3> kCloudSchemes{"opsc", "ce-collm", "naive-split"};
+    static constexpr std::array<std::string_view, 5> kCloudSchemes{"opsc", "ce-collm", "naive-split", "spa", "lst"};
     const bool ofCloud = std::ranges::find(kCloudSchemes, scheme.name) != kCloudSchemes.end();
     const std::array preferred = ofCloud ? std::array{NodeRole::Cloud, NodeRole::EdgeServer}
                                          : std::array{NodeRole::EdgeServer, NodeRole::Cloud};
@@ -632,6 +620,26 @@ Study::LinkBetween(const NodeSpec& a, const NodeSpec& b) const
         throw std::logic_error("the study has no such link");
     }
     return *found;
+}
+
+void
+ReadAccounting(StrictObject& scheme, Study& study, const std::string& key, const std::vector<MessageKind>& kinds)
+{
+    if (scheme.Choice(key, {"message", "free"}, "message") == "message")
+    {
+        return;
+    }
+    for (LinkSpec& link : study.links)
+    {
+        if (link.type != LinkType::Service)
+        {
+            scheme.Fail(key, "\"free\" needs service links; on link \"" + link.name + "\" every message costs");
+        }
+        for (const MessageKind kind : kinds)
+        {
+            link.kinds[kind] = {.startup = Time(0), .payloadBytes = 0};
+        }
+    }
 }
 
 Study
