@@ -9,6 +9,7 @@
 #include "llm/exits.h"
 #include "llm/model.h"
 #include "llm/sampling.h"
+#include "llm/side-network.h"
 #include "tensor/tensor.h"
 
 #include <chrono>
@@ -196,6 +197,73 @@ class ResidentExits
     std::vector<std::uint64_t> m_bytes; //!< of each exit
 };
 
+/// A side network and its gate that are resident in a backend.
+class ResidentSide
+{
+  public:
+    virtual ~ResidentSide() = default;
+
+    /// \throws std::logic_error if \p side has no width, or layers for another number than \p config has
+    ResidentSide(const SideNetwork& side, ModelConfig config);
+
+    const ModelConfig& Config() const
+    {
+        return m_config;
+    }
+
+    /// s, the width of the side network.
+    std::size_t Width() const
+    {
+        return m_width;
+    }
+
+    /// m, the width of its blocks.
+    std::size_t Inner() const
+    {
+        return m_inner;
+    }
+
+    /// Whether its output stands in for the model's last state and is not added to it.
+    bool Alone() const
+    {
+        return m_alone;
+    }
+
+    /// Element type of the first down-projection; the model's where it has no data.
+    DType Weights() const
+    {
+        return m_dtype;
+    }
+
+    /// Bytes of the down-projections.
+    std::uint64_t DownBytes() const
+    {
+        return m_downBytes;
+    }
+
+    /// Bytes of the blocks and the up-projection.
+    std::uint64_t BlockBytes() const
+    {
+        return m_blockBytes;
+    }
+
+    /// Bytes of the gate.
+    std::uint64_t GateBytes() const
+    {
+        return m_gateBytes;
+    }
+
+  private:
+    ModelConfig m_config;
+    std::size_t m_width;
+    std::size_t m_inner;
+    bool m_alone;
+    DType m_dtype;
+    std::uint64_t m_downBytes;
+    std::uint64_t m_blockBytes;
+    std::uint64_t m_gateBytes;
+};
+
 /**
  * Keys and values of one sequence for a range of layers. FinishLayer appends an entry for every position; Prune drops
  * entries, and then a layer's position runs ahead of its length.
@@ -325,6 +393,8 @@ class Backend
                                                             const ModelConfig& config) = 0;
     virtual std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                           const ModelConfig& config) = 0;
+    virtual std::shared_ptr<const ResidentSide> Resident(std::shared_ptr<const SideNetwork> side,
+                                                         const ModelConfig& config) = 0;
 
     /// An empty cache for layers [first, last) of \p model.
     virtual std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
@@ -448,6 +518,43 @@ class Backend
                           const Tensor& hidden);
 
     /**
+     * What a side network reads of the states behind all layers: down_l rms(f_l) for each layer l in turn, side by
+     * side in a row (SideNetwork, with its widths s and m; L the model's layers).
+     *
+     * FLOPs: 3 w L d for the norms, which have no learned scale (square, sum, scaling) + 2 w L d s. Read: the bytes of
+     * the down-projections + a w L d. Written: a w L s. Launches: 2, all norms and all products.
+     * \param states L of w x d each, from the one behind the first layer on
+     * \return w x (L s)
+     */
+    Computed<Tensor> SideInput(const ResidentSide& side, std::span<const Tensor> states);
+
+    /**
+     * The side network's output g from \p input, the result of SideInput (w x (L s)): w x d.
+     *
+     * FLOPs: for each layer w s (adding the input) + 3 w s (norm) + 2 w s m + 4 w m (negate, exp, add, divide) +
+     * 2 w m s + w s (adding the result); then 3 w s (norm) + 2 w s d. Read: the bytes of the blocks and the
+     * up-projection + a w L s. Written: a w d. Launches: 6 a layer (addition, norm, inner, activation, outer,
+     * addition) + 2.
+     */
+    Computed<Tensor> Side(const ResidentSide& side, const Tensor& input);
+
+    /**
+     * The sum of \p hidden and \p side, a side network's output (w x d each).
+     *
+     * FLOPs: w d. Read: 2 a w d. Written: a w d. Launches: 1.
+     */
+    Computed<Tensor> Combine(Tensor hidden, const Tensor& side);
+
+    /**
+     * The gate's logits of every row of \p hidden, the state behind the last layer (w x d): w x 2, closed and open.
+     * What the probability of a row costs is charged here; OpenProbability (policy/gate-policy.h) finds it.
+     *
+     * FLOPs: 3 w d (norm) + 4 w d + 2 w (bias) + 4 w for the probability (subtract, exp, add, divide). Read: the bytes
+     * of the gate + a w d. Written: 2 a w + 4 w, the probabilities. Launches: 3 (norm, product, probability).
+     */
+    Computed<Tensor> Gate(const ResidentSide& side, const Tensor& hidden);
+
+    /**
      * The next token from one row of logits; token 0 for a phantom.
      *
      * FLOPs: V comparisons where greedy, else 5 V (temperature, subtract, exp, sum, divide). Read: a V.
@@ -478,6 +585,9 @@ class Backend
                           const ResidentExits& exits,
                           std::size_t exit,
                           const Tensor& hidden) = 0;
+    virtual Tensor DoSideInput(const ResidentSide& side, std::span<const Tensor> states) = 0;
+    virtual Tensor DoSide(const ResidentSide& side, const Tensor& input) = 0;
+    virtual Tensor DoGate(const ResidentSide& side, const Tensor& hidden) = 0;
 
   private:
     DType m_activations;
