@@ -476,6 +476,50 @@ ReadScheme(StrictObject& object,
     scheme.Finish();
 }
 
+/// What a sweep calls a list of labelled sets of keys that go together.
+constexpr const char* kCase = "case";
+
+void
+CheckCases(StrictObject& sweep)
+{
+    for (StrictObject& entry : sweep.Objects(kCase))
+    {
+        entry.String("label");
+        if (entry.Keys().size() < 2)
+        {
+            entry.Fail("label", "is alone; accepted: beside it, the keys of the study that the case sets");
+        }
+    }
+}
+
+/// Whether one of the paths leads to the other, or through it.
+bool
+Overlap(const std::string& a, const std::string& b)
+{
+    return (a + ".").starts_with(b + ".") || (b + ".").starts_with(a + ".");
+}
+
+/// \throws InputError if a case of \p study sets what lies at \p path, so that an override would not be seen
+void
+RejectCaseKey(const Json& study, const std::string& path)
+{
+    if (!study.contains("sweep") || !study["sweep"].contains(kCase) || !study["sweep"][kCase].is_array())
+    {
+        return;
+    }
+    for (const Json& one : study["sweep"][kCase])
+    {
+        for (const auto& [key, value] : one.items())
+        {
+            if (key != "label" && Overlap(key, path))
+            {
+                throw InputError("--set: " + path + ": the cases of the sweep set " + key +
+                                 "; accepted: sweep.case with other cases, or a key that they leave alone");
+            }
+        }
+    }
+}
+
 std::vector<PointSet>
 ReadSweep(Json& json, const std::string& origin)
 {
@@ -487,6 +531,10 @@ ReadSweep(Json& json, const std::string& origin)
         if (!values.is_array() || values.empty())
         {
             sweep.Fail(key, "must be a list of at least one value");
+        }
+        if (key == kCase)
+        {
+            CheckCases(sweep);
         }
         std::vector<PointSet> grid;
         for (const PointSet& point : points)
@@ -732,6 +780,7 @@ LoadStudyFile(const std::filesystem::path& path, const std::vector<std::pair<std
         {
             file.study["sweep"][key] = Json::array({value}); // the override is the only value left to sweep
         }
+        RejectCaseKey(file.study, key);
         SetPath(file.study, key, std::move(value), "--set");
     }
     StrictObject object(file.study, file.origin);
@@ -749,9 +798,21 @@ Json
 PointOf(const StudyFile& file, const PointSet& point)
 {
     Json json = file.study;
+    const std::string origin = file.origin + ": sweep";
     for (const auto& [key, value] : point)
     {
-        SetPath(json, key, value, file.origin + ": sweep");
+        if (key != kCase)
+        {
+            SetPath(json, key, value, origin);
+            continue;
+        }
+        for (const auto& [itsKey, itsValue] : value.items())
+        {
+            if (itsKey != "label")
+            {
+                SetPath(json, itsKey, itsValue, origin + "." + kCase);
+            }
+        }
     }
     return json;
 }
