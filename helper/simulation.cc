@@ -158,6 +158,7 @@ Run::Run(const Study& study,
                   study.scheme.weightBits.back,
                   study.scheme.weightGroup);
     m_llm.SetCeCollm(study.scheme.ceCollm, study.scheme.exits);
+    m_llm.SetSpa(study.scheme.spa, study.scheme.side);
     m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
     m_llm.SetContext(study.LongestContext());
@@ -206,6 +207,7 @@ Run::InstallServer(const NodeSpec& spec)
     m_server->AssignStreams(kSessionStreams);
     Trace(spec.name, m_server);
     m_server->TraceConnectWithoutContext("Compute", MakeCallback(&Recorder::OnServerCompute, &m_recorder));
+    m_server->TraceConnectWithoutContext("Gate", MakeCallback(&Recorder::OnGate, &m_recorder));
 }
 
 void

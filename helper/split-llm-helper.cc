@@ -61,6 +61,7 @@ struct SplitLlmHelper::Parts
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16);
     Sampling sampling;
     std::shared_ptr<const Exits> exits; //!< CE-CoLLM's
+    std::shared_ptr<const SideNetwork> side; //!< SPA's
     FrontBack deviceBits; //!< of the weights of OPSC's device
     std::size_t group = WeightPrecision::kGroup;
     std::optional<std::size_t> context;
@@ -113,6 +114,10 @@ SplitLlmHelper::Parts::Load()
     if (exits)
     {
         schemeOptions.ceCollm.exits = backend->Resident(exits, parts.model->Config());
+    }
+    if (side)
+    {
+        schemeOptions.spa.side = backend->Resident(side, parts.model->Config());
     }
     scheme = MakeScheme(schemeName, std::move(parts), schemeOptions);
 }
@@ -209,6 +214,13 @@ SplitLlmHelper::SetCeCollm(const CeCollmOptions& options, std::shared_ptr<const 
 {
     m_parts->schemeOptions.ceCollm = options;
     m_parts->exits = std::move(exits);
+}
+
+void
+SplitLlmHelper::SetSpa(const SpaOptions& options, std::shared_ptr<const SideNetwork> side)
+{
+    m_parts->schemeOptions.spa = options;
+    m_parts->side = std::move(side);
 }
 
 void

@@ -23,6 +23,8 @@ class DeviceProfile;
 struct Exits;
 class OffloadPolicy;
 struct OpscOptions;
+struct SideNetwork;
+struct SpaOptions;
 class TensorCodec;
 
 /**
@@ -62,7 +64,7 @@ class SplitLlmHelper
     /// A phantom adapter of that rank (shape mode).
     void SetAdapterShape(std::uint32_t rank, const std::string& dtype);
 
-    /// "server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "ce-collm" or "naive-split".
+    /// "server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "ce-collm", "naive-split", "spa" or "lst".
     void SetScheme(const std::string& name);
 
     /// What decides about the cells of "tlc" and "dlora". \param firstLayer whether about those of layer 1 as well
@@ -76,6 +78,9 @@ class SplitLlmHelper
 
     /// What "ce-collm" is to do, all but its exits, and these.
     void SetCeCollm(const CeCollmOptions& options, std::shared_ptr<const Exits> exits);
+
+    /// What "spa" or "lst" is to do, all but its side network, and that.
+    void SetSpa(const SpaOptions& options, std::shared_ptr<const SideNetwork> side);
 
     /// What "opsc" is to do ("naive-split" has its split alone), and how many bits the weights of its device have in the
     /// layers up to the split and behind

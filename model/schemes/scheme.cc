@@ -7,6 +7,7 @@
 #include "schemes/ce-collm/streaming-server.h"
 #include "schemes/opsc/device-first.h"
 #include "schemes/opsc/split.h"
+#include "schemes/spa/spa.h"
 #include "schemes/tlc/local.h"
 #include "schemes/tlc/lora-split.h"
 #include "schemes/tlc/server.h"
@@ -94,7 +95,7 @@ Scheme::AdapterBytes() const
 std::vector<std::string>
 SchemeNames()
 {
-    return {"server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "naive-split", "ce-collm"};
+    return {"server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "naive-split", "ce-collm", "spa", "lst"};
 }
 
 std::shared_ptr<const Scheme>
@@ -148,6 +149,14 @@ MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options)
     if (name == "ce-collm")
     {
         return std::make_shared<CeCollmScheme>(std::move(parts), std::move(options.ceCollm));
+    }
+    if (name == "lst")
+    {
+        options.spa.policy = OpenAlways();
+    }
+    if (name == "spa" || name == "lst")
+    {
+        return std::make_shared<SpaScheme>(std::move(parts), std::move(options.spa));
     }
     throw InputError("unknown scheme \"" + name + "\"; accepted: " + Joined(SchemeNames()));
 }

@@ -10,6 +10,7 @@
 #include "schemes/ce-collm/ce-collm-options.h"
 #include "schemes/opsc/opsc-options.h"
 #include "schemes/session.h"
+#include "schemes/spa/spa-options.h"
 #include "sim/task.h"
 
 #include <algorithm>
@@ -146,6 +147,7 @@ struct SchemeOptions
     double keep = 1.0;                           //!< "mlora": share of the positions that each layer's cache keeps
     OpscOptions opsc;                            //!< "opsc"; "naive-split" has its split alone
     CeCollmOptions ceCollm;                      //!< "ce-collm"
+    SpaOptions spa;                              //!< "spa", "lst"
 };
 
 /// The names that MakeScheme knows.
