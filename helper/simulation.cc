@@ -440,6 +440,7 @@ SimulateAlongAnswers(const Study& study,
 {
     Study stepwise = study;
     stepwise.scheme.stream = false; // a stream goes along its own tokens; the logits are the same
+    stepwise.scheme.spa.stream = false;
     Run run(stepwise, repetition, threads, [] {});
     std::vector<UserRequest> requests = run.Requests();
     for (UserRequest& request : requests)
