@@ -149,7 +149,9 @@ CpuBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_t 
 }
 
 Tensor
-CpuBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position)
+CpuBackend::DoEmbed(const ResidentModel& model,
+                    std::span<const TokenId> tokens,
+                    std::span<const std::size_t> positions)
 {
     constexpr std::size_t kPositionOffset = 2; // OPT's table starts with two rows that no position uses
     const Model& weights = *Own<const CpuModel>(model).model;
@@ -161,7 +163,7 @@ CpuBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens,
         WidenRow(weights.embedding, tokens[i], row.data());
         if (!learned.empty())
         {
-            WidenRow(weights.positions, position + i + kPositionOffset, learned.data());
+            WidenRow(weights.positions, positions[i] + kPositionOffset, learned.data());
             std::ranges::transform(row, learned, row.begin(), std::plus<>());
         }
     }
@@ -225,7 +227,7 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
                           std::size_t layer,
                           const Tensor& hidden,
                           const Projections& projections,
-                          KvCache& cache)
+                          std::span<KvCache* const> caches)
 {
     ExpectNumbers(hidden);
     ExpectNumbers(projections.query);
@@ -235,7 +237,7 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
     const CpuLayer& weights = Own<const CpuModel>(model).layers[layer];
     const std::size_t rows = hidden.Rows();
 
-    Attend(config, layer, projections, Own<CpuKvCache>(cache));
+    Attend(config, layer, projections, caches);
     Tensor next = Tensor::Zeros(rows, config.hidden);
     Multiply(m_scratch.attended.data(), rows, {{&weights.output, next.Values().data()}});
     next += hidden;
@@ -261,6 +263,12 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
     Multiply(inner, rows, {{&weights.down, mlp}});
     std::ranges::transform(next.Values(), std::span(mlp, next.Elements()), next.Values().begin(), std::plus<>());
     return next;
+}
+
+std::unique_ptr<KvCache>
+CpuBackend::DoFork(const KvCache& cache)
+{
+    return std::make_unique<CpuKvCache>(Own<const CpuKvCache>(cache));
 }
 
 void
@@ -410,7 +418,34 @@ CpuBackend::Normalise(const ModelConfig& config, const CpuNorm& norm, const Tens
 }
 
 void
-CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache)
+CpuBackend::Attend(const ModelConfig& config,
+                   std::size_t layer,
+                   const Projections& projections,
+                   std::span<KvCache* const> caches)
+{
+    const std::size_t rows = projections.query.Rows();
+    float* attended = AtLeast(m_scratch.attended, rows * config.QueryWidth());
+    if (caches.size() == 1)
+    {
+        AttendOne(config, layer, projections, Own<CpuKvCache>(*caches.front()), attended);
+        return;
+    }
+    for (std::size_t row = 0; row < rows; ++row)
+    {
+        const Projections its{.input = {},
+                              .query = projections.query.Slice(row, 1),
+                              .key = projections.key.Slice(row, 1),
+                              .value = projections.value.Slice(row, 1)};
+        AttendOne(config, layer, its, Own<CpuKvCache>(*caches[row]), attended + row * config.QueryWidth());
+    }
+}
+
+void
+CpuBackend::AttendOne(const ModelConfig& config,
+                      std::size_t layer,
+                      const Projections& projections,
+                      CpuKvCache& cache,
+                      float* attended)
 {
     const std::size_t rows = projections.query.Rows();
     const std::size_t before = cache.Length(layer);
@@ -423,7 +458,6 @@ CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projectio
     cache.Append(layer, projections.key, projections.value);
 
     const std::size_t blockQueries = std::min(rows, kQueryRows) * group;
-    float* attended = AtLeast(m_scratch.attended, rows * config.QueryWidth());
     float* queries = AtLeast(m_scratch.queries, m_team.Threads() * blockQueries * headDim);
     float* scores = AtLeast(m_scratch.scores, m_team.Threads() * blockQueries * entries);
     const bool tracks = cache.TracksAttention();
