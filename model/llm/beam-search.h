@@ -24,7 +24,7 @@ struct ScoredToken
 };
 
 /**
- * The \p count most likely tokens of softmax(logits), or all if there are fewer, the most likely first; of equal logits
+ * The \p count most likely tokens of softmax(logits), of at least one, or all if there are fewer, the most likely first; of equal logits
  * the lower id comes first, so that the first token is Greedy's. NaN is less likely than any number: its logarithm, and
  * any that is no number, is -infinity.
  */
