@@ -138,6 +138,7 @@ class Recorder
     Recorder(std::uint32_t timelineTokens, std::function<void()> onToken);
 
     void OnToken(const TokenRecord& record);
+    void OnSearched(const SearchRecord& record);
     void OnEarlyExit(std::uint32_t session, std::uint32_t request, std::uint32_t tokens);
     void OnUpload(const UploadRecord& record);
     void OnExit(const ExitRecord& record);

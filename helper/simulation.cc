@@ -161,6 +161,7 @@ Run::Run(const Study& study,
     m_llm.SetSpa(study.scheme.spa, study.scheme.side);
     m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
+    m_llm.SetBeams(study.sampling.beams, study.sampling.lengthPenalty);
     m_llm.SetContext(study.LongestContext());
     m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
@@ -249,6 +250,7 @@ Run::InstallUsers(const NodeSpec& spec)
         Trace(name, user);
         user->TraceConnectWithoutContext("Token", MakeCallback(&Recorder::OnToken, &m_recorder));
         user->TraceConnectWithoutContext("EarlyExit", MakeCallback(&Recorder::OnEarlyExit, &m_recorder));
+        user->TraceConnectWithoutContext("Searched", MakeCallback(&Recorder::OnSearched, &m_recorder));
         user->TraceConnectWithoutContext("Upload", MakeCallback(&Recorder::OnUpload, &m_recorder));
         user->TraceConnectWithoutContext("Exit", MakeCallback(&Recorder::OnExit, &m_recorder));
         user->TraceConnectWithoutContext(
@@ -439,7 +441,10 @@ SimulateAlongAnswers(const Study& study,
                      const AnswerTraces& traces)
 {
     Study stepwise = study;
-    stepwise.scheme.stream = false; // a stream goes along its own tokens; the logits are the same
+    // A stream and a search go along their own tokens; the logits are the same.
+    stepwise.scheme.stream = false;
+    stepwise.scheme.spa.stream = false;
+    stepwise.sampling.beams = 0;
     Run run(stepwise, repetition, threads, [] {});
     std::vector<UserRequest> requests = run.Requests();
     for (UserRequest& request : requests)

@@ -238,7 +238,15 @@ SplitLlmHelper::SetCodec(std::shared_ptr<const TensorCodec> codec)
 void
 SplitLlmHelper::SetSampling(double temperature, double topP)
 {
-    m_parts->sampling = {.temperature = temperature, .topP = topP};
+    m_parts->sampling.temperature = temperature;
+    m_parts->sampling.topP = topP;
+}
+
+void
+SplitLlmHelper::SetBeams(std::size_t beams, double lengthPenalty)
+{
+    m_parts->sampling.beams = beams;
+    m_parts->sampling.lengthPenalty = lengthPenalty;
 }
 
 void

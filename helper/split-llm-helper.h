@@ -96,6 +96,12 @@ class SplitLlmHelper
     /// Temperature 0 (default) is greedy.
     void SetSampling(double temperature, double topP);
 
+    /**
+     * Beam search with so many hypotheses, in place of sampling; 0 (default) is none. "server" then streams.
+     * \param lengthPenalty power of an answer's length that its score is divided by
+     */
+    void SetBeams(std::size_t beams, double lengthPenalty = 1.0);
+
     /// Positions that a request takes at most: of its prompt and its answer, without the last token. A server with
     /// KvMemory counts on it. Default: as many as the model has.
     void SetContext(std::size_t positions);

@@ -275,6 +275,21 @@ ReadWorkload(StrictObject& object, Study& study, const ModelConfig& config, cons
     {
         workload.Fail("top_p", "must be above 0 and at most 1");
     }
+    study.sampling.beams = static_cast<std::size_t>(workload.Integer("beams", 0, kMostBeams, 0));
+    study.sampling.lengthPenalty =
+        workload.Number("length_penalty", -kMostLengthPenalty, kMostLengthPenalty, study.sampling.lengthPenalty);
+    if (study.sampling.beams > 0 && study.sampling.temperature > 0.0)
+    {
+        workload.Fail("beams", "a beam search does not sample; accepted with temperature 0");
+    }
+    const std::size_t candidates = std::max(std::size_t{2}, 1 + study.stop.size()); // of each beam, that some go on
+    if (candidates * study.sampling.beams > config.vocab)
+    {
+        workload.Fail("beams",
+                      "is " + std::to_string(study.sampling.beams) + "; accepted: at most " +
+                          std::to_string(config.vocab / candidates) + " with a vocabulary of " +
+                          std::to_string(config.vocab));
+    }
     if (workload.Has("arrival"))
     {
         StrictObject arrival = workload.Object("arrival");
@@ -403,6 +418,11 @@ ReadScheme(StrictObject& object,
     StrictObject scheme = object.Object("scheme");
     const std::string name = scheme.Choice("name", SchemeNames());
     study.scheme.name = name;
+    if (study.sampling.beams > 0 && !WhyNoBeams(name).empty())
+    {
+        object.Fail("workload.beams",
+                    "scheme \"" + name + "\" cannot search with beams: " + std::string(WhyNoBeams(name)));
+    }
     const CodecContext codecs{.config = config, .shapeMode = study.shapeMode, .calibrations = folders.calibrations};
     if (!scheme.Has("choose")) // which names a codec as well
     {

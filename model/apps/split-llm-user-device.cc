@@ -126,7 +126,9 @@ UserDevice::Conversation::Ask(const UserRequest& request)
         record.request = request.index;
         record.position = k;
         record.token = generated;
-        record.last = k == request.newTokens || std::ranges::find(request.stop, generated) != request.stop.end();
+        const std::optional<std::vector<TokenId>> found = role->Answer();
+        record.last = found || k == request.newTokens ||
+                      std::ranges::find(request.stop, generated) != request.stop.end();
         record.start = start;
         record.latency = Simulator::Now() - start;
         for (std::size_t c = 0; c < kComponents; c++)
@@ -139,6 +141,10 @@ UserDevice::Conversation::Ask(const UserRequest& request)
             throw std::logic_error("the components of a token do not sum to its latency");
         }
         device.m_tokenTrace(record);
+        if (found)
+        {
+            device.m_searchedTrace({.session = session->id, .request = request.index, .tokens = *found});
+        }
         if (record.last)
         {
             break;
@@ -168,7 +174,11 @@ UserDevice::GetTypeId()
                             .AddTraceSource("EarlyExit",
                                             "An answer ended before its time, after so many tokens",
                                             MakeTraceSourceAccessor(&UserDevice::m_earlyExitTrace),
-                                            "splitllm::UserDevice::EarlyExitCallback");
+                                            "splitllm::UserDevice::EarlyExitCallback")
+                            .AddTraceSource("Searched",
+                                            "A beam search has ended",
+                                            MakeTraceSourceAccessor(&UserDevice::m_searchedTrace),
+                                            "splitllm::UserDevice::SearchedCallback");
     return tid;
 }
 

@@ -40,7 +40,7 @@ ShapeBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_
 }
 
 Tensor
-ShapeBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t)
+ShapeBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::span<const std::size_t>)
 {
     return Tensor::Phantom(tokens.size(), model.Config().hidden);
 }
@@ -69,9 +69,15 @@ ShapeBackend::DoFinishLayer(const ResidentModel& model,
                             std::size_t,
                             const Tensor& hidden,
                             const Projections&,
-                            KvCache&)
+                            std::span<KvCache* const>)
 {
     return Tensor::Phantom(hidden.Rows(), model.Config().hidden);
+}
+
+std::unique_ptr<KvCache>
+ShapeBackend::DoFork(const KvCache& cache)
+{
+    return std::make_unique<KvCache>(cache);
 }
 
 void

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 /**
  * \file
@@ -80,6 +81,14 @@ struct TokenRecord
     std::array<std::uint64_t, kDirections> payloadBytes; //!< of the messages sent for this token
     std::array<std::uint32_t, kDirections> messages;
     std::uint32_t exchanges; //!< messages down with states that an adapter or a side network on the device reads
+};
+
+/// What a beam search found, reported by the node that the user sits at after the search's last token.
+struct SearchRecord
+{
+    std::uint32_t session;
+    std::uint32_t request;             //!< index in the workload
+    std::vector<std::uint32_t> tokens; //!< ids of the answer, which may be shorter than the search was
 };
 
 /// One message, reported by its sender when handed to the network and by its receiver when complete.

@@ -155,7 +155,9 @@ CpuBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_t 
 }
 
 Tensor
-CpuBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position)
+CpuBackend::DoEmbed(const ResidentModel& model,
+                    std::span<const TokenId> tokens,
+                    std::span<const std::size_t> positions)
 {
     constexpr std::size_t kPositionOffset = 2; // OPT's table starts with two rows that no position uses
     const Model& weights = *Own<const CpuModel>(model).model;
@@ -167,7 +169,7 @@ CpuBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens,
         WidenRow(weights.embedding, tokens[i], row.data());
         if (!learned.empty())
         {
-            WidenRow(weights.positions, position + i + kPositionOffset, learned.data());
+            WidenRow(weights.positions, positions[i] + kPositionOffset, learned.data());
             std::ranges::transform(row, learned, row.begin(), std::plus<>());
         }
     }
@@ -231,7 +233,7 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
                           std::size_t layer,
                           const Tensor& hidden,
                           const Projections& projections,
-                          KvCache& cache)
+                          std::span<KvCache* const> caches)
 {
     ExpectNumbers(hidden);
     ExpectNumbers(projections.query);
@@ -241,7 +243,7 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
     const CpuLayer& weights = Own<const CpuModel>(model).layers[layer];
     const std::size_t rows = hidden.Rows();
 
-    Attend(config, layer, projections, Own<CpuKvCache>(cache));
+    Attend(config, layer, projections, caches);
     Tensor next = Tensor::Zeros(rows, config.hidden);
     Multiply(m_scratch.attended.data(), rows, {{&weights.output, next.Values().data()}});
     next += hidden;
@@ -267,6 +269,12 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
     Multiply(inner, rows, {{&weights.down, mlp}});
     std::ranges::transform(next.Values(), std::span(mlp, next.Elements()), next.Values().begin(), std::plus<>());
     return next;
+}
+
+std::unique_ptr<KvCache>
+CpuBackend::DoFork(const KvCache& cache)
+{
+    return std::make_unique<CpuKvCache>(Own<const CpuKvCache>(cache));
 }
 
 void
@@ -487,7 +495,34 @@ CpuBackend::Silu(float* x, std::size_t rows, std::size_t width)
 }
 
 void
-CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache)
+CpuBackend::Attend(const ModelConfig& config,
+                   std::size_t layer,
+                   const Projections& projections,
+                   std::span<KvCache* const> caches)
+{
+    const std::size_t rows = projections.query.Rows();
+    float* attended = AtLeast(m_scratch.attended, rows * config.QueryWidth());
+    if (caches.size() == 1)
+    {
+        AttendOne(config, layer, projections, Own<CpuKvCache>(*caches.front()), attended);
+        return;
+    }
+    for (std::size_t row = 0; row < rows; ++row)
+    {
+        const Projections its{.input = {},
+                              .query = projections.query.Slice(row, 1),
+                              .key = projections.key.Slice(row, 1),
+                              .value = projections.value.Slice(row, 1)};
+        AttendOne(config, layer, its, Own<CpuKvCache>(*caches[row]), attended + row * config.QueryWidth());
+    }
+}
+
+void
+CpuBackend::AttendOne(const ModelConfig& config,
+                      std::size_t layer,
+                      const Projections& projections,
+                      CpuKvCache& cache,
+                      float* attended)
 {
     const std::size_t rows = projections.query.Rows();
     const std::size_t before = cache.Length(layer);
@@ -500,7 +535,6 @@ CpuBackend::Attend(const ModelConfig& config, std::size_t layer, const Projectio
     cache.Append(layer, projections.key, projections.value);
 
     const std::size_t blockQueries = std::min(rows, kQueryRows) * group;
-    float* attended = AtLeast(m_scratch.attended, rows * config.QueryWidth());
     float* queries = AtLeast(m_scratch.queries, m_team.Threads() * blockQueries * headDim);
     float* scores = AtLeast(m_scratch.scores, m_team.Threads() * blockQueries * entries);
     const bool tracks = cache.TracksAttention();

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -152,7 +153,43 @@ DecideRows(Session& s,
     co_return chosen;
 }
 
-/// The user's device: embedding, LoRA, Tier 2, head and sampling.
+/// \p payload behind the hypotheses that its rows go on from, 4 bytes each. At the front, where a phantom has bytes too.
+Payload
+WithParents(std::span<const std::size_t> parents, Payload payload)
+{
+    const std::vector<std::uint32_t> words(parents.begin(), parents.end());
+    const Payload front = EncodeTokens(words);
+    payload.bytes.insert(payload.bytes.begin(), front.bytes.begin(), front.bytes.end());
+    payload.size += front.size;
+    return payload;
+}
+
+/// Takes \p beams parents, of as many hypotheses as \p running, from the front of \p payload. \throws ProtocolError
+std::vector<std::size_t>
+TakeParents(Payload& payload, std::size_t beams, std::size_t running)
+{
+    const std::size_t length = beams * sizeof(std::uint32_t);
+    if (payload.bytes.size() < length)
+    {
+        throw ProtocolError("embedding: payload of " + std::to_string(payload.size) + " bytes holds no parents of " +
+                            std::to_string(beams) + " hypotheses");
+    }
+    const auto end = payload.bytes.begin() + static_cast<std::ptrdiff_t>(length);
+    const std::vector<std::uint32_t> words = DecodeTokens(Payload::Of({payload.bytes.begin(), end}));
+    for (const std::uint32_t word : words)
+    {
+        if (word >= running)
+        {
+            throw ProtocolError("embedding: goes on from hypothesis " + std::to_string(word) + " of " +
+                                std::to_string(running));
+        }
+    }
+    payload.bytes.erase(payload.bytes.begin(), end);
+    payload.size -= length;
+    return {words.begin(), words.end()};
+}
+
+/// The user's device: embedding, LoRA, Tier 2, head and the choice of the next token.
 class Device final : public UserRole
 {
   public:
@@ -160,21 +197,36 @@ class Device final : public UserRole
         : s(session),
           m_parts(parts),
           m_policy(policy),
-          m_firstLayer(firstLayer)
+          m_firstLayer(firstLayer),
+          m_decoder(session, parts)
     {
+    }
+
+    void BeginRequest(const RequestLimits& limits) override
+    {
+        m_decoder.Begin(limits, m_parts.sampling);
     }
 
     Task<std::optional<TokenId>> Step(std::span<const TokenId> tokens, std::size_t position) override
     {
         const ResidentModel& model = *m_parts.model;
         const ModelConfig& config = model.Config();
+        const bool hypotheses = m_parts.sampling.beams > 0 && position > 0; // the rows, or positions
+        tokens = m_decoder.Inputs(tokens);
+        std::vector<std::size_t> positions(tokens.size(), position);
+        if (!hypotheses)
+        {
+            std::iota(positions.begin(), positions.end(), position);
+        }
         m_position = position;
         m_rows = tokens.size();
         m_layer = 0;
         m_previous.assign(m_rows, {});
 
-        const Tensor h0 = co_await s.Run(model, s.host.backend->Embed(model, tokens, position));
-        co_await s.Send(MessageKind::Embedding, position, 0, h0);
+        const Tensor h0 = co_await s.Run(model, s.host.backend->Embed(model, tokens, positions));
+        Payload payload = co_await s.Encode(MessageKind::Embedding, 0, h0);
+        payload = hypotheses ? WithParents(m_decoder.Parents(), std::move(payload)) : std::move(payload);
+        s.Send(MessageKind::Embedding, position, 0, std::move(payload), s.Codec().Exact());
         Message message = co_await s.Receive();
         while (message.kind == MessageKind::LayerInput)
         {
@@ -182,8 +234,13 @@ class Device final : public UserRole
             message = co_await s.Receive();
         }
         s.Expect(message, MessageKind::FinalState, config.layers);
-        Tensor hL = co_await s.TensorIn(std::move(message), config.hidden);
-        co_return co_await NextToken(s, m_parts, position + tokens.size() - 1, std::move(hL));
+        Tensor hL = co_await TensorOf(s, std::move(message), hypotheses ? m_rows : 1, config.hidden);
+        co_return (co_await m_decoder.Next(positions.back(), std::move(hL))).front();
+    }
+
+    std::optional<std::vector<TokenId>> Answer() const override
+    {
+        return m_decoder.Answer();
     }
 
     void EndRequest() override
@@ -250,6 +307,7 @@ class Device final : public UserRole
     const SchemeParts& m_parts;
     const OffloadPolicy& m_policy;
     bool m_firstLayer;
+    Decoder m_decoder;
     std::size_t m_position = 0;
     std::size_t m_rows = 0;
     std::size_t m_layer = 0; //!< the last one that the edge asked about in this step
@@ -273,14 +331,24 @@ class Edge final : public ServerRole
         while (true)
         {
             const std::size_t position = m_cache ? m_cache->Position() : 0;
-            const Message message = co_await s.ReceiveStep(MessageKind::Embedding, position);
+            Message message = co_await s.ReceiveStep(MessageKind::Embedding, position);
             if (message.kind == MessageKind::End)
             {
                 m_cache.reset();
                 m_admission = {};
                 continue;
             }
-            Tensor h0 = co_await s.TensorIn(message, m_parts.model->Config().hidden);
+            const std::size_t hidden = m_parts.model->Config().hidden;
+            const std::size_t beams = m_parts.sampling.beams;
+            if (beams == 0 || position == 0)
+            {
+                Tensor h0 = co_await s.TensorIn(std::move(message), hidden);
+                co_await ServeStep(std::move(h0), position);
+                continue;
+            }
+            std::vector<std::size_t> parents = TakeParents(message.payload, beams, m_cache->Caches().size());
+            Tensor h0 = co_await TensorOf(s, std::move(message), beams, hidden);
+            co_await m_cache->Branch(std::move(parents));
             co_await ServeStep(std::move(h0), position);
         }
     }
@@ -327,9 +395,10 @@ class Edge final : public ServerRole
                         l + 1);
                 }
             }
-            h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Cache()), l + 1);
+            h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Caches()), l + 1);
         }
-        co_await s.Send(MessageKind::FinalState, position + h.Rows() - 1, config.layers, h.Slice(h.Rows() - 1, 1));
+        const std::size_t last = m_cache->Position() - 1;
+        co_await s.Send(MessageKind::FinalState, last, config.layers, m_cache->Newest(h));
     }
 
     /// Tier 1: the rows of \p hidden, which enters \p layer, that go to the device.
