@@ -141,6 +141,12 @@ TEST_CASE("Without a policy SPA's gate decides, which then stands in the study",
     CHECK_NOTHROW(object.Finish());
 }
 
+TEST_CASE("A gate policy may have a label for tables and plots", "[policy][gate]")
+{
+    CHECK(Opens(*Make(R"({"name": "always", "label": "LST"})"), {}));
+    CHECK(Mistake(R"({"name": "always", "label": 1})") == "study.json: scheme.policy.label: is 1; accepted: a string");
+}
+
 TEST_CASE("A gate policy that does not fit is refused by key", "[policy][gate][input]")
 {
     const std::string place = "study.json: scheme.policy";

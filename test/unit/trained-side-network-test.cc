@@ -119,10 +119,10 @@ TEST_CASE("SmolLM2's trained side network and gate give torch's numbers", "[side
         }
     }
     const Tensor input = backend.SideInput(*side, states).value;
-    CHECK(Nmse(input, Elements<float>(*golden, "side_input")) <= 1e-8);
+    CHECK(Nmse(input, Elements<float>(*golden, "side_input")) <= 1e-9);
     const Tensor output = backend.Side(*side, input).value;
-    CHECK(Nmse(output, Elements<float>(*golden, "g")) <= 1e-6);
-    CHECK(Nmse(backend.Gate(*side, states.back()).value, Elements<float>(*golden, "gate")) <= 1e-6);
+    CHECK(Nmse(output, Elements<float>(*golden, "g")) <= 1e-9);
+    CHECK(Nmse(backend.Gate(*side, states.back()).value, Elements<float>(*golden, "gate")) <= 1e-9);
     CheckTop(backend.Head(*model, states.back()).value, *golden, "closed");
     CheckTop(backend.Head(*model, backend.Combine(states.back(), output).value).value, *golden, "open");
 }
