@@ -348,7 +348,7 @@ class Edge final : public ServerRole
             }
             std::vector<std::size_t> parents = TakeParents(message.payload, beams, m_cache->Caches().size());
             Tensor h0 = co_await TensorOf(s, std::move(message), beams, hidden);
-            co_await m_cache->Branch(std::move(parents));
+            co_await m_cache->Branch(s, *m_parts.model, std::move(parents));
             co_await ServeStep(std::move(h0), position);
         }
     }
