@@ -47,6 +47,10 @@ Searching(const std::string& model, const std::string& scheme, std::size_t beams
     {
         llm.SetPolicy(ExchangeEverything(), true); // at layer 1 as well
     }
+    else if (scheme == "dlora")
+    {
+        llm.SetPolicy(KeepRandomTokens(1.0), true);
+    }
     llm.SetBeams(beams, penalty);
     return llm;
 }
@@ -221,7 +225,7 @@ TEST_CASE("a search of one beam gives the bits of greedy decoding in every schem
 {
     for (const std::string model : {"tiny-llama", "tiny-opt"})
     {
-        for (const std::string scheme : {"local", "mlora", "server", "linfer", "tlc"})
+        for (const std::string scheme : {"local", "mlora", "server", "linfer", "dlora", "tlc"})
         {
             CAPTURE(model, scheme);
             const Answer greedy = SplitRun(Searching(model, scheme, 0)).Ask(Prompt(), kNewTokens);
@@ -246,7 +250,7 @@ TEST_CASE("every scheme that can search finds what the whole model finds", "[bea
             for (const double penalty : {1.0, 0.0})
             {
                 const std::vector<TokenId> found = Found(model, prompt, kBeams, stop, penalty);
-                for (const std::string scheme : {"local", "server", "linfer", "tlc"})
+                for (const std::string scheme : {"local", "server", "linfer", "dlora", "tlc"})
                 {
                     CAPTURE(model, scheme, round, penalty);
                     SplitRun run(Searching(model, scheme, kBeams, penalty));
@@ -255,6 +259,7 @@ TEST_CASE("every scheme that can search finds what the whole model finds", "[bea
                     REQUIRE(run.searched.size() == 1);
                     CHECK(run.searched.front().tokens == found);
                     CHECK(run.tokens.back().last);
+                    CHECK(run.tokens.back().token == found.back());
                 }
             }
             stop = {Found(model, prompt, kBeams)[3], 77, 150};
