@@ -45,8 +45,8 @@ class Decoder
     /**
      * The tokens that follow \p position.
      * \param states final states, one row for each hypothesis in the order of the tokens returned last; 1 x d at first
-     * \return one token, or those of the search's running hypotheses, the best first; where none runs any more the last
-     *         one of the answer
+     * \return one token, or those of the search's running hypotheses, the best first; where it has ended the last one of
+     *         the answer
      */
     Task<std::vector<TokenId>> Next(std::size_t position, Tensor states);
 
