@@ -5,6 +5,7 @@
 #include "compute/timed.h"
 #include "policy/calibrator-features.h"
 #include "schemes/full-model.h"
+#include "schemes/parents.h"
 #include "schemes/tlc/delta-rows.h"
 #include "schemes/tlc/selected-rows.h"
 
@@ -151,42 +152,6 @@ DecideRows(Session& s,
         }
     }
     co_return chosen;
-}
-
-/// \p payload behind the hypotheses that its rows go on from, 4 bytes each. At the front, where a phantom has bytes too.
-Payload
-WithParents(std::span<const std::size_t> parents, Payload payload)
-{
-    const std::vector<std::uint32_t> words(parents.begin(), parents.end());
-    const Payload front = EncodeTokens(words);
-    payload.bytes.insert(payload.bytes.begin(), front.bytes.begin(), front.bytes.end());
-    payload.size += front.size;
-    return payload;
-}
-
-/// Takes \p beams parents, of as many hypotheses as \p running, from the front of \p payload. \throws ProtocolError
-std::vector<std::size_t>
-TakeParents(Payload& payload, std::size_t beams, std::size_t running)
-{
-    const std::size_t length = beams * sizeof(std::uint32_t);
-    if (payload.bytes.size() < length)
-    {
-        throw ProtocolError("embedding: payload of " + std::to_string(payload.size) + " bytes holds no parents of " +
-                            std::to_string(beams) + " hypotheses");
-    }
-    const auto end = payload.bytes.begin() + static_cast<std::ptrdiff_t>(length);
-    const std::vector<std::uint32_t> words = DecodeTokens(Payload::Of({payload.bytes.begin(), end}));
-    for (const std::uint32_t word : words)
-    {
-        if (word >= running)
-        {
-            throw ProtocolError("embedding: goes on from hypothesis " + std::to_string(word) + " of " +
-                                std::to_string(running));
-        }
-    }
-    payload.bytes.erase(payload.bytes.begin(), end);
-    payload.size -= length;
-    return {words.begin(), words.end()};
 }
 
 /// The user's device: embedding, LoRA, Tier 2, head and the choice of the next token.
@@ -346,9 +311,9 @@ class Edge final : public ServerRole
                 co_await ServeStep(std::move(h0), position);
                 continue;
             }
-            std::vector<std::size_t> parents = TakeParents(message.payload, beams, m_cache->Caches().size());
+            std::vector<std::size_t> parents = TakeParents(message, beams, m_cache->Caches().size());
             Tensor h0 = co_await TensorOf(s, std::move(message), beams, hidden);
-            co_await m_cache->Branch(std::move(parents));
+            co_await m_cache->Branch(s, *m_parts.model, std::move(parents));
             co_await ServeStep(std::move(h0), position);
         }
     }
