@@ -4,7 +4,6 @@
 import importlib.machinery
 import importlib.util
 import json
-import math
 import unittest
 
 import numpy as np
@@ -14,7 +13,7 @@ from support import ROOT, SMOLLM2, FolderTest
 from splitllm import bottlenecks
 from splitllm import side_networks as side
 from splitllm.cli import InputError
-from splitllm.files import from_bf16, load_json
+from splitllm.files import load_json
 
 try:
     import torch
