@@ -82,7 +82,7 @@ class SplitLlmApplication : public ns3::Application
     static constexpr int64_t kSessions = 1 << 20;
 
     /// Streams that AssignStreams takes: one a session for everything that a role draws for.
-    static constexpr int64_t kStreams = 5 * kSessions;
+    static constexpr int64_t kStreams = 6 * kSessions;
 
     /// The machine, once the application started; null before.
     const Host* GetHost() const;

@@ -346,6 +346,24 @@ NameOf(Operation operation)
         return "sample";
     case Operation::Exit:
         return "exit";
+    case Operation::Attend:
+        return "attend";
+    case Operation::FeedForward:
+        return "feed-forward";
+    case Operation::Bottleneck:
+        return "bottleneck";
+    case Operation::SideInput:
+        return "side-input";
+    case Operation::Side:
+        return "side";
+    case Operation::Combine:
+        return "combine";
+    case Operation::Gate:
+        return "gate";
+    case Operation::Search:
+        return "search";
+    case Operation::Fork:
+        return "fork";
     case Operation::Calibrate:
         return "calibrate";
     case Operation::Encode:

@@ -53,6 +53,15 @@ enum class Operation
     Head,        //!< "head": final norm and logits
     Sample,      //!< "sample": the next token from the logits
     Exit,        //!< "exit": an early exit's logits and confidence
+    Attend,      //!< "attend": positions, attention, output projection; FinishLayer's part before the residual
+    FeedForward, //!< "feed-forward": norm and MLP; FinishLayer's part before the last residual
+    Bottleneck,  //!< "bottleneck": what a bottleneck adapter adds
+    SideInput,   //!< "side-input": down-projections of the states behind all layers
+    Side,        //!< "side": a side network's blocks and up-projection
+    Combine,     //!< "combine": the last state += the side network's output
+    Gate,        //!< "gate": whether the side network is asked
+    Search,      //!< "search": beam search's most likely next tokens
+    Fork,        //!< "fork": copying a KV cache for another hypothesis
     Calibrate,   //!< "calibrate": deciding whether an exchange is worth it
     Encode,      //!< "encode": a tensor into the bytes that travel
     Decode,      //!< "decode": the bytes into a tensor

@@ -96,6 +96,26 @@ ActivationBytes(const ModelConfig& config, Operation operation, std::size_t rows
     case Operation::Exit: // hidden, what the head gets, logits
         elements = 2 * d + config.vocab;
         break;
+    case Operation::Attend: // Q K V, attention output, its projection
+        elements = projections + config.QueryWidth() + d;
+        break;
+    case Operation::FeedForward: // hidden, normed, MLP, result
+        elements = 3 * d + inner;
+        break;
+    case Operation::Bottleneck:
+    case Operation::Combine: // both operands
+        elements = 2 * d;
+        break;
+    case Operation::SideInput: // a layer's states and what the norm makes of them
+        elements = 2 * d;
+        break;
+    case Operation::Side:
+    case Operation::Gate:
+        elements = d;
+        break;
+    case Operation::Fork: // in the KV cache
+        break;
+    case Operation::Search:
     case Operation::Sample:
         elements = config.vocab;
         break;

@@ -24,7 +24,7 @@ constexpr std::uint8_t kPhantomFlag = 1;
 constexpr std::uint8_t kCodedFlag = 2;
 constexpr std::size_t kCrcOffset = 32;
 
-constexpr std::array<std::pair<MessageKind, std::string_view>, 13> kKinds{{
+constexpr std::array<std::pair<MessageKind, std::string_view>, 19> kKinds{{
     {MessageKind::Tokens, "tokens"},
     {MessageKind::NextToken, "next-token"},
     {MessageKind::Embedding, "embedding"},
@@ -38,6 +38,12 @@ constexpr std::array<std::pair<MessageKind, std::string_view>, 13> kKinds{{
     {MessageKind::Request, "request"},
     {MessageKind::ContextLost, "context-lost"},
     {MessageKind::Generate, "generate"},
+    {MessageKind::SideStates, "side-states"},
+    {MessageKind::SideOutput, "side-output"},
+    {MessageKind::AdapterInput, "adapter-input"},
+    {MessageKind::AdapterOutput, "adapter-output"},
+    {MessageKind::Answer, "answer"},
+    {MessageKind::Candidates, "candidates"},
 }};
 
 template <typename T>
@@ -188,7 +194,7 @@ FrameReader::ParseHeader()
         throw MalformedFrame("wire version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
     }
     const auto kind = Load<std::uint8_t>(m_header, 5);
-    if (kind < static_cast<std::uint8_t>(MessageKind::Tokens) || kind > static_cast<std::uint8_t>(MessageKind::Generate))
+    if (kind < 1 || kind > kKinds.size())
     {
         throw MalformedFrame("unknown message kind " + std::to_string(kind));
     }

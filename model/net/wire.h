@@ -32,6 +32,12 @@ enum class MessageKind : std::uint8_t
     Request = 11,   //!< "request": the next token is wanted of what was uploaded, no payload, up
     ContextLost = 12, //!< "context-lost": what was uploaded for the request is gone, no payload, down
     Generate = 13,  //!< "generate": a prompt and what answer is wanted to it, up
+    SideStates = 14, //!< "side-states": what a side network reads of the states behind all layers, down
+    SideOutput = 15, //!< "side-output": what a side network made of them, up
+    AdapterInput = 16, //!< "adapter-input": what a bottleneck adapter reads, down
+    AdapterOutput = 17, //!< "adapter-output": what it adds, up
+    Answer = 18,    //!< "answer": what a beam search at the server found, down
+    Candidates = 19, //!< "candidates": the most likely next tokens of each hypothesis, up
 };
 
 std::string_view NameOf(MessageKind kind);

@@ -411,8 +411,13 @@ ComponentOf(Operation operation)
     {
     case Operation::Adapt:
     case Operation::Merge:
+    case Operation::Bottleneck:
+    case Operation::SideInput:
+    case Operation::Side:
+    case Operation::Combine:
         return Component::Adapter;
     case Operation::Exit:
+    case Operation::Gate:
     case Operation::Calibrate:
         return Component::Calibrator;
     case Operation::Encode:
@@ -421,11 +426,15 @@ ComponentOf(Operation operation)
     case Operation::Embed:
     case Operation::Project:
     case Operation::FinishLayer:
+    case Operation::Attend:
+    case Operation::FeedForward:
     case Operation::Prune:
     case Operation::Snapshot:
     case Operation::Restore:
     case Operation::Head:
     case Operation::Sample:
+    case Operation::Search:
+    case Operation::Fork:
         break;
     }
     return Component::Base;

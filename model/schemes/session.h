@@ -39,9 +39,10 @@ enum class Draw : std::uint8_t
     Tier2,      //!< a decision at the device
     Exit,       //!< whether an early exit is taken
     ExitSample, //!< the next token, at an early exit
+    Gate,       //!< whether a side network is asked
 };
 
-constexpr std::size_t kDraws = 5;
+constexpr std::size_t kDraws = 6;
 
 /// What a connection of a session is for: CE-CoLLM's dual APIs. Other schemes have one connection, for inference.
 enum class Api : std::uint8_t
