@@ -12,7 +12,6 @@ from splitllm.exit_training import left
 from splitllm.gated import Batch, GatedModel, batches, exact, rms_norm
 
 BATCH = 12
-KEEP_EVERY = 60  # steps
 
 
 class BottleneckModel(GatedModel):
@@ -55,22 +54,23 @@ def parameters(model):
     return [value for places in model.adapters for parts in places.values() for value in parts.values()]
 
 
-def numpy_of(adapters):
+def each(function, adapters):
     return [
-        {place: {part: value.detach().numpy().copy() for part, value in parts.items()} for place, parts in places.items()}
+        {place: {part: function(value) for part, value in parts.items()} for place, parts in places.items()}
         for places in adapters
     ]
+
+
+def numpy_of(adapters):
+    return each(lambda value: value.detach().numpy().copy(), adapters)
 
 
 def tensors_of(adapters):
-    return [
-        {place: {part: torch.as_tensor(value) for part, value in parts.items()} for place, parts in places.items()}
-        for places in adapters
-    ]
+    return each(torch.as_tensor, adapters)
 
 
-def train(folder, questions, width, steps, rate, seed, say, keep=None):
-    """A BottleneckModel with trained adapters. keep: called with (model, step) every KEEP_EVERY steps."""
+def train(folder, questions, width, steps, rate, seed, say):
+    """A BottleneckModel with trained adapters."""
     generator = torch.Generator().manual_seed(seed)
     model = BottleneckModel(folder, torch.bfloat16)
     model.new_adapters(width, generator)
@@ -95,8 +95,6 @@ def train(folder, questions, width, steps, rate, seed, say, keep=None):
             mean, right = (sum(column) / len(column) for column in zip(*losses))
             say(f"step {step} of {steps}: loss {mean:.3f}, exact {right:.2f}; {left(began, step, steps)} left")
             losses = []
-        if keep and step % KEEP_EVERY == 0:
-            keep(model, step)
     for value in values:
         value.requires_grad_(False)
     return model

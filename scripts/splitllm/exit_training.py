@@ -176,11 +176,13 @@ def logits_of(states, embedding):
 
 
 class Sample:
-    """The part of the vocabulary that a step looks at: the batch's likely tokens, then a random sample of the rest."""
+    """The part of the vocabulary that a step looks at: the batch's likely tokens and those that are always looked at,
+    then a random sample of the rest."""
 
-    def __init__(self, top, vocabulary, generator):
-        likely = top.long().unique()
-        drawn = torch.randperm(vocabulary, generator=generator)[:SAMPLED]
+    def __init__(self, top, vocabulary, generator, count=SAMPLED, always=None):
+        likely = top.long() if always is None else torch.cat([top.long().flatten(), always])
+        likely = likely.unique()
+        drawn = torch.randperm(vocabulary, generator=generator)[:count]
         place = torch.full((vocabulary,), -1)
         place[likely] = torch.arange(len(likely))
         drawn = drawn[place[drawn] < 0]

@@ -177,20 +177,28 @@ def interval(sums, counts, seed=1, draws=2000):
 
 def budget_table(outcomes, seed=1, draws=20):
     """[{budget, order, nll, nll_interval, exact_match, ...}]: the same share of open gates, chosen by the gate, at
-    random (the mean of some draws) and by the benefit itself."""
+    random (the mean of some draws) and by the benefit itself; nll_saved is the difference to random, question by
+    question."""
     generator = np.random.default_rng(seed)
     orders = {
-        "gate": [outcomes.score],
         "random": [generator.random(len(outcomes.closed)) for _ in range(draws)],
+        "gate": [outcomes.score],
         "oracle": [outcomes.benefit],
     }
     table = []
     for budget in BUDGETS:
+        sums = {}
         for name, drawn in orders.items():
             runs = [outcomes.per_token(outcomes.best(order, budget)) for order in drawn]
             row = {"budget": budget, "order": name}
             for figure in ("nll", "exact_match"):
-                sums, counts = sum(run[figure][0] for run in runs) / len(runs), runs[0][figure][1]
-                row |= {figure: means(sums, counts), f"{figure}_interval": interval(sums, counts, seed)}
+                sums[name, figure] = sum(run[figure][0] for run in runs) / len(runs)
+                counts = runs[0][figure][1]
+                row |= {figure: means(sums[name, figure], counts)}
+                row |= {f"{figure}_interval": interval(sums[name, figure], counts, seed)}
+            if name != "random":
+                tokens = runs[0]["nll"][1]
+                saved = sums["random", "nll"] - sums[name, "nll"]
+                row |= {"nll_saved": means(saved, tokens), "nll_saved_interval": interval(saved, tokens, seed)}
             table.append(row)
     return table

@@ -2,8 +2,8 @@
 """Trains side networks and their gates, from states of the base model that are computed once.
 
 A side network is local to a position and feeds nothing back, so that all it ever needs are the base model's states of
-the positions that predict tokens of answers. A step looks at the tokens that are likely in its batch and at a random
-sample of the vocabulary (exit_training.Sample); all measuring is over the whole vocabulary.
+the positions that predict tokens of answers. A step looks at the tokens of all answers, at those that the base model
+finds likely in its batch, and at a random sample of the vocabulary; all measuring is over the whole vocabulary.
 """
 
 import math
@@ -18,6 +18,8 @@ from splitllm.exit_training import TOP, Sample, left, rms
 from splitllm.gated import Batch, rms_norm
 from splitllm.side_networks import Outcomes
 
+LIKELY = 8  # tokens of a row that a step looks at: the right one and the base model's likeliest
+SAMPLED = 1024  # of the vocabulary
 CHUNK = 512  # rows that are measured at a time
 
 
@@ -85,19 +87,14 @@ class SideNetwork(torch.nn.Module):
         self.outer = random(layers, width, inner, scale=0.5 * inner**-0.5)
         self.up = torch.nn.Parameter(torch.zeros(hidden, width))
 
-    def forward(self, normed, drop=None):
-        """g [rows, d] of normed states [rows, L, d]. drop: a function that leaves out some of the projections."""
+    def forward(self, normed):
+        """g [rows, d] of normed states [rows, L, d]."""
         projected = torch.einsum("nld,lsd->lns", normed, self.down.to(normed.dtype)).float()
-        if drop is not None:
-            projected = drop(projected)
-        return self.scale * F.linear(self.mix(projected), self.up)
-
-    def mix(self, projected):
         h = torch.zeros_like(projected[0])
         for x, inner, outer in zip(projected, self.inner, self.outer):
             h = h + x
             h = h + F.linear(F.silu(F.linear(rms(h, self.eps), inner)), outer)
-        return rms(h, self.eps)
+        return self.scale * F.linear(rms(h, self.eps), self.up)
 
     def parts(self):
         """The tensors as files have them, fp32."""
@@ -161,11 +158,10 @@ def train_gate(base, states, benefit, cost, penalty):
 class Settings:
     width: int = 14
     inner: int = 16
-    steps: int = 2000
+    steps: int = 1500
     rate: float = 1.2e-2
     batch: int = 128
     decay: float = 0.01
-    noise: float = 0.0  # of the projections, relative
     combination: str = "sum"
     seed: int = 1
     loss: str = "benefit"  # or "joint": the gate is trained with the side network
@@ -191,10 +187,7 @@ def train(base, rows, settings, checkpoints=(), say=None):
         groups.append({"params": list(gate.parameters()), "rate": settings.rate / 20})
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=settings.decay)
     kept = 0.0 if settings.combination == "alone" else 1.0  # of f where the gate is open
-    noise = None
-    if settings.noise:
-        noise = lambda x: x * (1 + settings.noise * torch.randn(x.shape, generator=generator))
-    head = base.head.bfloat16()
+    head, answers = base.head.bfloat16(), rows.top[:, 0].unique()  # what a wrong answer may be made of
     queue, began, losses, out = [], time.time(), [], {}
     for step in range(1, settings.steps + 1):
         for group in optimiser.param_groups:
@@ -202,14 +195,14 @@ def train(base, rows, settings, checkpoints=(), say=None):
         if not queue:
             queue = list(torch.randperm(len(rows), generator=generator).split(settings.batch))
         at = queue.pop()
-        sample = Sample(rows.top[at], len(head), generator)
+        sample = Sample(rows.top[at, :LIKELY], len(head), generator, SAMPLED, answers)
         sampled = head[sample.tokens]
 
         def costs(states, sample=sample, sampled=sampled):
             logits = F.linear(base.normed(states).bfloat16(), sampled).float() + sample.correction
             return F.cross_entropy(logits, sample.top[:, 0], reduction="none")
 
-        f, g = last[at], network(normed[at], noise)
+        f, g = last[at], network(normed[at])
         if joint:
             sigma = gate(at).softmax(-1)[:, 1]
             with torch.no_grad():
@@ -257,7 +250,8 @@ def left_out_score(base, rows, fold, benefit, cost, penalty):
     out, last = np.zeros(len(rows)), rows.states[:, -1]
     for number in np.unique(fold):
         mine = torch.as_tensor(fold == number)
-        out[fold == number] = score(base, train_gate(base, last[~mine], benefit[fold != number], cost, penalty), last[mine])
+        gate = train_gate(base, last[~mine], benefit[fold != number], cost, penalty)
+        out[fold == number] = score(base, gate, last[mine])
     return out
 
 

@@ -9,6 +9,7 @@
 #include "support/study-fixture.h"
 #include "support/tiny-deployment.h"
 
+#include "llm/beam-search.h"
 #include "llm/side-network.h"
 #include "metrics.h"
 #include "schemes/spa/spa-options.h"
@@ -119,6 +120,48 @@ Whole(const std::string& model,
         tokens.assign(1, answer.tokens.back());
     }
     return answer;
+}
+
+/// What a plain search finds: every hypothesis computed from its prompt anew, the side network where \p open says so.
+std::vector<TokenId>
+Found(const std::string& model, std::size_t beams, const std::vector<bool>& open, const std::vector<TokenId>& stop)
+{
+    CpuBackend backend(1);
+    const auto resident = backend.Resident(Model::Load(TestModel(model)));
+    const ModelConfig& config = resident->Config();
+    const auto side = backend.Resident(SideOf(model), config);
+    BeamSearch search(beams, 1.0, kNewTokens, stop);
+    std::vector<std::vector<TokenId>> running{Prompt()};
+    for (std::size_t step = 0; !search.Ended(); step++)
+    {
+        std::vector<std::vector<ScoredToken>> rows;
+        for (const std::vector<TokenId>& tokens : running)
+        {
+            const auto cache = backend.NewCache(*resident, 0, config.layers, config.maxPositions);
+            Tensor h = backend.Embed(*resident, tokens, 0).value;
+            std::vector<Tensor> states;
+            for (std::size_t l = 0; l < config.layers; l++)
+            {
+                h = backend.FinishLayer(*resident, l, h, backend.Project(*resident, l, h).value, *cache).value;
+                states.push_back(h.Slice(h.Rows() - 1, 1));
+            }
+            Tensor last = states.back();
+            if (open[step % open.size()])
+            {
+                last += backend.Side(*side, backend.SideInput(*side, states).value).value;
+            }
+            rows.push_back(MostLikely(backend.Head(*resident, last).value.Values(), search.Candidates()));
+        }
+        search.Advance(rows);
+        std::vector<std::vector<TokenId>> next;
+        for (const BeamSearch::Continuation& continuation : search.Running())
+        {
+            next.push_back(running[continuation.parent]);
+            next.back().push_back(continuation.token);
+        }
+        running = std::move(next);
+    }
+    return search.Answer();
 }
 
 /// Messages of \p run by kind.
@@ -426,4 +469,75 @@ TEST_CASE("The gate's share is that of all tokens, and memory is who has what", 
     CHECK(*Find(metrics, "memory_bytes.cloud.adapters") == 2 * 32 * 96 * 4096);
     CHECK(*Find(metrics, "memory_bytes.device.weights") == 2 * (config.vocab * 4096 + 4096));
     CHECK(*Find(metrics, "memory_bytes.cloud.weights") == 2 * config.Parameters());
+}
+
+TEST_CASE("A search of one beam finds what SPA says greedily, wherever the projection and the head are", "[spa][beams]")
+{
+    for (const std::vector<bool>& open : {std::vector<bool>{false}, {true}, kPattern})
+    {
+        const Answer whole = Whole("tiny-llama", open);
+        for (const Placement& placement : kPlacements)
+        {
+            SplitLlmHelper llm = Spa("tiny-llama", OpenAsListed(open), placement);
+            llm.SetBeams(1, 1.0);
+            SplitRun run(std::move(llm));
+            const Answer answer = run.Ask(Prompt(), kNewTokens);
+            CHECK(SameBits(answer, whole));
+            REQUIRE(run.searched.size() == 1);
+            CHECK(run.searched.front().tokens == whole.tokens);
+        }
+    }
+}
+
+TEST_CASE("SPA's search finds what a plain one finds, with one message for all hypotheses", "[spa][beams][invariant-2]")
+{
+    constexpr std::size_t kBeams = 4;
+    for (const std::string model : {"tiny-llama", "tiny-opt"})
+    {
+        for (const std::vector<bool>& open : {std::vector<bool>{false}, {true}, kPattern})
+        {
+            const std::vector<TokenId> found = Found(model, kBeams, open, {});
+            for (const TokenId stop : {found[3], TokenId{0}})
+            {
+                const std::vector<TokenId> expected = Found(model, kBeams, open, {stop});
+                for (const Placement& placement : kPlacements)
+                {
+                    SplitLlmHelper llm = Spa(model, OpenAsListed(open), placement);
+                    llm.SetBeams(kBeams, 1.0);
+                    SplitRun run(std::move(llm));
+                    run.Ask(Prompt(), kNewTokens, {stop});
+                    const bool head = placement.head == SpaNode::Device;
+                    CAPTURE(model, open.size(), stop, head);
+                    REQUIRE(run.searched.size() == 1);
+                    CHECK(run.searched.front().tokens == expected);
+                    CHECK(run.lost.empty());
+                    const std::size_t steps = run.tokens.size();
+                    std::size_t asked = 0;
+                    for (std::size_t k = 0; k < steps; k++)
+                    {
+                        asked += open[k % open.size()] ? 1 : 0;
+                    }
+                    std::map<std::string, std::size_t> kinds{{"generate", 1}, {"end", 1}, {"answer", 1}};
+                    const std::map<std::string, std::size_t> perStep{
+                        {"side-states", asked}, {head ? "candidates" : "side-output", asked}, {"next-token", steps - 1}};
+                    for (const auto& [kind, count] : perStep)
+                    {
+                        if (count > 0)
+                        {
+                            kinds[kind] = count;
+                        }
+                    }
+                    CHECK(Kinds(run) == kinds);
+                    for (const MessageRecord& message : run.messages)
+                    {
+                        if (message.kind == "candidates")
+                        {
+                            const std::size_t hypotheses = message.position == Prompt().size() - 1 ? 1 : kBeams;
+                            CHECK(message.payloadBytes == hypotheses * 2 * kBeams * 8);
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
