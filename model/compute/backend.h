@@ -5,6 +5,7 @@
 #include "compute/weight-precision.h"
 #include "compute/work.h"
 #include "llm/adapter.h"
+#include "llm/bottleneck.h"
 #include "llm/config.h"
 #include "llm/exits.h"
 #include "llm/model.h"
@@ -150,6 +151,41 @@ class ResidentAdapter
     DType m_dtype;
 };
 
+/// Bottleneck adapters that are resident in a backend.
+class ResidentBottleneck
+{
+  public:
+    virtual ~ResidentBottleneck() = default;
+
+    /// Of \p adapter's width and element type, which is that of the first layer's first matrix, fp32 without layers.
+    ResidentBottleneck(const BottleneckAdapter& adapter, ModelConfig config);
+
+    const ModelConfig& Config() const
+    {
+        return m_config;
+    }
+
+    /// b, the width of the bottlenecks.
+    std::size_t Width() const
+    {
+        return m_width;
+    }
+
+    /// Element type that its weights, biases included, are counted in.
+    DType Weights() const
+    {
+        return m_dtype;
+    }
+
+    /// Bytes of its weights.
+    std::uint64_t Bytes() const;
+
+  private:
+    ModelConfig m_config;
+    std::size_t m_width;
+    DType m_dtype;
+};
+
 /// Early exits that are resident in a backend.
 class ResidentExits
 {
@@ -197,7 +233,7 @@ class ResidentExits
 };
 
 /**
- * Keys and values of one sequence for a range of layers. FinishLayer appends an entry for every position; Prune drops
+ * Keys and values of one sequence for a range of layers. FinishLayer (or Attend) appends an entry for every position; Prune drops
  * entries, and then a layer's position runs ahead of its length.
  */
 class KvCache
@@ -323,6 +359,8 @@ class Backend
                                                           const WeightPrecision& precision) = 0;
     virtual std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                             const ModelConfig& config) = 0;
+    virtual std::shared_ptr<const ResidentBottleneck> Resident(std::shared_ptr<const BottleneckAdapter> adapter,
+                                                               const ModelConfig& config) = 0;
     virtual std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                           const ModelConfig& config) = 0;
 
@@ -393,6 +431,49 @@ class Backend
                                  KvCache& cache);
 
     /**
+     * The first half of FinishLayer without its residual: rotary positions, append to \p cache, causal attention over it
+     * and the output projection, as the attention block leaves them: w x d.
+     *
+     * FLOPs, weights and launches are the terms of FinishLayer up to the output projection, and what tracking attention
+     * adds. Read: b (q d [+ d]) + a w (q + 2 kv) + a 2 kv L of the cache. Written: a w d + a 2 kv w to the cache.
+     * Launches: LLaMA 6, OPT 5.
+     */
+    Computed<Tensor> Attend(const ResidentModel& model,
+                            std::size_t layer,
+                            const Projections& projections,
+                            KvCache& cache);
+
+    /**
+     * The second half of FinishLayer without its residual: norm and MLP of \p hidden, the state behind the first
+     * residual: w x d.
+     *
+     * FLOPs, weights and launches are the terms of FinishLayer from the norm on. Read: b (n + 3 d f), OPT
+     * b (n + 2 d f [+ f + d]), + a w d. Written: a w d. Launches: LLaMA 5, OPT 4.
+     *
+     * With Combine for both residuals the two halves give FinishLayer's result bit for bit and have its FLOPs, weights
+     * and launches; their bytes are more by the 7 a w d that go from one operation to the next.
+     */
+    Computed<Tensor> FeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden);
+
+    /**
+     * What the bottleneck behind \p sublayer adds to its output \p output: w x d. Here b is the bottlenecks' width.
+     *
+     * FLOPs: w (4 d b + 2 b + d), for two products with biases and ReLU. Read: s (2 d b + b + d) + a w d.
+     * Written: a w d. Launches: 3.
+     */
+    Computed<Tensor> Bottleneck(const ResidentBottleneck& adapter,
+                                std::size_t layer,
+                                Sublayer sublayer,
+                                const Tensor& output);
+
+    /**
+     * \p hidden with \p addend, of the same shape, added: what an adapter adds, and the residuals around it.
+     *
+     * FLOPs: w d. Read: 2 a w d. Written: a w d. Launches: 1.
+     */
+    Computed<Tensor> Combine(Tensor hidden, const Tensor& addend);
+
+    /**
      * Drops entries of \p layer until KeptEntries(\p keep, Position) are left. The newest entry stays, and of the
      * others those that got most attention (heavy hitters); of equals the older goes first. What stays keeps its order
      * and the rotation of its position. \p keep is above 0 and at most 1, and \p cache tracks attention.
@@ -456,7 +537,7 @@ class Backend
     Computed<TokenId> Sample(const Tensor& logits, const Sampling& sampling, double uniform);
 
   protected:
-    // The operations themselves, with arguments that have been checked. FinishLayer and Restore grow the cache
+    // The operations themselves, with arguments that have been checked. FinishLayer, Attend and Restore grow the cache
     // afterwards, Prune shrinks it to the entries that it is told to keep.
     virtual Tensor DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position) = 0;
     virtual Projections DoProject(const ResidentModel& model, std::size_t layer, const Tensor& hidden) = 0;
@@ -466,6 +547,15 @@ class Backend
                                  const Tensor& hidden,
                                  const Projections& projections,
                                  KvCache& cache) = 0;
+    virtual Tensor DoAttend(const ResidentModel& model,
+                            std::size_t layer,
+                            const Projections& projections,
+                            KvCache& cache) = 0;
+    virtual Tensor DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden) = 0;
+    virtual Tensor DoBottleneck(const ResidentBottleneck& adapter,
+                                std::size_t layer,
+                                Sublayer sublayer,
+                                const Tensor& output) = 0;
     virtual void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) = 0;
     virtual Tensor DoSnapshot(const KvCache& cache,
                               std::size_t firstLayer,

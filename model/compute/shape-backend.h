@@ -28,6 +28,8 @@ class ShapeBackend : public Backend
                                                   const WeightPrecision& precision) override;
     std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                     const ModelConfig& config) override;
+    std::shared_ptr<const ResidentBottleneck> Resident(std::shared_ptr<const BottleneckAdapter> adapter,
+                                                       const ModelConfig& config) override;
     std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                   const ModelConfig& config) override;
     std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
@@ -44,6 +46,15 @@ class ShapeBackend : public Backend
                          const Tensor& hidden,
                          const Projections& projections,
                          KvCache& cache) override;
+    Tensor DoAttend(const ResidentModel& model,
+                    std::size_t layer,
+                    const Projections& projections,
+                    KvCache& cache) override;
+    Tensor DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
+    Tensor DoBottleneck(const ResidentBottleneck& adapter,
+                        std::size_t layer,
+                        Sublayer sublayer,
+                        const Tensor& output) override;
     void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) override;
     Tensor DoSnapshot(const KvCache& cache,
                       std::size_t firstLayer,

@@ -68,7 +68,7 @@ class FullModel
     /// \param keep share of the positions that each layer's cache keeps, in (0, 1]; where it is 1 nothing is pruned
     FullModel(Session& session, const SchemeParts& parts, double keep = 1.0);
 
-    /// Embedding, all layers with the adapter, head and sampling: the token that follows \p tokens. The first step of a
+    /// Embedding, all layers with the adapters, head and sampling: the token that follows \p tokens. The first step of a
     /// request waits until the host admits it.
     Task<TokenId> Step(std::span<const TokenId> tokens);
 
@@ -79,6 +79,12 @@ class FullModel
     std::size_t Position() const;
 
   private:
+    /// The rest of layer \p l, counted from 0, with the bottleneck adapters where there are any.
+    Task<Tensor> FinishLayer(std::size_t l, Tensor h, Projections qkv);
+
+    /// \p h with the output of one of its sublayers and what the adapter adds to that.
+    Task<Tensor> Adapted(std::size_t l, Sublayer sublayer, Tensor h, Tensor output);
+
     Session& m_session;
     const SchemeParts& m_parts;
     double m_keep;

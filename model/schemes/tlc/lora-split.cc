@@ -44,20 +44,6 @@ TakeRows(Message& message, const OffloadPolicy& policy, std::size_t of)
     }
 }
 
-/// The tensor in \p message, which must have \p rows rows. \throws ProtocolError
-Task<Tensor>
-TensorOf(Session& session, Message message, std::size_t rows, std::size_t cols)
-{
-    const std::string_view kind = NameOf(message.kind);
-    Tensor tensor = co_await session.TensorIn(std::move(message), cols);
-    if (tensor.Rows() != rows)
-    {
-        throw ProtocolError(std::string(kind) + ": " + std::to_string(tensor.Rows()) + " rows instead of " +
-                            std::to_string(rows));
-    }
-    co_return tensor;
-}
-
 /// \p payload of a message about \p rows of \p of.
 Payload
 About(const Rows& rows, std::size_t of, const OffloadPolicy& policy, Payload payload)
@@ -210,7 +196,7 @@ class Device final : public UserRole
         const Rows rows = TakeRows(message, m_policy, m_rows);
         const std::vector<BaseNorm> norms =
             m_policy.UsesBaseNorms() ? TakeBaseNorms(message.payload, rows.size()) : std::vector<BaseNorm>(rows.size());
-        const Tensor input = co_await TensorOf(s, std::move(message), rows.size(), config.hidden);
+        const Tensor input = co_await s.TensorIn(std::move(message), rows.size(), config.hidden);
         const Deltas deltas = co_await s.Run(model, s.host.backend->Adapt(*m_parts.adapter, layer - 1, input), layer);
         const Tensor updates = SideBySide(deltas);
 
@@ -382,10 +368,9 @@ class Edge final : public ServerRole
         s.Expect(message, MessageKind::Deltas, layer);
         Updates updates;
         updates.rows = TakeRows(message, m_policy, offloaded.size());
-        updates.tensor = co_await TensorOf(s,
-                                           std::move(message),
-                                           updates.rows.size(),
-                                           config.QueryWidth() + 2 * config.KvWidth());
+        updates.tensor = co_await s.TensorIn(std::move(message),
+                                             updates.rows.size(),
+                                             config.QueryWidth() + 2 * config.KvWidth());
         for (std::size_t& row : updates.rows)
         {
             row = offloaded[row];
