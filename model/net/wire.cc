@@ -194,7 +194,7 @@ FrameReader::ParseHeader()
         throw MalformedFrame("wire version " + std::to_string(version) + ", expected " + std::to_string(kVersion));
     }
     const auto kind = Load<std::uint8_t>(m_header, 5);
-    if (kind < static_cast<std::uint8_t>(MessageKind::Tokens) || kind > static_cast<std::uint8_t>(MessageKind::Candidates))
+    if (kind < 1 || kind > kKinds.size())
     {
         throw MalformedFrame("unknown message kind " + std::to_string(kind));
     }

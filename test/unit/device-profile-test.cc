@@ -334,7 +334,7 @@ TEST_CASE("An unknown key lists all accepted ones, present or not")
           "launch_us, efficiency, timing");
     CHECK(ErrorOfSmall(R"(, "timing": {"table": {"attention": {"ms": 1}}, "otherwise": "free"})") ==
           "timing.table.attention: unknown key; accepted: embed, project, adapt, merge, finish-layer, prune, "
-          "snapshot, restore, head, sample, exit, calibrate, encode, decode, layer");
+          "snapshot, restore, head, sample, exit, attend, feed-forward, bottleneck, side-input, side, combine, gate, search, fork, calibrate, encode, decode, layer");
     CHECK(ErrorOf([] { Profile(R"({"name": "n", "source": "s", "tflops": {"fp8": 1}})"); }) ==
           "tflops.fp8: unknown key; accepted: fp32, fp16, bf16, int8");
 }

@@ -3,12 +3,13 @@
 
 #include "codec/dense-codec.h"
 #include "schemes/full-model.h"
+#include "schemes/order.h"
 
 #include <algorithm>
 #include <cstdint>
 #include <span>
 #include <stdexcept>
-#include <string>
+#include <utility>
 #include <vector>
 
 namespace splitllm
@@ -16,52 +17,6 @@ namespace splitllm
 
 namespace
 {
-
-/// What a "generate" asks for.
-struct Order
-{
-    RequestLimits limits;
-    std::vector<TokenId> prompt;
-};
-
-/// [new tokens, number of stop ids, stop ids..., prompt ids...], 4 bytes each.
-Payload
-Encode(const RequestLimits& limits, std::span<const TokenId> prompt)
-{
-    std::vector<std::uint32_t> words{limits.newTokens, static_cast<std::uint32_t>(limits.stop.size())};
-    words.insert(words.end(), limits.stop.begin(), limits.stop.end());
-    words.insert(words.end(), prompt.begin(), prompt.end());
-    return EncodeTokens(words);
-}
-
-/**
- * The inverse of Encode.
- * \param positions that a prompt and its answer, without the last token, may take
- * \throws ProtocolError unless there is a prompt, a token is wanted, all ids are below \p vocab and the answer fits
- */
-Order
-Decode(const Message& message, std::size_t vocab, std::size_t positions)
-{
-    const std::vector<std::uint32_t> words = Session::WordsIn(message);
-    const std::size_t stops = words.size() > 1 ? words[1] : 0;
-    if (words.size() < 3 || stops > words.size() - 3)
-    {
-        throw ProtocolError("generate: no prompt in " + std::to_string(words.size()) + " words with " +
-                            std::to_string(stops) + " stop ids");
-    }
-    const std::span<const std::uint32_t> ids = std::span(words).subspan(2);
-    Session::ExpectKnown(ids, vocab);
-    const std::span<const TokenId> prompt = ids.subspan(stops);
-    const std::uint32_t newTokens = words[0];
-    if (newTokens == 0 || prompt.size() > positions || newTokens - 1 > positions - prompt.size())
-    {
-        throw ProtocolError("generate: " + std::to_string(newTokens) + " new tokens after a prompt of " +
-                            std::to_string(prompt.size()) + "; accepted: at least 1, in " +
-                            std::to_string(positions) + " positions");
-    }
-    return {.limits = {.newTokens = newTokens, .stop = {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(stops)}},
-            .prompt = {prompt.begin(), prompt.end()}};
-}
 
 /// Sends the prompt, and takes the tokens as they come.
 class StreamingUser final : public UserRole
@@ -82,7 +37,7 @@ class StreamingUser final : public UserRole
     {
         if (position == 0)
         {
-            s.Send(MessageKind::Generate, 0, 0, Encode(m_limits, tokens), DType::I32);
+            s.Send(MessageKind::Generate, 0, 0, EncodeOrder(m_limits, tokens), DType::I32);
         }
         else if (tokens.size() != 1 || tokens.front() != m_newest)
         {
@@ -124,7 +79,7 @@ class StreamingServer final : public ServerRole
             {
                 continue; // of a request that wanted no token
             }
-            co_await Answer(Decode(message, m_vocab, m_positions));
+            co_await Answer(DecodeOrder(message, m_vocab, m_positions));
             const Message end = co_await s.Receive();
             s.Expect(end, MessageKind::End, 0);
             m_model.Reset();

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_ORDER_H
+#define SPLITLLM_ORDER_H
+
+#include "codec/payload.h"
+#include "net/wire.h"
+#include "schemes/scheme.h"
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+namespace splitllm
+{
+
+/// What a "generate" asks for: an answer that the server goes on with by itself.
+struct Order
+{
+    RequestLimits limits;
+    std::vector<TokenId> prompt;
+};
+
+/// [new tokens, number of stop ids, stop ids..., prompt ids...], 4 bytes each.
+Payload EncodeOrder(const RequestLimits& limits, std::span<const TokenId> prompt);
+
+/**
+ * The inverse of EncodeOrder.
+ * \param positions that a prompt and its answer, without the last token, may take
+ * \throws ProtocolError unless there is a prompt, a token is wanted, all ids are below \p vocab and the answer fits
+ */
+Order DecodeOrder(const Message& message, std::size_t vocab, std::size_t positions);
+
+} // namespace splitllm
+
+#endif // SPLITLLM_ORDER_H
