@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <initializer_list>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -328,6 +329,18 @@ HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation
     return work;
 }
 
+/// Bytes of those of \p views that have data.
+std::uint64_t
+StoredBytes(std::initializer_list<ArrayView> views)
+{
+    std::uint64_t bytes = 0;
+    for (const ArrayView& view : views)
+    {
+        bytes += view.data == nullptr ? 0 : view.Elements() * SizeOf(view.dtype);
+    }
+    return bytes;
+}
+
 /// Bytes of the weights of exit \p exit as they are stored; in the model's type where only their shape is known.
 std::uint64_t
 ExitBytes(const Exits& exits, std::size_t exit, const ModelConfig& config)
@@ -337,17 +350,12 @@ ExitBytes(const Exits& exits, std::size_t exit, const ModelConfig& config)
         return ExitParameters(config, exits.width) * SizeOf(config.dtype);
     }
     const ExitWeights& weights = exits.weights[exit];
-    std::uint64_t bytes = 0;
-    for (const ArrayView& view : {weights.inputNorm.scale,
-                                  weights.inputNorm.shift,
-                                  weights.down,
-                                  weights.up,
-                                  weights.norm.scale,
-                                  weights.norm.shift})
-    {
-        bytes += view.data == nullptr ? 0 : view.Elements() * SizeOf(view.dtype);
-    }
-    return bytes;
+    return StoredBytes({weights.inputNorm.scale,
+                        weights.inputNorm.shift,
+                        weights.down,
+                        weights.up,
+                        weights.norm.scale,
+                        weights.norm.shift});
 }
 
 Work
@@ -368,6 +376,45 @@ ExitWork(const ModelConfig& config,
     work.bytesRead = work.weightBytes + rows * hidden * activation;
     work.bytesWritten = rows * (config.vocab * activation + sizeof(float));
     work.launches = trained ? 8 : 3;
+    return work;
+}
+
+Work
+SideInputWork(const ResidentSide& side, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t states = rows * side.Config().layers;
+    Work work;
+    work.flops = states * side.Config().hidden * (3 + 2 * side.Width());
+    work.bytesRead = side.DownBytes() + states * side.Config().hidden * activation;
+    work.bytesWritten = states * side.Width() * activation;
+    work.launches = 2;
+    return work;
+}
+
+Work
+SideWork(const ResidentSide& side, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t layers = side.Config().layers;
+    const std::uint64_t hidden = side.Config().hidden;
+    const std::uint64_t width = side.Width();
+    const std::uint64_t inner = side.Inner();
+    Work work;
+    work.flops = rows * (layers * (5 * width + 4 * width * inner + 4 * inner) + (3 + 2 * hidden) * width);
+    work.bytesRead = side.BlockBytes() + rows * layers * width * activation;
+    work.bytesWritten = rows * hidden * activation;
+    work.launches = 6 * layers + 2;
+    return work;
+}
+
+Work
+GateWork(const ResidentSide& side, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t hidden = side.Config().hidden;
+    Work work;
+    work.flops = rows * (7 * hidden + 2 + 4);
+    work.bytesRead = side.GateBytes() + rows * hidden * activation;
+    work.bytesWritten = rows * (2 * activation + sizeof(float));
+    work.launches = 3;
     return work;
 }
 
@@ -509,6 +556,39 @@ std::uint64_t
 ResidentExits::Bytes() const
 {
     return std::accumulate(m_bytes.begin(), m_bytes.end(), std::uint64_t{0});
+}
+
+ResidentSide::ResidentSide(const SideNetwork& side, ModelConfig config)
+    : m_config(std::move(config)),
+      m_width(side.width),
+      m_inner(side.inner),
+      m_alone(side.alone),
+      m_dtype(side.layers.empty() ? m_config.dtype : side.layers.front().down.dtype),
+      m_downBytes(DownParameters(m_config, m_width) * SizeOf(m_dtype)),
+      m_blockBytes(BlockParameters(m_config, m_width, m_inner) * SizeOf(m_dtype)),
+      m_gateBytes(GateParameters(m_config) * SizeOf(m_dtype))
+{
+    if (m_width == 0 || m_inner == 0)
+    {
+        Fail("side network " + std::to_string(m_width) + " wide with blocks of " + std::to_string(m_inner));
+    }
+    if (side.layers.empty()) // a shape
+    {
+        return;
+    }
+    if (side.layers.size() != m_config.layers)
+    {
+        Fail("side network of " + std::to_string(side.layers.size()) + " layers for a model of " +
+             std::to_string(m_config.layers));
+    }
+    m_downBytes = 0;
+    m_blockBytes = StoredBytes({side.up});
+    m_gateBytes = StoredBytes({side.gate.weight, side.gate.bias});
+    for (const SideLayerWeights& layer : side.layers)
+    {
+        m_downBytes += StoredBytes({layer.down});
+        m_blockBytes += StoredBytes({layer.inner, layer.outer});
+    }
 }
 
 KvCache::KvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity)
@@ -736,17 +816,6 @@ Backend::Bottleneck(const ResidentBottleneck& adapter, std::size_t layer, Sublay
     });
 }
 
-Computed<Tensor>
-Backend::Combine(Tensor hidden, const Tensor& addend)
-{
-    ExpectShape(addend, hidden.Rows(), hidden.Cols(), "addend");
-    const std::size_t rows = hidden.Rows();
-    return Timed(Operation::Combine, rows, CombineWork(hidden.Elements(), SizeOf(m_activations)), [&] {
-        hidden += addend;
-        return std::move(hidden);
-    });
-}
-
 Computed<std::size_t>
 Backend::Prune(KvCache& cache, std::size_t layer, double keep)
 {
@@ -839,6 +908,55 @@ Backend::Exit(const ResidentModel& model, const ResidentExits& exits, std::size_
     }
     const Work work = ExitWork(model.Config(), exits, exit, hidden.Rows(), SizeOf(m_activations));
     return Timed(Operation::Exit, hidden.Rows(), work, [&] { return DoExit(model, exits, exit, hidden); });
+}
+
+Computed<Tensor>
+Backend::SideInput(const ResidentSide& side, std::span<const Tensor> states)
+{
+    if (states.size() != side.Config().layers)
+    {
+        Fail("states of " + std::to_string(states.size()) + " layers of a model of " +
+             std::to_string(side.Config().layers));
+    }
+    ExpectHidden(side.Config(), states.front());
+    const std::size_t rows = states.front().Rows();
+    for (const Tensor& state : states)
+    {
+        ExpectShape(state, rows, side.Config().hidden, "hidden state");
+    }
+    const Work work = SideInputWork(side, rows, SizeOf(m_activations));
+    return Timed(Operation::SideInput, rows, work, [&] { return DoSideInput(side, states); });
+}
+
+Computed<Tensor>
+Backend::Side(const ResidentSide& side, const Tensor& input)
+{
+    if (input.Rows() == 0)
+    {
+        Fail("side network's input without rows");
+    }
+    ExpectShape(input, input.Rows(), side.Config().layers * side.Width(), "side network's input");
+    const Work work = SideWork(side, input.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Side, input.Rows(), work, [&] { return DoSide(side, input); });
+}
+
+Computed<Tensor>
+Backend::Combine(Tensor hidden, const Tensor& addend)
+{
+    ExpectShape(addend, hidden.Rows(), hidden.Cols(), "addend");
+    const Work work = CombineWork(hidden.Elements(), SizeOf(m_activations));
+    return Timed(Operation::Combine, hidden.Rows(), work, [&] {
+        hidden += addend;
+        return std::move(hidden);
+    });
+}
+
+Computed<Tensor>
+Backend::Gate(const ResidentSide& side, const Tensor& hidden)
+{
+    ExpectHidden(side.Config(), hidden);
+    const Work work = GateWork(side, hidden.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Gate, hidden.Rows(), work, [&] { return DoGate(side, hidden); });
 }
 
 Computed<TokenId>

@@ -10,6 +10,7 @@
 #include "llm/exits.h"
 #include "llm/model.h"
 #include "llm/sampling.h"
+#include "llm/side-network.h"
 #include "tensor/tensor.h"
 
 #include <chrono>
@@ -59,7 +60,7 @@ enum class Operation
     Bottleneck,  //!< "bottleneck": what a bottleneck adapter adds
     SideInput,   //!< "side-input": down-projections of the states behind all layers
     Side,        //!< "side": a side network's blocks and up-projection
-    Combine,     //!< "combine": the last state += the side network's output
+    Combine,     //!< "combine": a state += what a side network or a bottleneck adapter makes of it
     Gate,        //!< "gate": whether the side network is asked
     Search,      //!< "search": beam search's most likely next tokens
     Fork,        //!< "fork": copying a KV cache for another hypothesis
@@ -232,6 +233,73 @@ class ResidentExits
     std::vector<std::uint64_t> m_bytes; //!< of each exit
 };
 
+/// A side network and its gate that are resident in a backend.
+class ResidentSide
+{
+  public:
+    virtual ~ResidentSide() = default;
+
+    /// \throws std::logic_error if \p side has no width, or layers for another number than \p config has
+    ResidentSide(const SideNetwork& side, ModelConfig config);
+
+    const ModelConfig& Config() const
+    {
+        return m_config;
+    }
+
+    /// s, the width of the side network.
+    std::size_t Width() const
+    {
+        return m_width;
+    }
+
+    /// m, the width of its blocks.
+    std::size_t Inner() const
+    {
+        return m_inner;
+    }
+
+    /// Whether its output stands in for the model's last state and is not added to it.
+    bool Alone() const
+    {
+        return m_alone;
+    }
+
+    /// Element type of the first down-projection; the model's where it has no data.
+    DType Weights() const
+    {
+        return m_dtype;
+    }
+
+    /// Bytes of the down-projections.
+    std::uint64_t DownBytes() const
+    {
+        return m_downBytes;
+    }
+
+    /// Bytes of the blocks and the up-projection.
+    std::uint64_t BlockBytes() const
+    {
+        return m_blockBytes;
+    }
+
+    /// Bytes of the gate.
+    std::uint64_t GateBytes() const
+    {
+        return m_gateBytes;
+    }
+
+  private:
+    ModelConfig m_config;
+    std::size_t m_width;
+    std::size_t m_inner;
+    bool m_alone;
+    DType m_dtype;
+    std::uint64_t m_downBytes;
+    std::uint64_t m_blockBytes;
+    std::uint64_t m_gateBytes;
+};
+
 /**
  * Keys and values of one sequence for a range of layers. FinishLayer (or Attend) appends an entry for every position; Prune drops
  * entries, and then a layer's position runs ahead of its length.
@@ -363,6 +431,8 @@ class Backend
                                                                const ModelConfig& config) = 0;
     virtual std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                           const ModelConfig& config) = 0;
+    virtual std::shared_ptr<const ResidentSide> Resident(std::shared_ptr<const SideNetwork> side,
+                                                         const ModelConfig& config) = 0;
 
     /// An empty cache for layers [first, last) of \p model.
     virtual std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
@@ -467,13 +537,6 @@ class Backend
                                 const Tensor& output);
 
     /**
-     * \p hidden with \p addend, of the same shape, added: what an adapter adds, and the residuals around it.
-     *
-     * FLOPs: w d. Read: 2 a w d. Written: a w d. Launches: 1.
-     */
-    Computed<Tensor> Combine(Tensor hidden, const Tensor& addend);
-
-    /**
      * Drops entries of \p layer until KeptEntries(\p keep, Position) are left. The newest entry stays, and of the
      * others those that got most attention (heavy hitters); of equals the older goes first. What stays keeps its order
      * and the rotation of its position. \p keep is above 0 and at most 1, and \p cache tracks attention.
@@ -529,6 +592,44 @@ class Backend
                           const Tensor& hidden);
 
     /**
+     * What a side network reads of the states behind all layers: down_l rms(f_l) for each layer l in turn, side by
+     * side in a row (SideNetwork, with its widths s and m; L the model's layers).
+     *
+     * FLOPs: 3 w L d for the norms, which have no learned scale (square, sum, scaling) + 2 w L d s. Read: the bytes of
+     * the down-projections + a w L d. Written: a w L s. Launches: 2, all norms and all products.
+     * \param states L of w x d each, from the one behind the first layer on
+     * \return w x (L s)
+     */
+    Computed<Tensor> SideInput(const ResidentSide& side, std::span<const Tensor> states);
+
+    /**
+     * The side network's output g from \p input, the result of SideInput (w x (L s)): w x d.
+     *
+     * FLOPs: for each layer w s (adding the input) + 3 w s (norm) + 2 w s m + 4 w m (negate, exp, add, divide) +
+     * 2 w m s + w s (adding the result); then 3 w s (norm) + 2 w s d. Read: the bytes of the blocks and the
+     * up-projection + a w L s. Written: a w d. Launches: 6 a layer (addition, norm, inner, activation, outer,
+     * addition) + 2.
+     */
+    Computed<Tensor> Side(const ResidentSide& side, const Tensor& input);
+
+    /**
+     * The sum of \p hidden and \p addend (w x d each): a side network's output, what a bottleneck adds, or the residual
+     * that is left to do around that.
+     *
+     * FLOPs: w d. Read: 2 a w d. Written: a w d. Launches: 1.
+     */
+    Computed<Tensor> Combine(Tensor hidden, const Tensor& addend);
+
+    /**
+     * The gate's logits of every row of \p hidden, the state behind the last layer (w x d): w x 2, closed and open.
+     * What the probability of a row costs is charged here; OpenProbability (policy/gate-policy.h) finds it.
+     *
+     * FLOPs: 3 w d (norm) + 4 w d + 2 w (bias) + 4 w for the probability (subtract, exp, add, divide). Read: the bytes
+     * of the gate + a w d. Written: 2 a w + 4 w, the probabilities. Launches: 3 (norm, product, probability).
+     */
+    Computed<Tensor> Gate(const ResidentSide& side, const Tensor& hidden);
+
+    /**
      * The next token from one row of logits; token 0 for a phantom.
      *
      * FLOPs: V comparisons where greedy, else 5 V (temperature, subtract, exp, sum, divide). Read: a V.
@@ -568,6 +669,9 @@ class Backend
                           const ResidentExits& exits,
                           std::size_t exit,
                           const Tensor& hidden) = 0;
+    virtual Tensor DoSideInput(const ResidentSide& side, std::span<const Tensor> states) = 0;
+    virtual Tensor DoSide(const ResidentSide& side, const Tensor& input) = 0;
+    virtual Tensor DoGate(const ResidentSide& side, const Tensor& hidden) = 0;
 
   private:
     DType m_activations;

@@ -33,6 +33,12 @@ ShapeBackend::Resident(std::shared_ptr<const Exits> exits, const ModelConfig& co
     return std::make_shared<ResidentExits>(*exits, config);
 }
 
+std::shared_ptr<const ResidentSide>
+ShapeBackend::Resident(std::shared_ptr<const SideNetwork> side, const ModelConfig& config)
+{
+    return std::make_shared<ResidentSide>(*side, config);
+}
+
 std::unique_ptr<KvCache>
 ShapeBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_t last, std::size_t capacity)
 {
@@ -122,6 +128,24 @@ Tensor
 ShapeBackend::DoExit(const ResidentModel& model, const ResidentExits&, std::size_t, const Tensor& hidden)
 {
     return Tensor::Phantom(hidden.Rows(), model.Config().vocab);
+}
+
+Tensor
+ShapeBackend::DoSideInput(const ResidentSide& side, std::span<const Tensor> states)
+{
+    return Tensor::Phantom(states.front().Rows(), states.size() * side.Width());
+}
+
+Tensor
+ShapeBackend::DoSide(const ResidentSide& side, const Tensor& input)
+{
+    return Tensor::Phantom(input.Rows(), side.Config().hidden);
+}
+
+Tensor
+ShapeBackend::DoGate(const ResidentSide&, const Tensor& hidden)
+{
+    return Tensor::Phantom(hidden.Rows(), 2);
 }
 
 } // namespace splitllm

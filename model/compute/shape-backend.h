@@ -9,7 +9,7 @@ namespace splitllm
 
 /**
  * Computes with phantoms: every call returns the right shape and the Work that a real backend reports, so that models
- * of any size run on any machine. A model, an adapter or exits need their shape (config, rank, width) and no weights.
+ * of any size run on any machine. A model, an adapter, exits or a side network need their shape (config, rank, widths) and no weights.
  * Tensors with numbers are accepted; what comes out is a phantom.
  */
 class ShapeBackend : public Backend
@@ -32,6 +32,8 @@ class ShapeBackend : public Backend
                                                        const ModelConfig& config) override;
     std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                   const ModelConfig& config) override;
+    std::shared_ptr<const ResidentSide> Resident(std::shared_ptr<const SideNetwork> side,
+                                                 const ModelConfig& config) override;
     std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
                                       std::size_t first,
                                       std::size_t last,
@@ -67,6 +69,9 @@ class ShapeBackend : public Backend
                   const ResidentExits& exits,
                   std::size_t exit,
                   const Tensor& hidden) override;
+    Tensor DoSideInput(const ResidentSide& side, std::span<const Tensor> states) override;
+    Tensor DoSide(const ResidentSide& side, const Tensor& input) override;
+    Tensor DoGate(const ResidentSide& side, const Tensor& hidden) override;
 };
 
 } // namespace splitllm

@@ -154,6 +154,12 @@ CpuBackend::Resident(std::shared_ptr<const Exits> exits, const ModelConfig& conf
     return std::make_shared<CpuExits>(std::move(exits), config);
 }
 
+std::shared_ptr<const ResidentSide>
+CpuBackend::Resident(std::shared_ptr<const SideNetwork> side, const ModelConfig& config)
+{
+    return std::make_shared<CpuSide>(std::move(side), config);
+}
+
 std::unique_ptr<KvCache>
 CpuBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_t last, std::size_t capacity)
 {
@@ -380,15 +386,76 @@ CpuBackend::DoExit(const ResidentModel& model, const ResidentExits& exits, std::
     Normalise(model.Config(), weights.inputNorm, hidden, normed);
     float* inner = AtLeast(m_scratch.inner, rows * width);
     Multiply(normed, rows, {{&weights.down, inner}});
-    float* ones = AtLeast(m_scratch.up, width); // the kernel's product is with nothing here
-    std::fill_n(ones, width, 1.0F);
-    m_team.Run(rows, rows * width >= kWorthSharing, [&](std::size_t i, std::size_t) {
-        m_kernels.siluTimes(inner + i * width, ones, width);
-    });
+    Silu(inner, rows, width);
     Tensor adapted = Tensor::Zeros(rows, hidden.Cols());
     Multiply(inner, rows, {{&weights.up, adapted.Values().data()}});
     adapted += hidden;
     return Logits(Own<const CpuModel>(model), weights.norm, adapted);
+}
+
+Tensor
+CpuBackend::DoSideInput(const ResidentSide& side, std::span<const Tensor> states)
+{
+    const CpuSide& own = Own<const CpuSide>(side);
+    const std::size_t rows = states.front().Rows();
+    const std::size_t width = own.Width();
+    Tensor input = Tensor::Zeros(rows, states.size() * width);
+    for (std::size_t layer = 0; layer < states.size(); ++layer)
+    {
+        ExpectNumbers(states[layer]);
+        float* normed = AtLeast(m_scratch.normed, states[layer].Elements());
+        Normalise(own.Config(), own.stateNorm, states[layer], normed);
+        float* narrow = AtLeast(m_scratch.inner, rows * width);
+        Multiply(normed, rows, {{&own.layers[layer].down, narrow}});
+        for (std::size_t i = 0; i < rows; ++i)
+        {
+            std::copy_n(narrow + i * width, width, input.Row(i).begin() + layer * width);
+        }
+    }
+    return input;
+}
+
+Tensor
+CpuBackend::DoSide(const ResidentSide& side, const Tensor& input)
+{
+    ExpectNumbers(input);
+    const CpuSide& own = Own<const CpuSide>(side);
+    const ModelConfig& config = own.Config();
+    const std::size_t rows = input.Rows();
+    const std::size_t width = own.Width();
+    Tensor state = Tensor::Zeros(rows, width);
+    Tensor update = Tensor::Zeros(rows, width);
+    float* normed = AtLeast(m_scratch.normed, state.Elements());
+    float* inner = AtLeast(m_scratch.inner, rows * own.Inner());
+    for (std::size_t layer = 0; layer < own.layers.size(); ++layer)
+    {
+        for (std::size_t i = 0; i < rows; ++i)
+        {
+            const auto down = input.Row(i).subspan(layer * width, width);
+            std::ranges::transform(state.Row(i), down, state.Row(i).begin(), std::plus<>());
+        }
+        Normalise(config, own.widthNorm, state, normed);
+        Multiply(normed, rows, {{&own.layers[layer].inner, inner}});
+        Silu(inner, rows, own.Inner());
+        Multiply(inner, rows, {{&own.layers[layer].outer, update.Values().data()}});
+        state += update;
+    }
+    Normalise(config, own.widthNorm, state, normed);
+    Tensor output = Tensor::Zeros(rows, config.hidden);
+    Multiply(normed, rows, {{&own.up, output.Values().data()}});
+    return output;
+}
+
+Tensor
+CpuBackend::DoGate(const ResidentSide& side, const Tensor& hidden)
+{
+    ExpectNumbers(hidden);
+    const CpuSide& own = Own<const CpuSide>(side);
+    float* normed = AtLeast(m_scratch.normed, hidden.Elements());
+    Normalise(own.Config(), own.stateNorm, hidden, normed);
+    Tensor logits = Tensor::Zeros(hidden.Rows(), 2);
+    Multiply(normed, hidden.Rows(), {{&own.gate, logits.Values().data()}});
+    return logits;
 }
 
 Tensor
@@ -457,6 +524,16 @@ CpuBackend::Normalise(const ModelConfig& config, const CpuNorm& norm, const Tens
         {
             m_kernels.layerNorm(x, norm.scale.data(), norm.shift.data(), eps, n, normed + i * n);
         }
+    });
+}
+
+void
+CpuBackend::Silu(float* x, std::size_t rows, std::size_t width)
+{
+    float* ones = AtLeast(m_scratch.up, width); // the kernel's product is with nothing here
+    std::fill_n(ones, width, 1.0F);
+    m_team.Run(rows, rows * width >= kWorthSharing, [&](std::size_t i, std::size_t) {
+        m_kernels.siluTimes(x + i * width, ones, width);
     });
 }
 

@@ -40,6 +40,8 @@ class CpuBackend final : public Backend
                                                        const ModelConfig& config) override;
     std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                   const ModelConfig& config) override;
+    std::shared_ptr<const ResidentSide> Resident(std::shared_ptr<const SideNetwork> side,
+                                                 const ModelConfig& config) override;
     std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
                                       std::size_t first,
                                       std::size_t last,
@@ -75,6 +77,9 @@ class CpuBackend final : public Backend
                   const ResidentExits& exits,
                   std::size_t exit,
                   const Tensor& hidden) override;
+    Tensor DoSideInput(const ResidentSide& side, std::span<const Tensor> states) override;
+    Tensor DoSide(const ResidentSide& side, const Tensor& input) override;
+    Tensor DoGate(const ResidentSide& side, const Tensor& hidden) override;
 
   private:
     /// A matrix and where its product goes: tokens x out.
@@ -100,6 +105,9 @@ class CpuBackend final : public Backend
     /// The results of \p products for the same \p input (tokens x in), in one pass over all their weights.
     void Multiply(const float* input, std::size_t tokens, std::initializer_list<Product> products);
     void Normalise(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden, float* normed);
+
+    /// x = x / (1 + exp(-x)) for all of \p rows rows of \p width.
+    void Silu(float* x, std::size_t rows, std::size_t width);
 
     /// Appends keys and values to \p cache and leaves the attended values, w x q, in the scratch memory. Adds up the
     /// attention where \p cache tracks it.

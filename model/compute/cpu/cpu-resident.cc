@@ -128,6 +128,33 @@ CpuExits::CpuExits(std::shared_ptr<const Exits> from, const ModelConfig& config)
     }
 }
 
+CpuSide::CpuSide(std::shared_ptr<const SideNetwork> from, const ModelConfig& config)
+    : ResidentSide(*from, config),
+      network(std::move(from)),
+      up{network->up, {}, {}},
+      gate{network->gate.weight, splitllm::Widened(network->gate.bias), {}},
+      stateNorm{std::vector<float>(config.hidden, 1.0F), {}},
+      widthNorm{std::vector<float>(Width(), 1.0F), {}}
+{
+    using Shape = std::vector<std::size_t>;
+    const auto expect = [&config](const ArrayView& view, const Shape& shape) {
+        if (view.data == nullptr || view.shape != shape)
+        {
+            throw std::logic_error("side network without weights, or of another model than " + config.name);
+        }
+    };
+    expect(network->up, {config.hidden, Width()});
+    expect(network->gate.weight, {2, config.hidden});
+    expect(network->gate.bias, {2});
+    for (const SideLayerWeights& layer : network->layers)
+    {
+        expect(layer.down, {Width(), config.hidden});
+        expect(layer.inner, {Inner(), Width()});
+        expect(layer.outer, {Width(), Inner()});
+        layers.push_back({.down = {layer.down, {}, {}}, .inner = {layer.inner, {}, {}}, .outer = {layer.outer, {}, {}}});
+    }
+}
+
 void
 AddAttention(const float* weights, std::size_t count, Attention* sums)
 {

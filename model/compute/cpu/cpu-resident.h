@@ -113,6 +113,28 @@ struct CpuExits final : ResidentExits
     std::vector<CpuExit> weights;       //!< none where untrained
 };
 
+/// What a side network has for one layer, as SideLayerWeights has it.
+struct CpuSideLayer
+{
+    CpuLinear down;
+    CpuLinear inner;
+    CpuLinear outer;
+};
+
+/// A side network in the CPU backend.
+struct CpuSide final : ResidentSide
+{
+    /// \throws std::logic_error if \p from has widths but no weights, or those of another model
+    CpuSide(std::shared_ptr<const SideNetwork> from, const ModelConfig& config);
+
+    std::shared_ptr<const SideNetwork> network; //!< keeps the weights mapped
+    std::vector<CpuSideLayer> layers;
+    CpuLinear up;
+    CpuLinear gate;
+    CpuNorm stateNorm; //!< of d elements; its scale is 1 everywhere, as that of widthNorm
+    CpuNorm widthNorm; //!< of s elements
+};
+
 /**
  * Attention that an entry got, in units of 2^-36: an integer, so that a sum's bits do not depend on its order. There is
  * room for 2^28 softmax weights of 1: those of 64 heads for 4 million rows.
