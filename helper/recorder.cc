@@ -74,6 +74,22 @@ Recorder::OnToken(const TokenRecord& record)
 }
 
 void
+Recorder::OnSearched(const SearchRecord& record)
+{
+    m_records.requests.at(record.request).generated = record.tokens;
+    std::uint32_t position = 0;
+    for (auto row = m_records.tokens.rbegin(); position != 1; ++row)
+    {
+        TokenRecord& token = row->token;
+        if (token.session == record.session && token.request == record.request)
+        {
+            position = token.position;
+            token.token = position <= record.tokens.size() ? record.tokens[position - 1] : token.token;
+        }
+    }
+}
+
+void
 Recorder::OnEarlyExit(std::uint32_t session, std::uint32_t request, std::uint32_t tokens)
 {
     m_records.requests.at(request).earlyExit = true;
@@ -98,6 +114,12 @@ void
 Recorder::OnExit(const ExitRecord& record)
 {
     m_records.exits.push_back(record);
+}
+
+void
+Recorder::OnGate(const GateRecord& record)
+{
+    m_records.gates.push_back(record);
 }
 
 void
@@ -163,7 +185,8 @@ Recorder::OnMessage(const std::string& node, const MessageRecord& record)
     const auto direction = static_cast<std::size_t>(record.direction);
     if (!record.received)
     {
-        if (record.kind == NameOf(MessageKind::NextToken) || record.kind == NameOf(MessageKind::FinalState))
+        if (record.kind == NameOf(MessageKind::NextToken) || record.kind == NameOf(MessageKind::FinalState) ||
+            record.kind == NameOf(MessageKind::Answer))
         {
             m_serverAnswers[record.session] += static_cast<std::uint32_t>(m_onServer.erase(record.session));
         }

@@ -162,8 +162,10 @@ Run::Run(const Study& study,
                   study.scheme.weightBits.back,
                   study.scheme.weightGroup);
     m_llm.SetCeCollm(study.scheme.ceCollm, study.scheme.exits);
+    m_llm.SetSpa(study.scheme.spa, study.scheme.side);
     m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
+    m_llm.SetBeams(study.sampling.beams, study.sampling.lengthPenalty);
     m_llm.SetContext(study.LongestContext());
     m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
@@ -210,6 +212,7 @@ Run::InstallServer(const NodeSpec& spec)
     m_server->AssignStreams(kSessionStreams);
     Trace(spec.name, m_server);
     m_server->TraceConnectWithoutContext("Compute", MakeCallback(&Recorder::OnServerCompute, &m_recorder));
+    m_server->TraceConnectWithoutContext("Gate", MakeCallback(&Recorder::OnGate, &m_recorder));
 }
 
 void
@@ -251,6 +254,7 @@ Run::InstallUsers(const NodeSpec& spec)
         Trace(name, user);
         user->TraceConnectWithoutContext("Token", MakeCallback(&Recorder::OnToken, &m_recorder));
         user->TraceConnectWithoutContext("EarlyExit", MakeCallback(&Recorder::OnEarlyExit, &m_recorder));
+        user->TraceConnectWithoutContext("Searched", MakeCallback(&Recorder::OnSearched, &m_recorder));
         user->TraceConnectWithoutContext("Upload", MakeCallback(&Recorder::OnUpload, &m_recorder));
         user->TraceConnectWithoutContext("Exit", MakeCallback(&Recorder::OnExit, &m_recorder));
         user->TraceConnectWithoutContext(
@@ -441,7 +445,10 @@ SimulateAlongAnswers(const Study& study,
                      const AnswerTraces& traces)
 {
     Study stepwise = study;
-    stepwise.scheme.stream = false; // a stream goes along its own tokens; the logits are the same
+    // A stream and a search go along their own tokens; the logits are the same.
+    stepwise.scheme.stream = false;
+    stepwise.scheme.spa.stream = false;
+    stepwise.sampling.beams = 0;
     Run run(stepwise, repetition, threads, [] {});
     std::vector<UserRequest> requests = run.Requests();
     for (UserRequest& request : requests)

@@ -62,6 +62,7 @@ struct SplitLlmHelper::Parts
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16);
     Sampling sampling;
     std::shared_ptr<const Exits> exits; //!< CE-CoLLM's
+    std::shared_ptr<const SideNetwork> side; //!< SPA's
     FrontBack deviceBits; //!< of the weights of OPSC's device
     std::size_t group = WeightPrecision::kGroup;
     std::optional<std::size_t> context;
@@ -126,6 +127,10 @@ SplitLlmHelper::Parts::Load()
     if (exits)
     {
         schemeOptions.ceCollm.exits = backend->Resident(exits, parts.model->Config());
+    }
+    if (side)
+    {
+        schemeOptions.spa.side = backend->Resident(side, parts.model->Config());
     }
     scheme = MakeScheme(schemeName, std::move(parts), schemeOptions);
 }
@@ -232,6 +237,13 @@ SplitLlmHelper::SetCeCollm(const CeCollmOptions& options, std::shared_ptr<const 
 }
 
 void
+SplitLlmHelper::SetSpa(const SpaOptions& options, std::shared_ptr<const SideNetwork> side)
+{
+    m_parts->schemeOptions.spa = options;
+    m_parts->side = std::move(side);
+}
+
+void
 SplitLlmHelper::SetWireType(const std::string& dtype)
 {
     m_parts->codec = MakeDenseCodec(ActivationType(dtype));
@@ -246,7 +258,15 @@ SplitLlmHelper::SetCodec(std::shared_ptr<const TensorCodec> codec)
 void
 SplitLlmHelper::SetSampling(double temperature, double topP)
 {
-    m_parts->sampling = {.temperature = temperature, .topP = topP};
+    m_parts->sampling.temperature = temperature;
+    m_parts->sampling.topP = topP;
+}
+
+void
+SplitLlmHelper::SetBeams(std::size_t beams, double lengthPenalty)
+{
+    m_parts->sampling.beams = beams;
+    m_parts->sampling.lengthPenalty = lengthPenalty;
 }
 
 void

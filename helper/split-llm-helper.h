@@ -23,6 +23,8 @@ class DeviceProfile;
 struct Exits;
 class OffloadPolicy;
 struct OpscOptions;
+struct SideNetwork;
+struct SpaOptions;
 class TensorCodec;
 
 /**
@@ -65,7 +67,8 @@ class SplitLlmHelper
     /// Phantom bottleneck adapters of that width (shape mode).
     void SetBottleneckShape(std::uint32_t width, const std::string& dtype);
 
-    /// "server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "ce-collm" or "naive-split".
+    /// "server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "ce-collm", "naive-split", "spa", "lst" or
+    /// "adapter-split".
     void SetScheme(const std::string& name);
 
     /// What decides about the cells of "tlc" and "dlora". \param firstLayer whether about those of layer 1 as well
@@ -80,6 +83,9 @@ class SplitLlmHelper
     /// What "ce-collm" is to do, all but its exits, and these.
     void SetCeCollm(const CeCollmOptions& options, std::shared_ptr<const Exits> exits);
 
+    /// What "spa" or "lst" is to do, all but its side network, and that.
+    void SetSpa(const SpaOptions& options, std::shared_ptr<const SideNetwork> side);
+
     /// What "opsc" is to do ("naive-split" has its split alone), and how many bits the weights of its device have in the
     /// layers up to the split and behind
     /// it: 4, 8, or 16 for those they are stored with. \param group columns that share a scale
@@ -93,6 +99,12 @@ class SplitLlmHelper
 
     /// Temperature 0 (default) is greedy.
     void SetSampling(double temperature, double topP);
+
+    /**
+     * Beam search with so many hypotheses, in place of sampling; 0 (default) is none. "server" then streams.
+     * \param lengthPenalty power of an answer's length that its score is divided by
+     */
+    void SetBeams(std::size_t beams, double lengthPenalty = 1.0);
 
     /// Positions that a request takes at most: of its prompt and its answer, without the last token. A server with
     /// KvMemory counts on it. Default: as many as the model has.

@@ -11,6 +11,7 @@
 #include "policy/calibrator.h"
 #include "policy/offload-policies.h"
 #include "schemes/scheme.h"
+#include "spa-spec.h"
 
 #include <algorithm>
 #include <array>
@@ -276,6 +277,21 @@ ReadWorkload(StrictObject& object, Study& study, const ModelConfig& config, cons
     {
         workload.Fail("top_p", "must be above 0 and at most 1");
     }
+    study.sampling.beams = static_cast<std::size_t>(workload.Integer("beams", 0, kMostBeams, 0));
+    study.sampling.lengthPenalty =
+        workload.Number("length_penalty", -kMostLengthPenalty, kMostLengthPenalty, study.sampling.lengthPenalty);
+    if (study.sampling.beams > 0 && study.sampling.temperature > 0.0)
+    {
+        workload.Fail("beams", "a beam search does not sample; accepted with temperature 0");
+    }
+    const std::size_t candidates = std::max(std::size_t{2}, 1 + study.stop.size()); // of each beam, that some go on
+    if (candidates * study.sampling.beams > config.vocab)
+    {
+        workload.Fail("beams",
+                      "is " + std::to_string(study.sampling.beams) + "; accepted: at most " +
+                          std::to_string(config.vocab / candidates) + " with a vocabulary of " +
+                          std::to_string(config.vocab));
+    }
     if (workload.Has("arrival"))
     {
         StrictObject arrival = workload.Object("arrival");
@@ -381,24 +397,6 @@ CheckPrompts(const StrictObject& object, const Study& study, const ModelConfig& 
     }
 }
 
-/// "skip_notice": "free" is the accounting of TLC-Calibrator's paper, where saying that nothing comes back costs nothing.
-void
-ReadSkipNotice(StrictObject& scheme, Study& study)
-{
-    if (scheme.Choice("skip_notice", {"message", "free"}, "message") == "message")
-    {
-        return;
-    }
-    for (LinkSpec& link : study.links)
-    {
-        if (link.type != LinkType::Service)
-        {
-            scheme.Fail("skip_notice", "\"free\" needs service links; on link \"" + link.name + "\" every message costs");
-        }
-        link.kinds[MessageKind::Skip] = {.startup = Time(0), .payloadBytes = 0};
-    }
-}
-
 /// What a policy decides about: the positions of every request, along the reference answer as well.
 PolicyContext
 ContextOf(const Study& study, const ModelConfig& config, const std::string& origin, const StudyFolders& folders)
@@ -426,6 +424,11 @@ ReadScheme(StrictObject& object,
     StrictObject scheme = object.Object("scheme");
     const std::string name = scheme.Choice("name", SchemeNames());
     study.scheme.name = name;
+    if (study.sampling.beams > 0 && !WhyNoBeams(name).empty())
+    {
+        object.Fail("workload.beams",
+                    "scheme \"" + name + "\" cannot search with beams: " + std::string(WhyNoBeams(name)));
+    }
     const CodecContext codecs{.config = config, .shapeMode = study.shapeMode, .calibrations = folders.calibrations};
     if (!scheme.Has("choose")) // which names a codec as well
     {
@@ -466,8 +469,9 @@ ReadScheme(StrictObject& object,
         }
         study.scheme.firstLayer = true;
     }
-    const bool adapted = study.model.HasLora() || study.model.HasBottleneck();
-    if ((name == "opsc" || name == "naive-split" || name == "ce-collm") && adapted)
+    static constexpr std::array<std::string_view, 5> kBareSchemes{"opsc", "naive-split", "ce-collm", "spa", "lst"};
+    const bool bare = std::ranges::find(kBareSchemes, name) != kBareSchemes.end();
+    if (bare && (study.model.HasLora() || study.model.HasBottleneck()))
     {
         object.Fail("model.adapter", "scheme \"" + name + "\" has no place for an adapter");
     }
@@ -483,6 +487,10 @@ ReadScheme(StrictObject& object,
     {
         ReadCeCollm(scheme, study, folders.exits);
     }
+    if (name == "spa" || name == "lst")
+    {
+        ReadSpa(scheme, study, folders.sideNetworks);
+    }
     if (name == "server")
     {
         study.scheme.stream = scheme.Bool("stream", false);
@@ -496,9 +504,54 @@ ReadScheme(StrictObject& object,
         StrictObject policy = scheme.Object("policy");
         study.scheme.policy = MakeOffloadPolicy(policy, ContextOf(study, config, origin, folders));
         study.scheme.firstLayer = scheme.Bool("first_layer", false);
-        ReadSkipNotice(scheme, study);
+        // The paper's accounting, where saying that nothing comes back costs nothing.
+        ReadAccounting(scheme, study, "skip_notice", {MessageKind::Skip});
     }
     scheme.Finish();
+}
+
+/// What a sweep calls a list of labelled sets of keys that go together.
+constexpr const char* kCase = "case";
+
+void
+CheckCases(StrictObject& sweep)
+{
+    for (StrictObject& entry : sweep.Objects(kCase))
+    {
+        entry.String("label");
+        if (entry.Keys().size() < 2)
+        {
+            entry.Fail("label", "is alone; accepted: beside it, the keys of the study that the case sets");
+        }
+    }
+}
+
+/// Whether one of the paths leads to the other, or through it.
+bool
+Overlap(const std::string& a, const std::string& b)
+{
+    return (a + ".").starts_with(b + ".") || (b + ".").starts_with(a + ".");
+}
+
+/// \throws InputError if a case of \p study sets what lies at \p path, so that an override would not be seen
+void
+RejectCaseKey(const Json& study, const std::string& path)
+{
+    if (!study.contains("sweep") || !study["sweep"].contains(kCase) || !study["sweep"][kCase].is_array())
+    {
+        return;
+    }
+    for (const Json& one : study["sweep"][kCase])
+    {
+        for (const auto& [key, value] : one.items())
+        {
+            if (key != "label" && Overlap(key, path))
+            {
+                throw InputError("--set: " + path + ": the cases of the sweep set " + key +
+                                 "; accepted: sweep.case with other cases, or a key that they leave alone");
+            }
+        }
+    }
 }
 
 std::vector<PointSet>
@@ -512,6 +565,10 @@ ReadSweep(Json& json, const std::string& origin)
         if (!values.is_array() || values.empty())
         {
             sweep.Fail(key, "must be a list of at least one value");
+        }
+        if (key == kCase)
+        {
+            CheckCases(sweep);
         }
         std::vector<PointSet> grid;
         for (const PointSet& point : points)
@@ -597,7 +654,8 @@ SetPath(Json& json, const std::string& path, Json value, const std::string& orig
 const NodeSpec&
 Study::Server() const
 {
-    static constexpr std::array<std::string_view, 4> kCloudSchemes{"opsc", "ce-collm", "naive-split", "adapter-split"};
+    static constexpr std::array<std::string_view, 6> kCloudSchemes{
+        "opsc", "ce-collm", "naive-split", "spa", "lst", "adapter-split"};
     const bool ofCloud = std::ranges::find(kCloudSchemes, scheme.name) != kCloudSchemes.end();
     const std::array preferred = ofCloud ? std::array{NodeRole::Cloud, NodeRole::EdgeServer}
                                          : std::array{NodeRole::EdgeServer, NodeRole::Cloud};
@@ -645,6 +703,26 @@ Study::LinkBetween(const NodeSpec& a, const NodeSpec& b) const
         throw std::logic_error("the study has no such link");
     }
     return *found;
+}
+
+void
+ReadAccounting(StrictObject& scheme, Study& study, const std::string& key, const std::vector<MessageKind>& kinds)
+{
+    if (scheme.Choice(key, {"message", "free"}, "message") == "message")
+    {
+        return;
+    }
+    for (LinkSpec& link : study.links)
+    {
+        if (link.type != LinkType::Service)
+        {
+            scheme.Fail(key, "\"free\" needs service links; on link \"" + link.name + "\" every message costs");
+        }
+        for (const MessageKind kind : kinds)
+        {
+            link.kinds[kind] = {.startup = Time(0), .payloadBytes = 0};
+        }
+    }
 }
 
 Study
@@ -737,6 +815,7 @@ LoadStudyFile(const std::filesystem::path& path, const std::vector<std::pair<std
         {
             file.study["sweep"][key] = Json::array({value}); // the override is the only value left to sweep
         }
+        RejectCaseKey(file.study, key);
         SetPath(file.study, key, std::move(value), "--set");
     }
     StrictObject object(file.study, file.origin);
@@ -754,9 +833,21 @@ Json
 PointOf(const StudyFile& file, const PointSet& point)
 {
     Json json = file.study;
+    const std::string origin = file.origin + ": sweep";
     for (const auto& [key, value] : point)
     {
-        SetPath(json, key, value, file.origin + ": sweep");
+        if (key != kCase)
+        {
+            SetPath(json, key, value, origin);
+            continue;
+        }
+        for (const auto& [itsKey, itsValue] : value.items())
+        {
+            if (itsKey != "label")
+            {
+                SetPath(json, itsKey, itsValue, origin + "." + kCase);
+            }
+        }
     }
     return json;
 }

@@ -11,6 +11,8 @@
 #include "ns3/trace-source-accessor.h"
 #include "ns3/uinteger.h"
 
+#include <algorithm>
+#include <array>
 #include <numeric>
 #include <utility>
 
@@ -21,6 +23,19 @@ using namespace ns3;
 
 NS_LOG_COMPONENT_DEFINE("SplitLlmUserDevice");
 NS_OBJECT_ENSURE_REGISTERED(UserDevice);
+
+namespace
+{
+
+/// Whether a message of \p kind brings states that an adapter or a side network on the device reads.
+bool
+BringsStates(const std::string& kind)
+{
+    constexpr std::array kinds{MessageKind::LayerInput, MessageKind::AdapterInput, MessageKind::SideStates};
+    return std::ranges::any_of(kinds, [&kind](MessageKind one) { return kind == NameOf(one); });
+}
+
+} // namespace
 
 /// A user's session from its first to its last request.
 struct UserDevice::Conversation
@@ -61,6 +76,7 @@ UserDevice::Conversation::Count(const MessageRecord& record)
     const auto direction = static_cast<std::size_t>(record.direction);
     counted.payloadBytes[direction] += record.payloadBytes;
     counted.messages[direction]++;
+    counted.exchanges += BringsStates(record.kind) ? 1 : 0;
 }
 
 Task<void>
@@ -110,7 +126,9 @@ UserDevice::Conversation::Ask(const UserRequest& request)
         record.request = request.index;
         record.position = k;
         record.token = generated;
-        record.last = k == request.newTokens || std::ranges::find(request.stop, generated) != request.stop.end();
+        const std::optional<std::vector<TokenId>> found = role->Answer();
+        record.last = found || k == request.newTokens ||
+                      std::ranges::find(request.stop, generated) != request.stop.end();
         record.start = start;
         record.latency = Simulator::Now() - start;
         for (std::size_t c = 0; c < kComponents; c++)
@@ -123,6 +141,10 @@ UserDevice::Conversation::Ask(const UserRequest& request)
             throw std::logic_error("the components of a token do not sum to its latency");
         }
         device.m_tokenTrace(record);
+        if (found)
+        {
+            device.m_searchedTrace({.session = session->id, .request = request.index, .tokens = *found});
+        }
         if (record.last)
         {
             break;
@@ -152,7 +174,11 @@ UserDevice::GetTypeId()
                             .AddTraceSource("EarlyExit",
                                             "An answer ended before its time, after so many tokens",
                                             MakeTraceSourceAccessor(&UserDevice::m_earlyExitTrace),
-                                            "splitllm::UserDevice::EarlyExitCallback");
+                                            "splitllm::UserDevice::EarlyExitCallback")
+                            .AddTraceSource("Searched",
+                                            "A beam search has ended",
+                                            MakeTraceSourceAccessor(&UserDevice::m_searchedTrace),
+                                            "splitllm::UserDevice::SearchedCallback");
     return tid;
 }
 

@@ -58,6 +58,7 @@ class UserDevice : public SplitLlmApplication
 
     typedef void (*TokenCallback)(const TokenRecord& record);
     typedef void (*EarlyExitCallback)(std::uint32_t session, std::uint32_t request, std::uint32_t tokens);
+    typedef void (*SearchedCallback)(const SearchRecord& record);
 
   protected:
     void DoDispose() override;
@@ -78,6 +79,7 @@ class UserDevice : public SplitLlmApplication
 
     ns3::TracedCallback<const TokenRecord&> m_tokenTrace;
     ns3::TracedCallback<std::uint32_t, std::uint32_t, std::uint32_t> m_earlyExitTrace;
+    ns3::TracedCallback<const SearchRecord&> m_searchedTrace;
 };
 
 } // namespace splitllm

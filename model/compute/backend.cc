@@ -86,6 +86,31 @@ ExpectProjections(const ModelConfig& config, const Projections& projections, std
     ExpectShape(projections.value, rows, config.KvWidth(), "value");
 }
 
+/// Whether \p caches have room for \p rows rows: one cache for all of them, or one for each.
+void
+ExpectRoom(const ModelConfig& config, std::span<KvCache* const> caches, std::size_t layer, std::size_t rows)
+{
+    if (caches.size() != 1 && caches.size() != rows)
+    {
+        Fail(std::to_string(caches.size()) + " KV caches for " + std::to_string(rows) + " rows");
+    }
+    for (const KvCache* cache : caches)
+    {
+        ExpectPositions(config, cache->Position(layer), rows / caches.size());
+        ExpectRoom(cache->Length(layer), rows / caches.size(), cache->Capacity());
+    }
+}
+
+/// Records that \p rows rows were appended to \p caches.
+void
+Grow(std::span<KvCache* const> caches, std::size_t layer, std::size_t rows)
+{
+    for (KvCache* cache : caches)
+    {
+        cache->Grow(layer, rows / caches.size());
+    }
+}
+
 DType
 WeightType(const Adapter& adapter)
 {
@@ -174,11 +199,46 @@ AdaptWork(const ResidentAdapter& adapter, std::uint64_t rows, std::uint64_t acti
     return work;
 }
 
+/// What the rows of a call attend to.
+struct Contexts
+{
+    std::uint64_t before; //!< entries of all caches before the call
+    std::uint64_t sum;    //!< of the rows' contexts
+};
+
+Contexts
+ContextsOf(std::span<KvCache* const> caches, std::size_t layer, std::uint64_t rows)
+{
+    const std::uint64_t first = caches.front()->Length(layer);
+    if (caches.size() == 1)
+    {
+        return {.before = first, .sum = rows * first + rows * (rows + 1) / 2};
+    }
+    std::uint64_t before = 0;
+    for (const KvCache* cache : caches)
+    {
+        before += cache->Length(layer);
+    }
+    return {.before = before, .sum = before + rows};
+}
+
+/// What adding up the attention costs besides.
+Work
+TrackingWork(const ModelConfig& config, std::uint64_t rows, const Contexts& contexts)
+{
+    Work work;
+    work.flops = config.heads * contexts.sum;
+    work.bytesRead = contexts.before * sizeof(std::uint64_t);
+    work.bytesWritten = (contexts.before + rows) * sizeof(std::uint64_t);
+    work.launches = 1;
+    return work;
+}
+
 Work
 AttendWork(const ResidentModel& model,
            std::size_t layer,
            std::uint64_t rows,
-           std::uint64_t before,
+           std::span<KvCache* const> caches,
            std::uint64_t activation)
 {
     const ModelConfig& config = model.Config();
@@ -187,7 +247,8 @@ AttendWork(const ResidentModel& model,
     const std::uint64_t query = config.QueryWidth();
     const std::uint64_t kv = config.KvWidth();
     const std::uint64_t bias = config.biases ? hidden : 0;
-    const std::uint64_t context = rows * before + rows * (rows + 1) / 2;
+    const Contexts contexts = ContextsOf(caches, layer, rows);
+    const std::uint64_t context = contexts.sum;
 
     const std::uint64_t rotation = opt ? 0 : 3 * rows * (query + kv);
     const std::uint64_t scores = rows * query + 2 * query * context;
@@ -198,9 +259,13 @@ AttendWork(const ResidentModel& model,
     Work work;
     work.flops = rotation + scores + softmax + values + output;
     work.weightBytes = WeightsRead(model, layer, query * hidden, bias);
-    work.bytesRead = work.weightBytes + (rows * ProjectedWidth(config) + 2 * kv * before) * activation;
+    work.bytesRead = work.weightBytes + (rows * ProjectedWidth(config) + 2 * kv * contexts.before) * activation;
     work.bytesWritten = rows * (hidden + 2 * kv) * activation;
     work.launches = opt ? 5 : 6;
+    if (caches.front()->TracksAttention())
+    {
+        work += TrackingWork(config, rows, contexts);
+    }
     return work;
 }
 
@@ -237,11 +302,11 @@ Work
 FinishLayerWork(const ResidentModel& model,
                 std::size_t layer,
                 std::uint64_t rows,
-                std::uint64_t before,
+                std::span<KvCache* const> caches,
                 std::uint64_t activation)
 {
     const std::uint64_t hidden = rows * model.Config().hidden;
-    Work work = AttendWork(model, layer, rows, before, activation);
+    Work work = AttendWork(model, layer, rows, caches, activation);
     work += FeedForwardWork(model, layer, rows, activation);
     work += CombineWork(hidden, activation);
     work += CombineWork(hidden, activation);
@@ -261,19 +326,6 @@ BottleneckWork(const ResidentBottleneck& adapter, std::uint64_t rows, std::uint6
         (2 * hidden * width + width + hidden) * SizeOf(adapter.Weights()) + rows * hidden * activation;
     work.bytesWritten = rows * hidden * activation;
     work.launches = 3;
-    return work;
-}
-
-/// What adding up the attention costs FinishLayer besides.
-Work
-TrackingWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t before)
-{
-    const std::uint64_t context = rows * before + rows * (rows + 1) / 2;
-    Work work;
-    work.flops = config.heads * context;
-    work.bytesRead = before * sizeof(std::uint64_t);
-    work.bytesWritten = (before + rows) * sizeof(std::uint64_t);
-    work.launches = 1;
     return work;
 }
 
@@ -679,12 +731,24 @@ Backend::Resident(std::shared_ptr<const Model> model)
 Computed<Tensor>
 Backend::Embed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position)
 {
+    ExpectPositions(model.Config(), position, tokens.size());
+    std::vector<std::size_t> positions(tokens.size());
+    std::iota(positions.begin(), positions.end(), position);
+    return Embed(model, tokens, positions);
+}
+
+Computed<Tensor>
+Backend::Embed(const ResidentModel& model, std::span<const TokenId> tokens, std::span<const std::size_t> positions)
+{
     const ModelConfig& config = model.Config();
-    if (tokens.empty())
+    if (tokens.empty() || tokens.size() != positions.size())
     {
-        Fail("no tokens to embed");
+        Fail(std::to_string(tokens.size()) + " tokens to embed at " + std::to_string(positions.size()) + " positions");
     }
-    ExpectPositions(config, position, tokens.size());
+    for (const std::size_t position : positions)
+    {
+        ExpectPositions(config, position, 1);
+    }
     for (const TokenId token : tokens)
     {
         if (token >= config.vocab)
@@ -693,7 +757,7 @@ Backend::Embed(const ResidentModel& model, std::span<const TokenId> tokens, std:
         }
     }
     const Work work = EmbedWork(config, tokens.size(), SizeOf(m_activations));
-    return Timed(Operation::Embed, tokens.size(), work, [&] { return DoEmbed(model, tokens, position); });
+    return Timed(Operation::Embed, tokens.size(), work, [&] { return DoEmbed(model, tokens, positions); });
 }
 
 Computed<Projections>
@@ -754,44 +818,45 @@ Backend::FinishLayer(const ResidentModel& model,
                      const Projections& projections,
                      KvCache& cache)
 {
+    KvCache* const caches[] = {&cache};
+    return FinishLayer(model, layer, hidden, projections, caches);
+}
+
+Computed<Tensor>
+Backend::FinishLayer(const ResidentModel& model,
+                     std::size_t layer,
+                     const Tensor& hidden,
+                     const Projections& projections,
+                     std::span<KvCache* const> caches)
+{
     const ModelConfig& config = model.Config();
     const std::size_t rows = hidden.Rows();
     ExpectLayer(config, layer);
     ExpectHidden(config, hidden);
     ExpectProjections(config, projections, rows);
-    const std::size_t before = cache.Length(layer);
-    ExpectPositions(config, cache.Position(layer), rows);
-    ExpectRoom(before, rows, cache.Capacity());
-    Work work = FinishLayerWork(model, layer, rows, before, SizeOf(m_activations));
-    if (cache.TracksAttention())
-    {
-        work += TrackingWork(config, rows, before);
-    }
+    ExpectRoom(config, caches, layer, rows);
+    const Work work = FinishLayerWork(model, layer, rows, caches, SizeOf(m_activations));
     return Timed(Operation::FinishLayer, rows, work, [&] {
-        Tensor next = DoFinishLayer(model, layer, hidden, projections, cache);
-        cache.Grow(layer, rows);
+        Tensor next = DoFinishLayer(model, layer, hidden, projections, caches);
+        Grow(caches, layer, rows);
         return next;
     });
 }
 
 Computed<Tensor>
-Backend::Attend(const ResidentModel& model, std::size_t layer, const Projections& projections, KvCache& cache)
+Backend::Attend(const ResidentModel& model,
+                std::size_t layer,
+                const Projections& projections,
+                std::span<KvCache* const> caches)
 {
-    const ModelConfig& config = model.Config();
     const std::size_t rows = projections.query.Rows();
-    ExpectLayer(config, layer);
-    ExpectProjections(config, projections, rows);
-    const std::size_t before = cache.Length(layer);
-    ExpectPositions(config, cache.Position(layer), rows);
-    ExpectRoom(before, rows, cache.Capacity());
-    Work work = AttendWork(model, layer, rows, before, SizeOf(m_activations));
-    if (cache.TracksAttention())
-    {
-        work += TrackingWork(config, rows, before);
-    }
+    ExpectLayer(model.Config(), layer);
+    ExpectProjections(model.Config(), projections, rows);
+    ExpectRoom(model.Config(), caches, layer, rows);
+    const Work work = AttendWork(model, layer, rows, caches, SizeOf(m_activations));
     return Timed(Operation::Attend, rows, work, [&] {
-        Tensor output = DoAttend(model, layer, projections, cache);
-        cache.Grow(layer, rows);
+        Tensor output = DoAttend(model, layer, projections, caches);
+        Grow(caches, layer, rows);
         return output;
     });
 }
@@ -889,6 +954,23 @@ Backend::Restore(KvCache& cache, std::size_t firstLayer, std::size_t lastLayer, 
     });
 }
 
+Computed<std::unique_ptr<KvCache>>
+Backend::Fork(const KvCache& cache)
+{
+    std::uint64_t entries = 0;
+    for (std::size_t layer = cache.First(); layer < cache.Last(); layer++)
+    {
+        entries += cache.Length(layer);
+    }
+    Work work = CopyWork(cache, cache.Last() - cache.First(), 2 * entries, SizeOf(m_activations));
+    if (cache.TracksAttention())
+    {
+        work.bytesRead += entries * sizeof(std::uint64_t);
+        work.bytesWritten += entries * sizeof(std::uint64_t);
+    }
+    return Timed(Operation::Fork, 2 * entries, work, [&] { return DoFork(cache); });
+}
+
 Computed<Tensor>
 Backend::Head(const ResidentModel& model, const Tensor& hidden)
 {
@@ -973,6 +1055,31 @@ Backend::Sample(const Tensor& logits, const Sampling& sampling, double uniform)
                     .launches = 1};
     return Timed(Operation::Sample, 1, work, [&] {
         return logits.IsPhantom() ? TokenId{0} : splitllm::Sample(logits.Row(0), sampling, uniform);
+    });
+}
+
+Computed<std::vector<std::vector<ScoredToken>>>
+Backend::Search(const Tensor& logits, std::size_t count)
+{
+    if (logits.Elements() == 0 || count == 0)
+    {
+        Fail("a search needs logits, and at least one token of each row");
+    }
+    const Work work{.flops = 5 * logits.Elements(),
+                    .bytesRead = logits.Elements() * SizeOf(m_activations),
+                    .bytesWritten = logits.Rows() * count * sizeof(ScoredToken),
+                    .launches = 2};
+    return Timed(Operation::Search, logits.Rows(), work, [&] {
+        if (logits.IsPhantom())
+        {
+            return std::vector(logits.Rows(), MostLikely(std::vector<float>(logits.Cols()), count));
+        }
+        std::vector<std::vector<ScoredToken>> rows;
+        for (std::size_t row = 0; row < logits.Rows(); row++)
+        {
+            rows.push_back(MostLikely(logits.Row(row), count));
+        }
+        return rows;
     });
 }
 

@@ -5,6 +5,7 @@
 #include "compute/weight-precision.h"
 #include "compute/work.h"
 #include "llm/adapter.h"
+#include "llm/beam-search.h"
 #include "llm/bottleneck.h"
 #include "llm/config.h"
 #include "llm/exits.h"
@@ -382,8 +383,9 @@ std::size_t KeptEntries(double keep, std::size_t positions);
  * host tensors. Every call returns its result together with its Work, which is computed here from shapes, so that
  * every backend reports the same.
  *
- * Layers count from 0. Rows of a call are consecutive positions of one sequence. A wrong shape, layer or position, a
- * full cache, a handle of another backend and a phantom where numbers are needed are std::logic_error.
+ * Layers count from 0. Rows of a call are consecutive positions of one sequence, or, where Embed and FinishLayer are
+ * told so, the next positions of several (the hypotheses of a beam search). A wrong shape, layer or position, a full
+ * cache, a handle of another backend and a phantom where numbers are needed are std::logic_error.
  *
  * Work is given below for w rows and these widths: d hidden, q query, kv key/value, f ffn, V vocabulary, H query heads,
  * r the rank. a is the bytes of an activation, b of a weight, s of an adapter weight. N is a norm's FLOPs for one row:
@@ -447,6 +449,11 @@ class Backend
      */
     Computed<Tensor> Embed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position);
 
+    /// The same for tokens at \p positions, one each.
+    Computed<Tensor> Embed(const ResidentModel& model,
+                           std::span<const TokenId> tokens,
+                           std::span<const std::size_t> positions);
+
     /**
      * Norm and Q, K, V projections of \p hidden (w x d).
      *
@@ -501,17 +508,28 @@ class Backend
                                  KvCache& cache);
 
     /**
+     * The same with one cache, whose next positions the rows are, or with a cache for each row, whose next position it
+     * is. The weights are read once; of the caches each row's own, so that L is the sum of their lengths in what is
+     * read, written and launched, and of row i in C the length of cache i. No cache may be there twice.
+     */
+    Computed<Tensor> FinishLayer(const ResidentModel& model,
+                                 std::size_t layer,
+                                 const Tensor& hidden,
+                                 const Projections& projections,
+                                 std::span<KvCache* const> caches);
+
+    /**
      * The first half of FinishLayer without its residual: rotary positions, append to \p cache, causal attention over it
      * and the output projection, as the attention block leaves them: w x d.
      *
      * FLOPs, weights and launches are the terms of FinishLayer up to the output projection, and what tracking attention
      * adds. Read: b (q d [+ d]) + a w (q + 2 kv) + a 2 kv L of the cache. Written: a w d + a 2 kv w to the cache.
-     * Launches: LLaMA 6, OPT 5.
+     * Launches: LLaMA 6, OPT 5. Caches are as in FinishLayer.
      */
     Computed<Tensor> Attend(const ResidentModel& model,
                             std::size_t layer,
                             const Projections& projections,
-                            KvCache& cache);
+                            std::span<KvCache* const> caches);
 
     /**
      * The second half of FinishLayer without its residual: norm and MLP of \p hidden, the state behind the first
@@ -567,6 +585,14 @@ class Backend
      * \return how many entries each layer got
      */
     Computed<std::size_t> Restore(KvCache& cache, std::size_t firstLayer, std::size_t lastLayer, const Tensor& entries);
+
+    /**
+     * A copy of \p cache, for a hypothesis that leaves the other's path.
+     *
+     * With L the sum of its layers' lengths: FLOPs: none. Read and written: a 2 kv L, and 8 L of the sums of a cache that
+     * tracks attention. Launches: 2 a layer. Rows: 2 L.
+     */
+    Computed<std::unique_ptr<KvCache>> Fork(const KvCache& cache);
 
     /**
      * Final norm and logits of every row: w x vocab.
@@ -637,26 +663,37 @@ class Backend
      */
     Computed<TokenId> Sample(const Tensor& logits, const Sampling& sampling, double uniform);
 
+    /**
+     * The \p count most likely tokens of every row of \p logits, as MostLikely has them. Of a phantom they are 0, 1, ...,
+     * all equally likely: then all hypotheses of a search go on from its first, which takes the most copies.
+     *
+     * FLOPs: 5 w V (maximum, subtract, exp, sum; comparison). Read: a w V. Written: 8 w \p count. Launches: 2.
+     */
+    Computed<std::vector<std::vector<ScoredToken>>> Search(const Tensor& logits, std::size_t count);
+
   protected:
     // The operations themselves, with arguments that have been checked. FinishLayer, Attend and Restore grow the cache
     // afterwards, Prune shrinks it to the entries that it is told to keep.
-    virtual Tensor DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position) = 0;
+    virtual Tensor DoEmbed(const ResidentModel& model,
+                           std::span<const TokenId> tokens,
+                           std::span<const std::size_t> positions) = 0;
     virtual Projections DoProject(const ResidentModel& model, std::size_t layer, const Tensor& hidden) = 0;
     virtual Deltas DoAdapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input) = 0;
     virtual Tensor DoFinishLayer(const ResidentModel& model,
                                  std::size_t layer,
                                  const Tensor& hidden,
                                  const Projections& projections,
-                                 KvCache& cache) = 0;
+                                 std::span<KvCache* const> caches) = 0;
     virtual Tensor DoAttend(const ResidentModel& model,
                             std::size_t layer,
                             const Projections& projections,
-                            KvCache& cache) = 0;
+                            std::span<KvCache* const> caches) = 0;
     virtual Tensor DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden) = 0;
     virtual Tensor DoBottleneck(const ResidentBottleneck& adapter,
                                 std::size_t layer,
                                 Sublayer sublayer,
                                 const Tensor& output) = 0;
+    virtual std::unique_ptr<KvCache> DoFork(const KvCache& cache) = 0;
     virtual void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) = 0;
     virtual Tensor DoSnapshot(const KvCache& cache,
                               std::size_t firstLayer,

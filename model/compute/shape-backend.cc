@@ -46,7 +46,7 @@ ShapeBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_
 }
 
 Tensor
-ShapeBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t)
+ShapeBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::span<const std::size_t>)
 {
     return Tensor::Phantom(tokens.size(), model.Config().hidden);
 }
@@ -75,13 +75,13 @@ ShapeBackend::DoFinishLayer(const ResidentModel& model,
                             std::size_t,
                             const Tensor& hidden,
                             const Projections&,
-                            KvCache&)
+                            std::span<KvCache* const>)
 {
     return Tensor::Phantom(hidden.Rows(), model.Config().hidden);
 }
 
 Tensor
-ShapeBackend::DoAttend(const ResidentModel& model, std::size_t, const Projections& projections, KvCache&)
+ShapeBackend::DoAttend(const ResidentModel& model, std::size_t, const Projections& projections, std::span<KvCache* const>)
 {
     return Tensor::Phantom(projections.query.Rows(), model.Config().hidden);
 }
@@ -96,6 +96,12 @@ Tensor
 ShapeBackend::DoBottleneck(const ResidentBottleneck& adapter, std::size_t, Sublayer, const Tensor& output)
 {
     return Tensor::Phantom(output.Rows(), adapter.Config().hidden);
+}
+
+std::unique_ptr<KvCache>
+ShapeBackend::DoFork(const KvCache& cache)
+{
+    return std::make_unique<KvCache>(cache);
 }
 
 void

@@ -40,23 +40,26 @@ class ShapeBackend : public Backend
                                       std::size_t capacity) override;
 
   protected:
-    Tensor DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position) override;
+    Tensor DoEmbed(const ResidentModel& model,
+                   std::span<const TokenId> tokens,
+                   std::span<const std::size_t> positions) override;
     Projections DoProject(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
     Deltas DoAdapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input) override;
     Tensor DoFinishLayer(const ResidentModel& model,
                          std::size_t layer,
                          const Tensor& hidden,
                          const Projections& projections,
-                         KvCache& cache) override;
+                         std::span<KvCache* const> caches) override;
     Tensor DoAttend(const ResidentModel& model,
                     std::size_t layer,
                     const Projections& projections,
-                    KvCache& cache) override;
+                    std::span<KvCache* const> caches) override;
     Tensor DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
     Tensor DoBottleneck(const ResidentBottleneck& adapter,
                         std::size_t layer,
                         Sublayer sublayer,
                         const Tensor& output) override;
+    std::unique_ptr<KvCache> DoFork(const KvCache& cache) override;
     void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) override;
     Tensor DoSnapshot(const KvCache& cache,
                       std::size_t firstLayer,

@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_SAMPLING_H
 #define SPLITLLM_SAMPLING_H
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -15,6 +16,8 @@ struct Sampling
 {
     double temperature = 0.0; //!< 0: greedy
     double topP = 1.0;        //!< nucleus: smallest set of tokens whose probability reaches this, in (0, 1]
+    std::size_t beams = 0;    //!< hypotheses of a beam search (llm/beam-search.h), instead of the above; 0: none
+    double lengthPenalty = 1.0; //!< of a beam search
 };
 
 /// The index of the largest logit, the lowest index among equals. NaN never wins.

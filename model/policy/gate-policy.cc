@@ -174,6 +174,10 @@ std::shared_ptr<const GatePolicy>
 ReadGatePolicy(StrictObject& scheme, bool shapeMode)
 {
     StrictObject policy = scheme.Object("policy", Json{{"name", "gate"}});
+    if (policy.Has("label"))
+    {
+        policy.String("label"); // for tables and plots
+    }
     const std::string name = policy.Choice("name", {"gate", "always", "never", "random", "listed"});
     if (name == "gate" && shapeMode)
     {

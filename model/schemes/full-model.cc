@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "schemes/full-model.h"
 
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
 namespace splitllm
 {
 
@@ -10,10 +14,73 @@ RequestCache::RequestCache(Session& session, const ResidentModel& model)
 }
 
 RequestCache::RequestCache(Session& session, const ResidentModel& model, std::size_t first, std::size_t last)
-    : m_cache(session.host.backend->NewCache(model, first, last, model.Config().maxPositions)),
+    : m_session(session),
+      m_model(model),
       m_bytesPerEntry(model.Config().KvBytesPerLayer(model.Activations())),
       m_memory(session.host.memory, MemoryUse::Kv, 0)
 {
+    m_caches.push_back(session.host.backend->NewCache(model, first, last, model.Config().maxPositions));
+    m_views.push_back(m_caches.back().get());
+}
+
+Task<void>
+RequestCache::Branch(std::vector<std::size_t> parents)
+{
+    std::vector<std::unique_ptr<KvCache>> before = std::exchange(m_caches, {});
+    for (std::size_t i = 0; i < before.size(); i++)
+    {
+        if (std::ranges::find(parents, i) == parents.end())
+        {
+            m_memory.Resize(m_memory.Bytes() - BytesOf(*before[i]));
+            before[i].reset();
+        }
+    }
+    std::vector<KvCache*> continued(before.size()); // where the cache of each hypothesis went
+    for (const std::size_t parent : parents)
+    {
+        if (continued[parent] == nullptr)
+        {
+            m_caches.push_back(std::move(before[parent]));
+            continued[parent] = m_caches.back().get();
+            continue;
+        }
+        m_memory.Resize(m_memory.Bytes() + BytesOf(*continued[parent]));
+        m_caches.push_back(co_await m_session.Run(m_model, m_session.host.backend->Fork(*continued[parent])));
+    }
+    m_views.clear();
+    for (const std::unique_ptr<KvCache>& cache : m_caches)
+    {
+        m_views.push_back(cache.get());
+    }
+}
+
+std::vector<std::size_t>
+RequestCache::NextPositions(std::size_t rows) const
+{
+    std::vector<std::size_t> positions(rows, Position());
+    if (m_caches.size() == 1)
+    {
+        std::iota(positions.begin(), positions.end(), Position());
+    }
+    return positions;
+}
+
+Tensor
+RequestCache::Newest(const Tensor& states) const
+{
+    const std::size_t rows = m_caches.size();
+    return states.Slice(states.Rows() - rows, rows);
+}
+
+std::uint64_t
+RequestCache::BytesOf(const KvCache& cache) const
+{
+    std::uint64_t entries = 0;
+    for (std::size_t layer = cache.First(); layer < cache.Last(); layer++)
+    {
+        entries += cache.Length(layer);
+    }
+    return entries * m_bytesPerEntry;
 }
 
 void
@@ -25,7 +92,7 @@ RequestCache::Reserve(std::size_t rows)
 std::uint64_t
 RequestCache::BytesOf(std::size_t rows) const
 {
-    return rows * (m_cache->Last() - m_cache->First()) * m_bytesPerEntry;
+    return rows * (m_caches.front()->Last() - m_caches.front()->First()) * m_bytesPerEntry;
 }
 
 std::uint64_t
@@ -49,7 +116,7 @@ RequestCache::Release(std::size_t entries)
 std::size_t
 RequestCache::Position() const
 {
-    return m_cache->Position(m_cache->Last() - 1);
+    return m_caches.front()->Position(m_caches.front()->Last() - 1);
 }
 
 Task<Tensor>
@@ -68,27 +135,25 @@ std::uint64_t
 LongestKvBytes(const SchemeParts& parts, std::size_t layers)
 {
     const ModelConfig& config = parts.model->Config();
-    return parts.Positions() * layers * config.KvBytesPerLayer(parts.model->Activations());
-}
-
-Task<TokenId>
-NextToken(Session& s, const SchemeParts& parts, std::size_t position, Tensor hL)
-{
-    Backend& backend = *s.host.backend;
-    const Tensor logits = co_await s.Run(*parts.model, backend.Head(*parts.model, hL));
-    s.ReportLogits(position, logits.Values());
-    const double uniform = parts.sampling.temperature > 0.0 ? s.uniform(Draw::Sample) : 0.0;
-    co_return co_await s.Run(*parts.model, backend.Sample(logits, parts.sampling, uniform));
+    const std::size_t hypotheses = std::max(std::size_t{1}, parts.sampling.beams);
+    return hypotheses * parts.Positions() * layers * config.KvBytesPerLayer(parts.model->Activations());
 }
 
 FullModel::FullModel(Session& session, const SchemeParts& parts, double keep)
     : m_session(session),
       m_parts(parts),
-      m_keep(keep)
+      m_keep(keep),
+      m_decoder(session, parts)
 {
 }
 
-Task<TokenId>
+void
+FullModel::Begin(const RequestLimits& limits, const Sampling& sampling)
+{
+    m_decoder.Begin(limits, sampling);
+}
+
+Task<std::vector<TokenId>>
 FullModel::Step(std::span<const TokenId> tokens)
 {
     Session& s = m_session;
@@ -104,9 +169,14 @@ FullModel::Step(std::span<const TokenId> tokens)
             m_cache->Cache().TrackAttention();
         }
     }
-    const std::size_t position = m_cache->Position();
+    else
+    {
+        co_await m_cache->Branch(m_decoder.Parents());
+    }
+    tokens = m_decoder.Inputs(tokens);
+    const std::vector<std::size_t> positions = m_cache->NextPositions(tokens.size());
 
-    Tensor h = co_await s.Run(model, backend.Embed(model, tokens, position));
+    Tensor h = co_await s.Run(model, backend.Embed(model, tokens, positions));
     for (std::size_t l = 0; l < model.Config().layers; l++)
     {
         Projections qkv = co_await s.Run(model, backend.Project(model, l, h), l + 1);
@@ -117,13 +187,13 @@ FullModel::Step(std::span<const TokenId> tokens)
         }
         m_cache->ReserveLayer(tokens.size());
         h = co_await FinishLayer(l, std::move(h), std::move(qkv));
-        if (prunes)
+        for (KvCache* cache : prunes ? m_cache->Caches() : std::span<KvCache* const>())
         {
-            const std::size_t dropped = co_await s.Run(model, backend.Prune(m_cache->Cache(), l, m_keep), l + 1);
+            const std::size_t dropped = co_await s.Run(model, backend.Prune(*cache, l, m_keep), l + 1);
             m_cache->Release(dropped);
         }
     }
-    co_return co_await NextToken(s, m_parts, position + tokens.size() - 1, h.Slice(h.Rows() - 1, 1));
+    co_return co_await m_decoder.Next(positions.back(), m_cache->Newest(h));
 }
 
 Task<Tensor>
@@ -134,9 +204,9 @@ FullModel::FinishLayer(std::size_t l, Tensor h, Projections qkv)
     Backend& backend = *s.host.backend;
     if (!m_parts.bottleneck)
     {
-        co_return co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Cache()), l + 1);
+        co_return co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Caches()), l + 1);
     }
-    Tensor attended = co_await s.Run(model, backend.Attend(model, l, qkv, m_cache->Cache()), l + 1);
+    Tensor attended = co_await s.Run(model, backend.Attend(model, l, qkv, m_cache->Caches()), l + 1);
     h = co_await Adapted(l, Sublayer::Attention, std::move(h), std::move(attended));
     Tensor mlp = co_await s.Run(model, backend.FeedForward(model, l, h), l + 1);
     co_return co_await Adapted(l, Sublayer::Mlp, std::move(h), std::move(mlp));

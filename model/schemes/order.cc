@@ -2,26 +2,65 @@
 #include "schemes/order.h"
 
 #include "codec/dense-codec.h"
+#include "llm/beam-search.h"
 
+#include <bit>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 namespace splitllm
 {
 
-Payload
-EncodeOrder(const RequestLimits& limits, std::span<const TokenId> prompt)
+namespace
 {
-    std::vector<std::uint32_t> words{limits.newTokens, static_cast<std::uint32_t>(limits.stop.size())};
+
+/// Takes the beams and the length penalty of a search from the front of \p words. \param sampling the scheme's, which
+/// has as many beams as the server has room for. \throws ProtocolError
+Sampling
+TakeSearch(std::vector<std::uint32_t>& words, Sampling sampling)
+{
+    const std::size_t beams = words.front();
+    const float penalty = words.size() > 1 ? std::bit_cast<float>(words[1]) : std::numeric_limits<float>::quiet_NaN();
+    if (beams == 0 || beams > sampling.beams || !(std::abs(penalty) <= kMostLengthPenalty))
+    {
+        throw ProtocolError("generate: " + std::to_string(beams) + " beams with a length penalty of " +
+                            std::to_string(penalty) + "; accepted: 1 to " + std::to_string(sampling.beams) +
+                            " with one of at most " + std::to_string(kMostLengthPenalty) + " either way");
+    }
+    words.erase(words.begin(), words.begin() + 2);
+    sampling.beams = beams;
+    sampling.lengthPenalty = penalty;
+    return sampling;
+}
+
+} // namespace
+
+Payload
+EncodeOrder(const RequestLimits& limits, const Sampling& sampling, std::span<const TokenId> prompt)
+{
+    std::vector<std::uint32_t> words;
+    if (sampling.beams > 0)
+    {
+        words.push_back(static_cast<std::uint32_t>(sampling.beams));
+        words.push_back(std::bit_cast<std::uint32_t>(static_cast<float>(sampling.lengthPenalty)));
+    }
+    words.push_back(limits.newTokens);
+    words.push_back(static_cast<std::uint32_t>(limits.stop.size()));
     words.insert(words.end(), limits.stop.begin(), limits.stop.end());
     words.insert(words.end(), prompt.begin(), prompt.end());
     return EncodeTokens(words);
 }
 
 Order
-DecodeOrder(const Message& message, std::size_t vocab, std::size_t positions)
+DecodeOrder(const Message& message, std::size_t vocab, std::size_t positions, Sampling sampling)
 {
-    const std::vector<std::uint32_t> words = Session::WordsIn(message);
+    std::vector<std::uint32_t> words = Session::WordsIn(message);
+    if (sampling.beams > 0)
+    {
+        sampling = TakeSearch(words, sampling);
+    }
     const std::size_t stops = words.size() > 1 ? words[1] : 0;
     if (words.size() < 3 || stops > words.size() - 3)
     {
@@ -39,6 +78,7 @@ DecodeOrder(const Message& message, std::size_t vocab, std::size_t positions)
                             std::to_string(positions) + " positions");
     }
     return {.limits = {.newTokens = newTokens, .stop = {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(stops)}},
+            .sampling = sampling,
             .prompt = {prompt.begin(), prompt.end()}};
 }
 

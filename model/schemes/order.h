@@ -17,18 +17,22 @@ namespace splitllm
 struct Order
 {
     RequestLimits limits;
+    Sampling sampling;
     std::vector<TokenId> prompt;
 };
 
-/// [new tokens, number of stop ids, stop ids..., prompt ids...], 4 bytes each.
-Payload EncodeOrder(const RequestLimits& limits, std::span<const TokenId> prompt);
+/// [beams and length penalty in fp32, where \p sampling has beams; new tokens, number of stop ids, stop ids..., prompt
+/// ids...], 4 bytes each.
+Payload EncodeOrder(const RequestLimits& limits, const Sampling& sampling, std::span<const TokenId> prompt);
 
 /**
  * The inverse of EncodeOrder.
  * \param positions that a prompt and its answer, without the last token, may take
- * \throws ProtocolError unless there is a prompt, a token is wanted, all ids are below \p vocab and the answer fits
+ * \param sampling the scheme's, which has as many beams as the server makes room for
+ * \throws ProtocolError unless beams and penalty are accepted, there is a prompt, a token is wanted, all ids are below
+ *         \p vocab and the answer fits
  */
-Order DecodeOrder(const Message& message, std::size_t vocab, std::size_t positions);
+Order DecodeOrder(const Message& message, std::size_t vocab, std::size_t positions, Sampling sampling);
 
 } // namespace splitllm
 

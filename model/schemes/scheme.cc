@@ -8,6 +8,7 @@
 #include "schemes/opsc/device-first.h"
 #include "schemes/opsc/split.h"
 #include "schemes/spa/adapter-split.h"
+#include "schemes/spa/spa.h"
 #include "schemes/tlc/local.h"
 #include "schemes/tlc/lora-split.h"
 #include "schemes/tlc/server.h"
@@ -56,6 +57,12 @@ UserRole::BeginRequest(const RequestLimits&)
 {
 }
 
+std::optional<std::vector<TokenId>>
+UserRole::Answer() const
+{
+    return std::nullopt;
+}
+
 Task<void>
 UserRole::Connect(Session& session)
 {
@@ -95,13 +102,53 @@ Scheme::AdapterBytes() const
 std::vector<std::string>
 SchemeNames()
 {
-    return {"server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "naive-split", "ce-collm", "adapter-split"};
+    return {"server",
+            "local",
+            "mlora",
+            "linfer",
+            "dlora",
+            "tlc",
+            "opsc",
+            "naive-split",
+            "ce-collm",
+            "spa",
+            "lst",
+            "adapter-split"};
+}
+
+std::string_view
+WhyNoBeams(std::string_view name)
+{
+    if (name == "ce-collm")
+    {
+        return "its exits are taken, and its contexts kept, for one sequence";
+    }
+    if (name == "opsc" || name == "naive-split")
+    {
+        return "its states, keys and values travel for one sequence, under one deadline a token";
+    }
+    return {};
 }
 
 std::shared_ptr<const Scheme>
 MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options)
 {
-    if (name == "server" && options.stream)
+    const Sampling& sampling = parts.sampling;
+    if (sampling.beams > 0 && !WhyNoBeams(name).empty())
+    {
+        throw InputError("scheme \"" + name + "\" cannot search with beams: " + std::string(WhyNoBeams(name)));
+    }
+    if (sampling.beams > 0 && sampling.temperature > 0.0)
+    {
+        throw InputError("a beam search does not sample; accepted: beams, or a temperature above 0");
+    }
+    if (2 * sampling.beams > parts.model->Config().vocab)
+    {
+        throw InputError(std::to_string(sampling.beams) + " beams; accepted: at most half the vocabulary, which has " +
+                         std::to_string(parts.model->Config().vocab) + " tokens");
+    }
+    // A search at the server goes on by itself: the user could not tell it which token is next.
+    if (name == "server" && (options.stream || sampling.beams > 0))
     {
         return std::make_shared<StreamingServerScheme>(std::move(parts));
     }
@@ -153,6 +200,14 @@ MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options)
     if (name == "adapter-split")
     {
         return std::make_shared<AdapterSplitScheme>(std::move(parts));
+    }
+    if (name == "lst")
+    {
+        options.spa.policy = OpenAlways();
+    }
+    if (name == "spa" || name == "lst")
+    {
+        return std::make_shared<SpaScheme>(std::move(parts), std::move(options.spa));
     }
     throw InputError("unknown scheme \"" + name + "\"; accepted: " + Joined(SchemeNames()));
 }

@@ -10,6 +10,7 @@
 #include "schemes/ce-collm/ce-collm-options.h"
 #include "schemes/opsc/opsc-options.h"
 #include "schemes/session.h"
+#include "schemes/spa/spa-options.h"
 #include "sim/task.h"
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace splitllm
@@ -66,9 +68,14 @@ class UserRole
     /**
      * One step of generation: \p tokens follow what the request consumed so far, which is \p position tokens (the whole
      * prompt at position 0, then the token generated last).
-     * \return the next token; nothing where the scheme ends the answer here
+     * \return the next token; nothing where the scheme ends the answer here. In a beam search it is the newest one of the
+     *         best running hypothesis, which may not be in the answer; the role goes on with its own hypotheses.
      */
     virtual Task<std::optional<TokenId>> Step(std::span<const TokenId> tokens, std::size_t position) = 0;
+
+    /// What a beam search found that ended with the last step, the stop token included; then the request is over. Nothing
+    /// before, and without a search. Default: nothing.
+    virtual std::optional<std::vector<TokenId>> Answer() const;
 
     /// The request is over; what was kept for it is dropped, here and on the other node.
     virtual void EndRequest() = 0;
@@ -147,10 +154,14 @@ struct SchemeOptions
     double keep = 1.0;                           //!< "mlora": share of the positions that each layer's cache keeps
     OpscOptions opsc;                            //!< "opsc"; "naive-split" has its split alone
     CeCollmOptions ceCollm;                      //!< "ce-collm"
+    SpaOptions spa;                              //!< "spa", "lst"
 };
 
 /// The names that MakeScheme knows.
 std::vector<std::string> SchemeNames();
+
+/// Why the scheme called \p name cannot search with beams; empty where it can.
+std::string_view WhyNoBeams(std::string_view name);
 
 /// The scheme called \p name. \throws InputError listing the known names, or saying what the scheme lacks
 std::shared_ptr<const Scheme> MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options);

@@ -211,6 +211,9 @@ class Session
     /// Called by the edge with how each token came about, before the token is the step's result.
     std::function<void(const ExitRecord&)> onExit;
 
+    /// Called by SPA's cloud with what the gate decided, before the token.
+    std::function<void(const GateRecord&)> onGate;
+
     /// Called by the edge when a stretch on its own is over.
     std::function<void(const StandaloneRecord&)> onStandalone;
 

@@ -73,6 +73,9 @@ class SplitRun
         }
         m_user->TraceConnectWithoutContext(
             "Token", Callback<void, const TokenRecord&>([this](const TokenRecord& record) { tokens.push_back(record); }));
+        m_user->TraceConnectWithoutContext(
+            "Searched",
+            Callback<void, const SearchRecord&>([this](const SearchRecord& record) { searched.push_back(record); }));
     }
 
     ~SplitRun()
@@ -101,6 +104,7 @@ class SplitRun
     }
 
     std::vector<TokenRecord> tokens;
+    std::vector<SearchRecord> searched;
     std::vector<DecisionRecord> decisions;
     std::vector<std::vector<float>> logits;
     std::vector<std::string> lost; //!< reasons of sessions that ended early

@@ -167,7 +167,9 @@ CpuBackend::NewCache(const ResidentModel& model, std::size_t first, std::size_t 
 }
 
 Tensor
-CpuBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position)
+CpuBackend::DoEmbed(const ResidentModel& model,
+                    std::span<const TokenId> tokens,
+                    std::span<const std::size_t> positions)
 {
     constexpr std::size_t kPositionOffset = 2; // OPT's table starts with two rows that no position uses
     const Model& weights = *Own<const CpuModel>(model).model;
@@ -179,7 +181,7 @@ CpuBackend::DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens,
         WidenRow(weights.embedding, tokens[i], row.data());
         if (!learned.empty())
         {
-            WidenRow(weights.positions, position + i + kPositionOffset, learned.data());
+            WidenRow(weights.positions, positions[i] + kPositionOffset, learned.data());
             std::ranges::transform(row, learned, row.begin(), std::plus<>());
         }
     }
@@ -243,10 +245,10 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
                           std::size_t layer,
                           const Tensor& hidden,
                           const Projections& projections,
-                          KvCache& cache)
+                          std::span<KvCache* const> caches)
 {
     ExpectNumbers(hidden);
-    Tensor next = DoAttend(model, layer, projections, cache);
+    Tensor next = DoAttend(model, layer, projections, caches);
     next += hidden;
     float* mlp = AtLeast(m_scratch.mlp, next.Elements());
     Mlp(model.Config(), Own<const CpuModel>(model).layers[layer], next, mlp);
@@ -255,14 +257,17 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
 }
 
 Tensor
-CpuBackend::DoAttend(const ResidentModel& model, std::size_t layer, const Projections& projections, KvCache& cache)
+CpuBackend::DoAttend(const ResidentModel& model,
+                     std::size_t layer,
+                     const Projections& projections,
+                     std::span<KvCache* const> caches)
 {
     ExpectNumbers(projections.query);
     ExpectNumbers(projections.key);
     ExpectNumbers(projections.value);
     const ModelConfig& config = model.Config();
     const std::size_t rows = projections.query.Rows();
-    AttendValues(config, layer, projections, Own<CpuKvCache>(cache));
+    AttendValues(config, layer, projections, caches);
     Tensor output = Tensor::Zeros(rows, config.hidden);
     const CpuLinear& projection = Own<const CpuModel>(model).layers[layer].output;
     Multiply(m_scratch.attended.data(), rows, {{&projection, output.Values().data()}});
@@ -318,6 +323,12 @@ CpuBackend::DoBottleneck(const ResidentBottleneck& adapter,
     Tensor added = Tensor::Zeros(rows, output.Cols());
     Multiply(inner, rows, {{&bottleneck.up, added.Values().data()}});
     return added;
+}
+
+std::unique_ptr<KvCache>
+CpuBackend::DoFork(const KvCache& cache)
+{
+    return std::make_unique<CpuKvCache>(Own<const CpuKvCache>(cache));
 }
 
 void
@@ -541,7 +552,31 @@ void
 CpuBackend::AttendValues(const ModelConfig& config,
                          std::size_t layer,
                          const Projections& projections,
-                         CpuKvCache& cache)
+                         std::span<KvCache* const> caches)
+{
+    const std::size_t rows = projections.query.Rows();
+    float* attended = AtLeast(m_scratch.attended, rows * config.QueryWidth());
+    if (caches.size() == 1)
+    {
+        AttendOne(config, layer, projections, Own<CpuKvCache>(*caches.front()), attended);
+        return;
+    }
+    for (std::size_t row = 0; row < rows; ++row)
+    {
+        const Projections its{.input = {},
+                              .query = projections.query.Slice(row, 1),
+                              .key = projections.key.Slice(row, 1),
+                              .value = projections.value.Slice(row, 1)};
+        AttendOne(config, layer, its, Own<CpuKvCache>(*caches[row]), attended + row * config.QueryWidth());
+    }
+}
+
+void
+CpuBackend::AttendOne(const ModelConfig& config,
+                      std::size_t layer,
+                      const Projections& projections,
+                      CpuKvCache& cache,
+                      float* attended)
 {
     const std::size_t rows = projections.query.Rows();
     const std::size_t before = cache.Length(layer);
@@ -554,7 +589,6 @@ CpuBackend::AttendValues(const ModelConfig& config,
     cache.Append(layer, projections.key, projections.value);
 
     const std::size_t blockQueries = std::min(rows, kQueryRows) * group;
-    float* attended = AtLeast(m_scratch.attended, rows * config.QueryWidth());
     float* queries = AtLeast(m_scratch.queries, m_team.Threads() * blockQueries * headDim);
     float* scores = AtLeast(m_scratch.scores, m_team.Threads() * blockQueries * entries);
     const bool tracks = cache.TracksAttention();

@@ -48,23 +48,26 @@ class CpuBackend final : public Backend
                                       std::size_t capacity) override;
 
   protected:
-    Tensor DoEmbed(const ResidentModel& model, std::span<const TokenId> tokens, std::size_t position) override;
+    Tensor DoEmbed(const ResidentModel& model,
+                   std::span<const TokenId> tokens,
+                   std::span<const std::size_t> positions) override;
     Projections DoProject(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
     Deltas DoAdapt(const ResidentAdapter& adapter, std::size_t layer, const Tensor& input) override;
     Tensor DoFinishLayer(const ResidentModel& model,
                          std::size_t layer,
                          const Tensor& hidden,
                          const Projections& projections,
-                         KvCache& cache) override;
+                         std::span<KvCache* const> caches) override;
     Tensor DoAttend(const ResidentModel& model,
                     std::size_t layer,
                     const Projections& projections,
-                    KvCache& cache) override;
+                    std::span<KvCache* const> caches) override;
     Tensor DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
     Tensor DoBottleneck(const ResidentBottleneck& adapter,
                         std::size_t layer,
                         Sublayer sublayer,
                         const Tensor& output) override;
+    std::unique_ptr<KvCache> DoFork(const KvCache& cache) override;
     void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) override;
     Tensor DoSnapshot(const KvCache& cache,
                       std::size_t firstLayer,
@@ -109,9 +112,19 @@ class CpuBackend final : public Backend
     /// x = x / (1 + exp(-x)) for all of \p rows rows of \p width.
     void Silu(float* x, std::size_t rows, std::size_t width);
 
-    /// Appends keys and values to \p cache and leaves the attended values, w x q, in the scratch memory. Adds up the
-    /// attention where \p cache tracks it.
-    void AttendValues(const ModelConfig& config, std::size_t layer, const Projections& projections, CpuKvCache& cache);
+    /// Appends keys and values to \p caches, which are one or as many as rows, and leaves the attended values, w x q, in
+    /// the scratch memory. Adds up the attention where a cache tracks it.
+    void AttendValues(const ModelConfig& config,
+                      std::size_t layer,
+                      const Projections& projections,
+                      std::span<KvCache* const> caches);
+
+    /// The same for the next positions of \p cache; the values go to \p attended.
+    void AttendOne(const ModelConfig& config,
+                   std::size_t layer,
+                   const Projections& projections,
+                   CpuKvCache& cache,
+                   float* attended);
 
     /// Norm and MLP of \p hidden into \p result, w x d.
     void Mlp(const ModelConfig& config, const CpuLayer& layer, const Tensor& hidden, float* result);

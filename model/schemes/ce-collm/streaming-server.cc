@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <utility>
@@ -22,29 +23,44 @@ namespace
 class StreamingUser final : public UserRole
 {
   public:
-    StreamingUser(Session& session, std::size_t vocab)
+    StreamingUser(Session& session, const SchemeParts& parts)
         : s(session),
-          m_vocab(vocab)
+          m_vocab(parts.model->Config().vocab),
+          m_sampling(parts.sampling)
     {
     }
 
     void BeginRequest(const RequestLimits& limits) override
     {
         m_limits = limits;
+        m_answer.reset();
     }
 
     Task<std::optional<TokenId>> Step(std::span<const TokenId> tokens, std::size_t position) override
     {
         if (position == 0)
         {
-            s.Send(MessageKind::Generate, 0, 0, EncodeOrder(m_limits, tokens), DType::I32);
+            s.Send(MessageKind::Generate, 0, 0, EncodeOrder(m_limits, m_sampling, tokens), DType::I32);
         }
         else if (tokens.size() != 1 || tokens.front() != m_newest)
         {
             throw std::logic_error("a streamed answer goes on after the server's token, not after another one");
         }
-        m_newest = (co_await s.ReceiveTokens(MessageKind::NextToken, m_vocab)).front();
+        const Message message = co_await s.Receive();
+        const bool ends = m_sampling.beams > 0 && message.kind == MessageKind::Answer;
+        s.Expect(message, ends ? MessageKind::Answer : MessageKind::NextToken, 0);
+        const std::vector<TokenId> received = s.TokensIn(message, m_vocab);
+        if (ends)
+        {
+            m_answer = received;
+        }
+        m_newest = ends ? received.back() : received.front();
         co_return m_newest;
+    }
+
+    std::optional<std::vector<TokenId>> Answer() const override
+    {
+        return m_answer;
     }
 
     void EndRequest() override
@@ -55,8 +71,10 @@ class StreamingUser final : public UserRole
   private:
     Session& s;
     std::size_t m_vocab;
+    Sampling m_sampling;
     RequestLimits m_limits;
     TokenId m_newest = 0;
+    std::optional<std::vector<TokenId>> m_answer; //!< of a search that has ended
 };
 
 class StreamingServer final : public ServerRole
@@ -66,6 +84,7 @@ class StreamingServer final : public ServerRole
         : s(session),
           m_vocab(parts.model->Config().vocab),
           m_positions(parts.Positions()),
+          m_sampling(parts.sampling),
           m_model(session, parts)
     {
     }
@@ -79,7 +98,7 @@ class StreamingServer final : public ServerRole
             {
                 continue; // of a request that wanted no token
             }
-            co_await Answer(DecodeOrder(message, m_vocab, m_positions));
+            co_await Answer(DecodeOrder(message, m_vocab, m_positions, m_sampling));
             const Message end = co_await s.Receive();
             s.Expect(end, MessageKind::End, 0);
             m_model.Reset();
@@ -89,23 +108,30 @@ class StreamingServer final : public ServerRole
   private:
     Task<void> Answer(Order order)
     {
+        m_model.Begin(order.limits, order.sampling);
         std::vector<TokenId> tokens = std::move(order.prompt);
         for (std::uint32_t k = 0; k < order.limits.newTokens; k++)
         {
-            const TokenId next = co_await m_model.Step(tokens);
-            s.Send(MessageKind::NextToken, m_model.Position(), 0, EncodeTokens({&next, 1}), DType::I32);
-            if (std::ranges::find(order.limits.stop, next) != order.limits.stop.end())
+            tokens = co_await m_model.Step(tokens);
+            const std::optional<std::vector<TokenId>> found = m_model.Choice().Answer();
+            if (found)
+            {
+                s.Send(MessageKind::Answer, m_model.Position(), 0, EncodeTokens(*found), DType::I32);
+                break;
+            }
+            s.Send(MessageKind::NextToken, m_model.Position(), 0, EncodeTokens(tokens), DType::I32);
+            if (std::ranges::find(order.limits.stop, tokens.front()) != order.limits.stop.end())
             {
                 break;
             }
             s.path.Start(ns3::Simulator::Now()); // the next token's, which nobody asks for
-            tokens.assign(1, next);
         }
     }
 
     Session& s;
     std::size_t m_vocab;
     std::size_t m_positions; //!< of a prompt and its answer at most
+    Sampling m_sampling;     //!< of the scheme; a search has its beams at most
     FullModel m_model;
 };
 
@@ -114,7 +140,7 @@ class StreamingServer final : public ServerRole
 std::unique_ptr<UserRole>
 StreamingServerScheme::MakeUser(Session& session) const
 {
-    return std::make_unique<StreamingUser>(session, Parts().model->Config().vocab);
+    return std::make_unique<StreamingUser>(session, Parts());
 }
 
 std::unique_ptr<ServerRole>

@@ -29,7 +29,7 @@ class Device final : public UserRole
         if (m_generated < m_tokens)
         {
             m_generated++;
-            co_return co_await m_model.Step(tokens);
+            co_return (co_await m_model.Step(tokens)).front();
         }
         if (!m_handedOver)
         {

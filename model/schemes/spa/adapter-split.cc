@@ -2,6 +2,7 @@
 #include "schemes/spa/adapter-split.h"
 
 #include "base/input-error.h"
+#include "schemes/embedding.h"
 #include "schemes/full-model.h"
 
 #include <utility>
@@ -12,31 +13,40 @@ namespace splitllm
 namespace
 {
 
-/// The user's device: embedding, the adapters, head and sampling.
+/// The user's device: embedding, the adapters, head and the choice of the next token.
 class Device final : public UserRole
 {
   public:
     Device(Session& session, const SchemeParts& parts)
         : s(session),
-          m_parts(parts)
+          m_parts(parts),
+          m_decoder(session, parts)
     {
+    }
+
+    void BeginRequest(const RequestLimits& limits) override
+    {
+        m_decoder.Begin(limits, m_parts.sampling);
     }
 
     Task<std::optional<TokenId>> Step(std::span<const TokenId> tokens, std::size_t position) override
     {
-        const ResidentModel& model = *m_parts.model;
-        const ModelConfig& config = model.Config();
-        const Tensor h0 = co_await s.Run(model, s.host.backend->Embed(model, tokens, position));
-        co_await s.Send(MessageKind::Embedding, position, 0, h0);
+        const ModelConfig& config = m_parts.model->Config();
+        const EmbeddedStep step = co_await SendEmbedding(s, m_parts, m_decoder, tokens, position);
         for (std::size_t layer = 1; layer <= config.layers; layer++)
         {
-            co_await Adapt(layer, Sublayer::Attention, tokens.size(), position);
-            co_await Adapt(layer, Sublayer::Mlp, tokens.size(), position);
+            co_await Adapt(layer, Sublayer::Attention, step.positions.size(), position);
+            co_await Adapt(layer, Sublayer::Mlp, step.positions.size(), position);
         }
         Message message = co_await s.Receive();
         s.Expect(message, MessageKind::FinalState, config.layers);
-        Tensor hL = co_await s.TensorIn(std::move(message), 1, config.hidden);
-        co_return co_await NextToken(s, m_parts, position + tokens.size() - 1, std::move(hL));
+        Tensor hL = co_await s.TensorIn(std::move(message), step.states, config.hidden);
+        co_return (co_await m_decoder.Next(step.positions.back(), std::move(hL))).front();
+    }
+
+    std::optional<std::vector<TokenId>> Answer() const override
+    {
+        return m_decoder.Answer();
     }
 
     void EndRequest() override
@@ -59,6 +69,7 @@ class Device final : public UserRole
 
     Session& s;
     const SchemeParts& m_parts;
+    Decoder m_decoder;
 };
 
 /// The server: the layers of the base model.
@@ -76,14 +87,14 @@ class Server final : public ServerRole
         while (true)
         {
             const std::size_t position = m_cache ? m_cache->Position() : 0;
-            const Message message = co_await s.ReceiveStep(MessageKind::Embedding, position);
+            Message message = co_await s.ReceiveStep(MessageKind::Embedding, position);
             if (message.kind == MessageKind::End)
             {
                 m_cache.reset();
                 m_admission = {};
                 continue;
             }
-            Tensor h0 = co_await s.TensorIn(message, m_parts.model->Config().hidden);
+            Tensor h0 = co_await TakeEmbedding(s, m_parts, std::move(message), m_cache.get());
             co_await ServeStep(std::move(h0), position);
         }
     }
@@ -103,12 +114,12 @@ class Server final : public ServerRole
         for (std::size_t l = 0; l < layers; l++)
         {
             const Projections qkv = co_await s.Run(model, backend.Project(model, l, h), l + 1);
-            Tensor attended = co_await s.Run(model, backend.Attend(model, l, qkv, m_cache->Cache()), l + 1);
+            Tensor attended = co_await s.Run(model, backend.Attend(model, l, qkv, m_cache->Caches()), l + 1);
             h = co_await Adapted(std::move(h), std::move(attended), position, l + 1);
             Tensor mlp = co_await s.Run(model, backend.FeedForward(model, l, h), l + 1);
             h = co_await Adapted(std::move(h), std::move(mlp), position, l + 1);
         }
-        co_await s.Send(MessageKind::FinalState, position + h.Rows() - 1, layers, h.Slice(h.Rows() - 1, 1));
+        co_await s.Send(MessageKind::FinalState, m_cache->Position() - 1, layers, m_cache->Newest(h));
     }
 
     /// \p h with the output of one of its sublayers, once the device has said what the adapter adds to that.

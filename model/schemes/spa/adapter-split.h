@@ -14,8 +14,8 @@ namespace splitllm
  * a layer, because an adapter follows the attention block and another one the MLP.
  *
  * A step sends h0 up; for each layer the attention block's output down and what its adapter adds up, then the same for
- * the MLP; at the end hL of the last row down. Embedding, adapters, head and sampling stay on the device. A prompt
- * crosses like a token, with all its rows in each message.
+ * the MLP; at the end hL of the last row down. Embedding, adapters, head and the choice of tokens stay on the device. A
+ * prompt crosses like a token, with all its rows in each message, and so do the hypotheses of a beam search.
  */
 class AdapterSplitScheme final : public Scheme
 {

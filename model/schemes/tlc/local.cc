@@ -17,13 +17,24 @@ class LocalUser final : public UserRole
 {
   public:
     LocalUser(Session& session, const SchemeParts& parts, double keep)
-        : m_model(session, parts, keep)
+        : m_sampling(parts.sampling),
+          m_model(session, parts, keep)
     {
+    }
+
+    void BeginRequest(const RequestLimits& limits) override
+    {
+        m_model.Begin(limits, m_sampling);
     }
 
     Task<std::optional<TokenId>> Step(std::span<const TokenId> tokens, std::size_t /* position */) override
     {
-        co_return co_await m_model.Step(tokens);
+        co_return (co_await m_model.Step(tokens)).front();
+    }
+
+    std::optional<std::vector<TokenId>> Answer() const override
+    {
+        return m_model.Choice().Answer();
     }
 
     void EndRequest() override
@@ -32,6 +43,7 @@ class LocalUser final : public UserRole
     }
 
   private:
+    Sampling m_sampling;
     FullModel m_model;
 };
 

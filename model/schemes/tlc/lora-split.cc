@@ -4,6 +4,7 @@
 #include "codec/dense-codec.h"
 #include "compute/timed.h"
 #include "policy/calibrator-features.h"
+#include "schemes/embedding.h"
 #include "schemes/full-model.h"
 #include "schemes/tlc/delta-rows.h"
 #include "schemes/tlc/selected-rows.h"
@@ -138,7 +139,7 @@ DecideRows(Session& s,
     co_return chosen;
 }
 
-/// The user's device: embedding, LoRA, Tier 2, head and sampling.
+/// The user's device: embedding, LoRA, Tier 2, head and the choice of the next token.
 class Device final : public UserRole
 {
   public:
@@ -146,21 +147,25 @@ class Device final : public UserRole
         : s(session),
           m_parts(parts),
           m_policy(policy),
-          m_firstLayer(firstLayer)
+          m_firstLayer(firstLayer),
+          m_decoder(session, parts)
     {
+    }
+
+    void BeginRequest(const RequestLimits& limits) override
+    {
+        m_decoder.Begin(limits, m_parts.sampling);
     }
 
     Task<std::optional<TokenId>> Step(std::span<const TokenId> tokens, std::size_t position) override
     {
         const ResidentModel& model = *m_parts.model;
         const ModelConfig& config = model.Config();
+        const EmbeddedStep step = co_await SendEmbedding(s, m_parts, m_decoder, tokens, position);
         m_position = position;
-        m_rows = tokens.size();
+        m_rows = step.positions.size();
         m_layer = 0;
         m_previous.assign(m_rows, {});
-
-        const Tensor h0 = co_await s.Run(model, s.host.backend->Embed(model, tokens, position));
-        co_await s.Send(MessageKind::Embedding, position, 0, h0);
         Message message = co_await s.Receive();
         while (message.kind == MessageKind::LayerInput)
         {
@@ -168,8 +173,13 @@ class Device final : public UserRole
             message = co_await s.Receive();
         }
         s.Expect(message, MessageKind::FinalState, config.layers);
-        Tensor hL = co_await s.TensorIn(std::move(message), config.hidden);
-        co_return co_await NextToken(s, m_parts, position + tokens.size() - 1, std::move(hL));
+        Tensor hL = co_await s.TensorIn(std::move(message), step.states, config.hidden);
+        co_return (co_await m_decoder.Next(step.positions.back(), std::move(hL))).front();
+    }
+
+    std::optional<std::vector<TokenId>> Answer() const override
+    {
+        return m_decoder.Answer();
     }
 
     void EndRequest() override
@@ -236,6 +246,7 @@ class Device final : public UserRole
     const SchemeParts& m_parts;
     const OffloadPolicy& m_policy;
     bool m_firstLayer;
+    Decoder m_decoder;
     std::size_t m_position = 0;
     std::size_t m_rows = 0;
     std::size_t m_layer = 0; //!< the last one that the edge asked about in this step
@@ -259,14 +270,14 @@ class Edge final : public ServerRole
         while (true)
         {
             const std::size_t position = m_cache ? m_cache->Position() : 0;
-            const Message message = co_await s.ReceiveStep(MessageKind::Embedding, position);
+            Message message = co_await s.ReceiveStep(MessageKind::Embedding, position);
             if (message.kind == MessageKind::End)
             {
                 m_cache.reset();
                 m_admission = {};
                 continue;
             }
-            Tensor h0 = co_await s.TensorIn(message, m_parts.model->Config().hidden);
+            Tensor h0 = co_await TakeEmbedding(s, m_parts, std::move(message), m_cache.get());
             co_await ServeStep(std::move(h0), position);
         }
     }
@@ -313,9 +324,10 @@ class Edge final : public ServerRole
                         l + 1);
                 }
             }
-            h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Cache()), l + 1);
+            h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Caches()), l + 1);
         }
-        co_await s.Send(MessageKind::FinalState, position + h.Rows() - 1, config.layers, h.Slice(h.Rows() - 1, 1));
+        const std::size_t last = m_cache->Position() - 1;
+        co_await s.Send(MessageKind::FinalState, last, config.layers, m_cache->Newest(h));
     }
 
     /// Tier 1: the rows of \p hidden, which enters \p layer, that go to the device.

@@ -57,7 +57,7 @@ class ServerServer final : public ServerRole
                 continue;
             }
             const std::vector<TokenId> tokens = s.TokensIn(message, m_vocab);
-            const TokenId next = co_await m_model.Step(tokens);
+            const TokenId next = (co_await m_model.Step(tokens)).front();
             s.Send(MessageKind::NextToken, m_model.Position(), 0, EncodeTokens({&next, 1}), DType::I32);
         }
     }

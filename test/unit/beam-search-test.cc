@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Beam search against plain enumeration, and against what transformers found with the same models
+// (test/golden/*-beams.json, by scripts/make-beam-golden).
+
+#include "support/catch.h"
+#include "support/monolithic.h"
+#include "support/test-models.h"
+
+#include "base/strict-json.h"
+#include "compute/shape-backend.h"
+#include "llm/beam-search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+using namespace splitllm;
+using namespace splitllm::test;
+
+namespace
+{
+
+using Tokens = std::vector<TokenId>;
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+/// Logits of a language of \p vocab tokens that remembers everything: some function of all tokens so far.
+std::vector<float>
+LogitsAfter(const Tokens& tokens, std::size_t vocab, std::uint32_t seed)
+{
+    std::uint32_t state = 2166136261U ^ seed;
+    for (const TokenId token : tokens)
+    {
+        state = (state ^ (token + 1)) * 16777619U;
+    }
+    std::vector<float> logits;
+    for (std::size_t i = 0; i < vocab; i++)
+    {
+        state = (state ^ static_cast<std::uint32_t>(i + 7)) * 16777619U;
+        logits.push_back(static_cast<float>(state % 1000003) / 250000.0F);
+    }
+    return logits;
+}
+
+double
+LogProbability(const std::vector<float>& logits, TokenId token)
+{
+    double sum = 0.0;
+    for (const float logit : logits)
+    {
+        sum += std::exp(static_cast<double>(logit));
+    }
+    return logits[token] - std::log(sum);
+}
+
+struct Question
+{
+    std::size_t vocab;
+    std::size_t beams;
+    double penalty;
+    std::uint32_t newTokens;
+    Tokens stop;
+    std::uint32_t seed;
+
+    bool Ends(const Tokens& tokens) const
+    {
+        return tokens.size() == newTokens || std::ranges::find(stop, tokens.back()) != stop.end();
+    }
+};
+
+/// What BeamSearch finds, and after how many steps.
+std::pair<Tokens, std::size_t>
+Search(const Question& question)
+{
+    BeamSearch search(question.beams, question.penalty, question.newTokens, question.stop);
+    std::vector<Tokens> running{{}};
+    std::size_t steps = 0;
+    while (!search.Ended())
+    {
+        std::vector<std::vector<ScoredToken>> rows;
+        for (const Tokens& tokens : running)
+        {
+            rows.push_back(MostLikely(LogitsAfter(tokens, question.vocab, question.seed), search.Candidates()));
+        }
+        search.Advance(rows);
+        std::vector<Tokens> next;
+        for (const BeamSearch::Continuation& continuation : search.Running())
+        {
+            next.push_back(running.at(continuation.parent));
+            next.back().push_back(continuation.token);
+        }
+        running = std::move(next);
+        REQUIRE(running.size() == search.Hypotheses());
+        steps++;
+    }
+    return {search.Answer(), steps};
+}
+
+/// The best of all answers that there are.
+Tokens
+BestOfAll(const Question& question)
+{
+    Tokens best;
+    double highest = -std::numeric_limits<double>::infinity();
+    std::vector<std::pair<Tokens, double>> open{{{}, 0.0}};
+    while (!open.empty())
+    {
+        const auto [tokens, score] = open.back();
+        open.pop_back();
+        const std::vector<float> logits = LogitsAfter(tokens, question.vocab, question.seed);
+        for (TokenId token = 0; token < question.vocab; token++)
+        {
+            Tokens longer = tokens;
+            longer.push_back(token);
+            const double sum = score + LogProbability(logits, token);
+            if (!question.Ends(longer))
+            {
+                open.emplace_back(longer, sum);
+            }
+            else if (const double its = sum / std::pow(longer.size(), question.penalty); its > highest)
+            {
+                highest = its;
+                best = longer;
+            }
+        }
+    }
+    return best;
+}
+
+/// The rules of the search, told with every token of the vocabulary instead of the most likely ones.
+std::pair<Tokens, std::size_t>
+SearchWithAllTokens(const Question& question)
+{
+    using Scored = std::pair<double, Tokens>;
+    const auto better = [](const Scored& a, const Scored& b) { return a.first > b.first; };
+    std::vector<Scored> running{{0.0, {}}};
+    std::vector<Scored> finished;
+    for (std::size_t steps = 1;; steps++)
+    {
+        std::vector<Scored> all;
+        for (const auto& [score, tokens] : running)
+        {
+            const std::vector<float> logits = LogitsAfter(tokens, question.vocab, question.seed);
+            for (TokenId token = 0; token < question.vocab; token++)
+            {
+                all.emplace_back(score + LogProbability(logits, token), tokens);
+                all.back().second.push_back(token);
+            }
+        }
+        std::ranges::stable_sort(all, better);
+        running.clear();
+        const double length = std::pow(steps, question.penalty);
+        for (std::size_t rank = 0; rank < all.size(); rank++)
+        {
+            if (!question.Ends(all[rank].second))
+            {
+                running.push_back(all[rank]);
+            }
+            else if (rank < question.beams)
+            {
+                finished.emplace_back(all[rank].first / length, all[rank].second);
+            }
+        }
+        running.resize(std::min(running.size(), question.beams));
+        std::ranges::stable_sort(finished, better);
+        finished.resize(std::min(finished.size(), question.beams));
+        if (running.empty() ||
+            (finished.size() == question.beams && running.front().first / length <= finished.back().first))
+        {
+            return {finished.front().second, steps};
+        }
+    }
+}
+
+/// The golden cases of a model, with the answers that \p monolithic finds.
+void
+CompareWithTransformers(const std::string& golden, const std::filesystem::path& folder, std::size_t leastCases)
+{
+    const Json json =
+        LoadStrictJson(std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/golden" / (golden + "-beams.json"));
+    CpuBackend backend;
+    const auto model = backend.Resident(Model::Load(folder));
+    const std::size_t layers = model->Config().layers;
+    std::size_t number = 0;
+    for (const Json& its : json["cases"])
+    {
+        CAPTURE(golden, number);
+        number++;
+        BeamSearch search(its["beams"].get<std::size_t>(),
+                          its["length_penalty"].get<double>(),
+                          its["new_tokens"].get<std::uint32_t>(),
+                          its["stop"].get<Tokens>());
+        std::vector<Tokens> running{its["prompt"].get<Tokens>()};
+        std::vector<std::unique_ptr<KvCache>> caches;
+        caches.push_back(backend.NewCache(*model, 0, layers, model->Config().maxPositions));
+        Tokens given = running.front();
+        while (!search.Ended())
+        {
+            std::vector<KvCache*> views;
+            std::ranges::transform(caches, std::back_inserter(views), [](const auto& cache) { return cache.get(); });
+            std::vector<std::size_t> positions;
+            for (std::size_t i = 0; i < given.size(); i++)
+            {
+                positions.push_back(views.front()->Position(0) + (given.size() == views.size() ? 0 : i));
+            }
+            Tensor h = backend.Embed(*model, given, positions).value;
+            for (std::size_t l = 0; l < layers; l++)
+            {
+                h = backend.FinishLayer(*model, l, h, backend.Project(*model, l, h).value, views).value;
+            }
+            const Tensor logits = backend.Head(*model, h.Slice(h.Rows() - views.size(), views.size())).value;
+            search.Advance(backend.Search(logits, search.Candidates()).value);
+            std::vector<std::unique_ptr<KvCache>> next;
+            given.clear();
+            for (const BeamSearch::Continuation& continuation : search.Running())
+            {
+                next.push_back(backend.Fork(*caches[continuation.parent]).value);
+                given.push_back(continuation.token);
+            }
+            caches = std::move(next);
+        }
+        CHECK(search.Answer() == its["answer"].get<Tokens>());
+    }
+    CHECK(number >= leastCases);
+}
+
+} // namespace
+
+TEST_CASE("the most likely tokens have the probabilities of the softmax, in order", "[beams]")
+{
+    const std::vector<float> logits{0.5F, 3.0F, -2.0F, 3.0F, 1.0F};
+    const std::vector<ScoredToken> most = MostLikely(logits, 4);
+    REQUIRE(most.size() == 4);
+    const Tokens order{1, 3, 4, 0};
+    for (std::size_t i = 0; i < 4; i++)
+    {
+        CHECK(most[i].token == order[i]);
+        CHECK(most[i].logProbability == Approx(LogProbability(logits, order[i])).epsilon(1e-6));
+    }
+    CHECK(MostLikely(logits, 99).size() == 5);
+}
+
+TEST_CASE("the most likely token is the greedy one, whatever the logits are", "[beams]")
+{
+    // Near 0 their softmax would have the same fp32 logarithm.
+    const std::vector<std::vector<float>> rows{{1e-9F, 2e-9F, 20.0F - 20.0F, 12.0F},
+                                               {1e-9F, 3e-9F, 2e-9F},
+                                               {kNaN, 1.0F, kNaN, 2.0F},
+                                               {kNaN, kNaN},
+                                               {-kInfinity, -kInfinity},
+                                               {1.0F, kInfinity, kInfinity},
+                                               {7.0F, 7.0F}};
+    for (const std::vector<float>& logits : rows)
+    {
+        const std::vector<ScoredToken> most = MostLikely(logits, logits.size());
+        CHECK(most.front().token == Greedy(logits));
+        for (const ScoredToken& each : most)
+        {
+            CHECK_FALSE(std::isnan(each.logProbability));
+        }
+    }
+    CHECK(MostLikely(rows[1], 3)[1].token == 2);
+}
+
+TEST_CASE("with as many beams as there are answers the search finds the best of all", "[beams]")
+{
+    std::map<std::size_t, std::size_t> lengths;
+    for (const double penalty : {1.0, 0.0, 2.5, -1.0})
+    {
+        for (std::uint32_t seed = 0; seed < 25; seed++)
+        {
+            const Question question{.vocab = 3, .beams = 81, .penalty = penalty, .newTokens = 4, .stop = {2}, .seed = seed};
+            CAPTURE(penalty, seed);
+            const Tokens answer = Search(question).first;
+            CHECK(answer == BestOfAll(question));
+            lengths[answer.size()]++;
+        }
+    }
+    CHECK(lengths.size() == 4); // answers of every length are among them
+}
+
+TEST_CASE("the most likely tokens of each hypothesis are enough", "[beams]")
+{
+    std::size_t early = 0;
+    std::size_t greedy = 0;
+    for (const std::size_t beams : {1, 2, 3, 5})
+    {
+        for (const Tokens& stop : std::vector<Tokens>{{}, {4}, {1, 4, 9}})
+        {
+            for (const double penalty : {1.0, 0.0, -0.5, 2.0})
+            {
+                for (std::uint32_t seed = 0; seed < 10; seed++)
+                {
+                    const Question question{23, beams, penalty, 9, stop, seed};
+                    CAPTURE(beams, stop.size(), penalty, seed);
+                    const auto found = Search(question);
+                    CHECK(found == SearchWithAllTokens(question));
+                    early += found.second < 9 ? 1 : 0;
+                    greedy += found == Search(Question{23, 1, penalty, 9, stop, seed}) ? 1 : 0;
+                }
+            }
+        }
+    }
+    CHECK(early > 50);   // some searches end before the last token
+    CHECK(greedy < 470); // and more beams find something else
+}
+
+TEST_CASE("a search of one beam goes the greedy way", "[beams]")
+{
+    for (std::uint32_t seed = 0; seed < 40; seed++)
+    {
+        const Question question{.vocab = 17, .beams = 1, .penalty = 1.0, .newTokens = 12, .stop = {3, 5}, .seed = seed};
+        Tokens greedy;
+        do
+        {
+            greedy.push_back(Greedy(LogitsAfter(greedy, question.vocab, seed)));
+        } while (!question.Ends(greedy));
+        CAPTURE(seed);
+        CHECK(Search(question) == std::pair(greedy, greedy.size()));
+    }
+}
+
+TEST_CASE("of equal hypotheses the first goes on with its first token", "[beams]")
+{
+    BeamSearch search(2, 1.0, 3, {});
+    const std::vector<ScoredToken> row{{5, -1.0F}, {6, -1.0F}, {7, -1.0F}, {8, -1.0F}};
+    search.Advance(std::vector(1, row));
+    search.Advance(std::vector(2, row));
+    REQUIRE(search.Running().size() == 2);
+    CHECK(search.Running()[0].parent == 0);
+    CHECK(search.Running()[0].token == 5);
+    CHECK(search.Running()[1].parent == 0);
+    CHECK(search.Running()[1].token == 6);
+    search.Advance(std::vector(2, row));
+    CHECK(search.Ended());
+    CHECK(search.Running().empty());
+    CHECK(search.Answer() == Tokens{5, 5, 5});
+}
+
+TEST_CASE("a beam search that is used wrongly says so", "[beams]")
+{
+    CHECK_THROWS_AS(BeamSearch(0, 1.0, 3, {}), std::logic_error);
+    BeamSearch search(2, 1.0, 1, {});
+    CHECK_THROWS_AS(search.Answer(), std::logic_error);
+    const std::vector<ScoredToken> row{{5, -1.0F}, {6, -2.0F}};
+    CHECK_THROWS_AS(search.Advance(std::vector(2, row)), std::logic_error);
+    CHECK_THROWS_AS(search.Advance(std::vector<std::vector<ScoredToken>>(1)), std::logic_error);
+    search.Advance(std::vector(1, row));
+    CHECK(search.Answer() == Tokens{5});
+    CHECK_THROWS_AS(search.Advance(std::vector<std::vector<ScoredToken>>()), std::logic_error);
+}
+
+TEST_CASE("tiny models find with beams what transformers finds", "[beams][transformers]")
+{
+    CompareWithTransformers("tiny-llama", TestModel("tiny-llama"), 11);
+    CompareWithTransformers("tiny-opt", TestModel("tiny-opt"), 11);
+}
+
+TEST_CASE("SmolLM2 finds with 4 beams what transformers finds for 8 prompts", "[beams][transformers][smollm2]")
+{
+    const char* folder = std::getenv("SPLITLLM_MODELS");
+    const std::filesystem::path models = folder != nullptr ? folder : SPLITLLM_MODEL_DIR;
+    if (!std::filesystem::exists(models / "smollm2-135m-instruct/model.safetensors"))
+    {
+        WARN("skipped: no SmolLM2 in " << models << "; scripts/import-model makes it");
+        return;
+    }
+    CompareWithTransformers("smollm2-135m", models / "smollm2-135m-instruct", 9);
+}
