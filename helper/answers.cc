@@ -204,6 +204,7 @@ ReferenceModel::Logits(std::span<const TokenId> prompt, std::span<const TokenId>
     const ResidentModel& model = *m_parts->model;
     const std::size_t layers = model.Config().layers;
     const std::unique_ptr<KvCache> cache = backend.NewCache(model, 0, layers, tokens.size());
+    KvCache* const view = cache.get();
     Tensor h = backend.Embed(model, tokens, 0).value;
     for (std::size_t l = 0; l < layers; l++)
     {
@@ -221,7 +222,7 @@ ReferenceModel::Logits(std::span<const TokenId> prompt, std::span<const TokenId>
                 output += added;
                 h += output;
             };
-            adapted(Sublayer::Attention, backend.Attend(model, l, qkv, *cache).value);
+            adapted(Sublayer::Attention, backend.Attend(model, l, qkv, {&view, 1}).value);
             adapted(Sublayer::Mlp, backend.FeedForward(model, l, h).value);
         }
         else

@@ -84,13 +84,14 @@ Decoder::Advance(const Candidates& candidates)
 {
     m_search->Advance(candidates);
     m_newest.clear();
+    if (m_search->Ended())
+    {
+        m_newest.push_back(m_search->Answer().back());
+        return m_newest;
+    }
     for (const BeamSearch::Continuation& running : m_search->Running())
     {
         m_newest.push_back(running.token);
-    }
-    if (m_newest.empty())
-    {
-        m_newest.push_back(m_search->Answer().back());
     }
     return m_newest;
 }

@@ -45,14 +45,20 @@ class Decoder
     /**
      * The tokens that follow \p position.
      * \param states final states, one row for each hypothesis in the order of the tokens returned last; 1 x d at first
-     * \return one token, or those of the search's running hypotheses, the best first; where none runs any more the last
-     *         one of the answer
+     * \return one token, or those of the search's running hypotheses, the best first; where it has ended the last one of
+     *         the answer
      */
     Task<std::vector<TokenId>> Next(std::size_t position, Tensor states);
 
     /// What a step goes on with that is asked to go on with \p tokens: those, or in a search that made a step already
     /// the tokens that it returned, of which whoever asks knows but one.
     std::span<const TokenId> Inputs(std::span<const TokenId> tokens) const;
+
+    /// Whether the request is answered by a search.
+    bool Searches() const
+    {
+        return m_search.has_value();
+    }
 
     /// In a search: how many most likely tokens of each hypothesis Advance takes.
     std::size_t CandidatesEach() const;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "schemes/embedding.h"
 
-#include "codec/dense-codec.h"
+#include "schemes/parents.h"
 
-#include <cstdint>
 #include <numeric>
-#include <string>
 #include <utility>
 
 namespace splitllm
@@ -13,42 +11,6 @@ namespace splitllm
 
 namespace
 {
-
-/// \p payload behind the hypotheses that its rows go on from, 4 bytes each. At the front, where a phantom has bytes too.
-Payload
-WithParents(std::span<const std::size_t> parents, Payload payload)
-{
-    const std::vector<std::uint32_t> words(parents.begin(), parents.end());
-    const Payload front = EncodeTokens(words);
-    payload.bytes.insert(payload.bytes.begin(), front.bytes.begin(), front.bytes.end());
-    payload.size += front.size;
-    return payload;
-}
-
-/// Takes \p beams parents, of as many hypotheses as \p running, from the front of \p payload. \throws ProtocolError
-std::vector<std::size_t>
-TakeParents(Payload& payload, std::size_t beams, std::size_t running)
-{
-    const std::size_t length = beams * sizeof(std::uint32_t);
-    if (payload.bytes.size() < length)
-    {
-        throw ProtocolError("embedding: payload of " + std::to_string(payload.size) + " bytes holds no parents of " +
-                            std::to_string(beams) + " hypotheses");
-    }
-    const auto end = payload.bytes.begin() + static_cast<std::ptrdiff_t>(length);
-    const std::vector<std::uint32_t> words = DecodeTokens(Payload::Of({payload.bytes.begin(), end}));
-    for (const std::uint32_t word : words)
-    {
-        if (word >= running)
-        {
-            throw ProtocolError("embedding: goes on from hypothesis " + std::to_string(word) + " of " +
-                                std::to_string(running));
-        }
-    }
-    payload.bytes.erase(payload.bytes.begin(), end);
-    payload.size -= length;
-    return {words.begin(), words.end()};
-}
 
 /// Whether the rows at \p position are hypotheses; those of a prompt are positions.
 bool
@@ -93,9 +55,9 @@ TakeEmbedding(Session& s, const SchemeParts& parts, Message message, RequestCach
         co_return co_await s.TensorIn(std::move(message), hidden);
     }
     const std::size_t beams = parts.sampling.beams;
-    std::vector<std::size_t> parents = TakeParents(message.payload, beams, cache->Caches().size());
+    std::vector<std::size_t> parents = TakeParents(message, beams, cache->Caches().size());
     Tensor h0 = co_await s.TensorIn(std::move(message), beams, hidden);
-    co_await cache->Branch(std::move(parents));
+    co_await cache->Branch(s, *parts.model, std::move(parents));
     co_return h0;
 }
 

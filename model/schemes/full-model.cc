@@ -14,9 +14,7 @@ RequestCache::RequestCache(Session& session, const ResidentModel& model)
 }
 
 RequestCache::RequestCache(Session& session, const ResidentModel& model, std::size_t first, std::size_t last)
-    : m_session(session),
-      m_model(model),
-      m_bytesPerEntry(model.Config().KvBytesPerLayer(model.Activations())),
+    : m_bytesPerEntry(model.Config().KvBytesPerLayer(model.Activations())),
       m_memory(session.host.memory, MemoryUse::Kv, 0)
 {
     m_caches.push_back(session.host.backend->NewCache(model, first, last, model.Config().maxPositions));
@@ -24,7 +22,7 @@ RequestCache::RequestCache(Session& session, const ResidentModel& model, std::si
 }
 
 Task<void>
-RequestCache::Branch(std::vector<std::size_t> parents)
+RequestCache::Branch(Session& session, const ResidentModel& model, std::vector<std::size_t> parents)
 {
     std::vector<std::unique_ptr<KvCache>> before = std::exchange(m_caches, {});
     for (std::size_t i = 0; i < before.size(); i++)
@@ -45,7 +43,7 @@ RequestCache::Branch(std::vector<std::size_t> parents)
             continue;
         }
         m_memory.Resize(m_memory.Bytes() + BytesOf(*continued[parent]));
-        m_caches.push_back(co_await m_session.Run(m_model, m_session.host.backend->Fork(*continued[parent])));
+        m_caches.push_back(co_await session.Run(model, session.host.backend->Fork(*continued[parent])));
     }
     m_views.clear();
     for (const std::unique_ptr<KvCache>& cache : m_caches)
@@ -171,7 +169,7 @@ FullModel::Step(std::span<const TokenId> tokens)
     }
     else
     {
-        co_await m_cache->Branch(m_decoder.Parents());
+        co_await m_cache->Branch(s, model, m_decoder.Parents());
     }
     tokens = m_decoder.Inputs(tokens);
     const std::vector<std::size_t> positions = m_cache->NextPositions(tokens.size());

@@ -45,7 +45,7 @@ class RequestCache
      * Hypothesis i goes on from what hypothesis \p parents[i] was: the first of those that have the same parent takes
      * its cache, the others take copies; what nobody goes on from is dropped before. \throws OutOfMemory
      */
-    Task<void> Branch(std::vector<std::size_t> parents);
+    Task<void> Branch(Session& session, const ResidentModel& model, std::vector<std::size_t> parents);
 
     /// Positions of the next \p rows rows: of one cache, or of one cache each.
     std::vector<std::size_t> NextPositions(std::size_t rows) const;
@@ -74,8 +74,6 @@ class RequestCache
   private:
     std::uint64_t BytesOf(const KvCache& cache) const;
 
-    Session& m_session;
-    const ResidentModel& m_model;
     std::vector<std::unique_ptr<KvCache>> m_caches;
     std::vector<KvCache*> m_views; //!< of m_caches
     std::uint64_t m_bytesPerEntry; //!< of one layer

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Beam search in the schemes: a search of one beam is greedy decoding, and where the model is split the same is found.
+// Beam search in the schemes: it finds what transformers found with the same models (test/golden/*-beams.json, by
+// scripts/make-beam-golden), a search of one beam is greedy decoding, and where the model is split the same is found.
 
 #include "support/catch.h"
 #include "support/endpoint.h"
@@ -11,13 +12,19 @@
 #include "support/tiny-deployment.h"
 
 #include "base/input-error.h"
+#include "base/strict-json.h"
 #include "codec/dense-codec.h"
 #include "compute/shape-backend.h"
+#include "net/tcp-message-port.h"
 #include "policy/offload-policies.h"
 #include "schemes/host.h"
+#include "schemes/order.h"
 #include "simulation.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <string>
@@ -39,6 +46,10 @@ Searching(const std::string& model, const std::string& scheme, std::size_t beams
     if (scheme == "tlc")
     {
         llm.SetPolicy(ExchangeEverything(), true); // at layer 1 as well
+    }
+    else if (scheme == "dlora")
+    {
+        llm.SetPolicy(KeepRandomTokens(1.0), true);
     }
     llm.SetBeams(beams, penalty);
     return llm;
@@ -121,13 +132,100 @@ RunOf(Json json)
     return Simulate(ReadStudy(json, "test", Folders()), 0, 1, [] {});
 }
 
+/// The golden cases of a model on one device.
+void
+CompareWithTransformers(const std::string& golden, const std::filesystem::path& folder, std::size_t leastCases)
+{
+    const Json json =
+        LoadStrictJson(std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/golden" / (golden + "-beams.json"));
+    std::size_t number = 0;
+    for (const Json& its : json["cases"])
+    {
+        CAPTURE(golden, number);
+        number++;
+        SplitLlmHelper llm;
+        llm.SetModel(folder);
+        llm.SetScheme("local");
+        llm.SetBeams(its["beams"].get<std::size_t>(), its["length_penalty"].get<double>());
+        SplitRun run(std::move(llm));
+        run.Ask(its["prompt"].get<std::vector<TokenId>>(),
+                its["new_tokens"].get<std::uint32_t>(),
+                its["stop"].get<std::vector<TokenId>>());
+        REQUIRE(run.searched.size() == 1);
+        CHECK(run.searched.front().tokens == its["answer"].get<std::vector<TokenId>>());
+    }
+    CHECK(number >= leastCases);
+}
+
+/// Why an edge server of DLoRA that exchanges nothing, with 2 beams, ended a session that sent it a prompt of one row and
+/// then \p second as an embedding.
+std::string
+EndOf(Payload second)
+{
+    using namespace ns3;
+    NodeContainer nodes;
+    nodes.Create(2);
+    InternetStackHelper().Install(nodes);
+    PointToPointHelper link;
+    Ipv4AddressHelper addresses("10.0.0.0", "255.255.255.252");
+    const auto devices = addresses.Assign(link.Install(nodes));
+    SplitLlmHelper llm = Deployment("tiny-llama", "dlora", "fp32", KeepRandomTokens(0.0));
+    llm.SetBeams(2);
+    const auto edge = llm.InstallEdgeServer(nodes.Get(1), "a800-80gb");
+    std::string reason;
+    edge->TraceConnectWithoutContext(
+        "SessionEnd",
+        Callback<void, std::uint32_t, const std::string&>(
+            [&reason](std::uint32_t, const std::string& its) { reason = its; }));
+    std::unique_ptr<Endpoint> user;
+    Simulator::Schedule(MilliSeconds(1), [&] {
+        user = std::make_unique<Endpoint>(TcpMessagePort::Connect(TcpMessagePort::NewSocket(nodes.Get(0), 1000),
+                                                                  InetSocketAddress(devices.GetAddress(1), 9000),
+                                                                  Direction::Up));
+        const std::size_t hidden = Model::Load(TestModel("tiny-llama"))->config.hidden;
+        Message message{.kind = MessageKind::Embedding,
+                        .session = 7,
+                        .payload = EncodeDense(Tensor::Zeros(1, hidden), DType::F32)};
+        user->port->Send(message, CriticalPath());
+        message.position = 1;
+        message.payload = std::move(second);
+        user->port->Send(message, CriticalPath());
+        message.kind = MessageKind::End;
+        message.payload = {};
+        user->port->Send(message, CriticalPath());
+    });
+    Simulator::Run();
+    user.reset();
+    Simulator::Destroy();
+    Ipv4AddressGenerator::Reset();
+    return reason;
+}
+
 } // namespace
+
+TEST_CASE("tiny models find with beams what transformers finds", "[beams][transformers]")
+{
+    CompareWithTransformers("tiny-llama", TestModel("tiny-llama"), 11);
+    CompareWithTransformers("tiny-opt", TestModel("tiny-opt"), 11);
+}
+
+TEST_CASE("SmolLM2 finds with 4 beams what transformers finds for 8 prompts", "[beams][transformers][smollm2]")
+{
+    const char* folder = std::getenv("SPLITLLM_MODELS");
+    const std::filesystem::path models = folder != nullptr ? folder : SPLITLLM_MODEL_DIR;
+    if (!std::filesystem::exists(models / "smollm2-135m-instruct/model.safetensors"))
+    {
+        WARN("skipped: no SmolLM2 in " << models << "; scripts/import-model makes it");
+        return;
+    }
+    CompareWithTransformers("smollm2-135m", models / "smollm2-135m-instruct", 9);
+}
 
 TEST_CASE("a search of one beam gives the bits of greedy decoding in every scheme that can search", "[beams]")
 {
     for (const std::string model : {"tiny-llama", "tiny-opt"})
     {
-        for (const std::string scheme : {"local", "mlora", "server", "linfer", "tlc"})
+        for (const std::string scheme : {"local", "mlora", "server", "linfer", "dlora", "tlc"})
         {
             CAPTURE(model, scheme);
             const Answer greedy = SplitRun(Searching(model, scheme, 0)).Ask(Prompt(), kNewTokens);
@@ -152,7 +250,7 @@ TEST_CASE("every scheme that can search finds what the whole model finds", "[bea
             for (const double penalty : {1.0, 0.0})
             {
                 const std::vector<TokenId> found = Found(model, prompt, kBeams, stop, penalty);
-                for (const std::string scheme : {"local", "server", "linfer", "tlc"})
+                for (const std::string scheme : {"local", "server", "linfer", "dlora", "tlc"})
                 {
                     CAPTURE(model, scheme, round, penalty);
                     SplitRun run(Searching(model, scheme, kBeams, penalty));
@@ -161,6 +259,7 @@ TEST_CASE("every scheme that can search finds what the whole model finds", "[bea
                     REQUIRE(run.searched.size() == 1);
                     CHECK(run.searched.front().tokens == found);
                     CHECK(run.tokens.back().last);
+                    CHECK(run.tokens.back().token == found.back());
                 }
             }
             stop = {Found(model, prompt, kBeams)[3], 77, 150};
@@ -391,6 +490,168 @@ TEST_CASE("studies search: answers, components and memory", "[beams][study]")
             CHECK(kv(records) <= kBeams * kv(greedy));
         }
     }
+}
+
+TEST_CASE("the ledger holds the keys and values of the hypotheses that run, and nothing at the end", "[beams]")
+{
+    using namespace ns3;
+    for (const double keep : {1.0, 0.5})
+    {
+        SplitLlmHelper llm = Searching("tiny-opt", "mlora", kBeams);
+        llm.SetKeep(keep);
+        const ModelConfig config = Model::Load(TestModel("tiny-opt"))->config;
+        const auto user = llm.InstallUserDevice(CreateObject<Node>(), "device-13tflops", Address());
+        const auto kv = [&user] { return user->GetHost()->memory.Used(MemoryUse::Kv); };
+        std::vector<std::uint64_t> held;
+        user->TraceConnectWithoutContext(
+            "Token", Callback<void, const TokenRecord&>([&](const TokenRecord&) { held.push_back(kv()); }));
+        user->AddRequest({.index = 0, .prompt = Prompt(), .newTokens = kNewTokens});
+        user->AddRequest({.index = 1, .prompt = Prompt(), .newTokens = kNewTokens});
+        std::uint64_t last = 1;
+        Simulator::Schedule(Seconds(1000), [&] { last = kv(); });
+        Simulator::Run();
+        Simulator::Destroy();
+        std::vector<std::uint64_t> expected;
+        for (std::size_t k = 0; k < kNewTokens; k++)
+        {
+            const std::size_t entries = KeptEntries(keep, Prompt().size() + k) * (k == 0 ? 1 : kBeams);
+            expected.push_back(entries * config.layers * 2 * config.KvWidth() * sizeof(float));
+        }
+        expected.insert(expected.end(), expected.begin(), expected.begin() + kNewTokens);
+        CHECK(held == expected);
+        CHECK(last == 0);
+    }
+}
+
+TEST_CASE("a server admits a search with room for all its hypotheses", "[beams]")
+{
+    Json json = SearchingStudy("server");
+    const ModelConfig config = Model::Load(TestModel("tiny-llama"))->config;
+    const std::uint64_t one = (12 + 4 - 1) * config.layers * 2 * config.KvWidth() * sizeof(float);
+    json["nodes"]["edge"]["kv_memory"] = kBeams * one;
+    const RunRecords enough = RunOf(json);
+    CHECK(enough.outOfMemory.empty());
+    CHECK(enough.tokens.size() == 16);
+    CHECK(enough.memory.at("edge").uses[static_cast<std::size_t>(MemoryUse::Kv)] <= kBeams * one);
+    json["nodes"]["edge"]["kv_memory"] = kBeams * one - 1;
+    CHECK(RunOf(json).outOfMemory == "edge");
+}
+
+TEST_CASE("the answer of a search that went on is the one that is recorded", "[beams][study]")
+{
+    Json json = SearchingStudy("local");
+    Study study = ReadStudy(json, "test", Folders());
+    study.newTokens = 12;
+    std::size_t shorter = 0;
+    for (TokenId stop = 0; stop < 256 && shorter == 0; stop++)
+    {
+        study.stop = {stop};
+        const RunRecords records = Simulate(study, 0, 1, [] {});
+        for (std::uint32_t request = 0; request < 4; request++)
+        {
+            const std::vector<std::uint32_t>& prompt = study.requests[records.requests[request].prompt].prompt;
+            const std::vector<std::uint32_t>& generated = records.requests[request].generated;
+            CHECK(generated == Found("tiny-llama", prompt, kBeams, study.stop));
+            std::vector<std::uint32_t> tokens;
+            std::size_t last = 0;
+            for (const TokenRow& row : records.tokens)
+            {
+                if (row.token.request == request)
+                {
+                    tokens.push_back(row.token.token);
+                    last += row.token.last ? tokens.size() : 0;
+                }
+            }
+            REQUIRE(tokens.size() >= generated.size());
+            CHECK(std::equal(generated.begin(), generated.end(), tokens.begin()));
+            CHECK(last == tokens.size());
+            shorter += tokens.size() > generated.size() ? 1 : 0;
+        }
+    }
+    CHECK(shorter > 0);
+}
+
+TEST_CASE("along reference answers nothing is searched", "[beams][quality]")
+{
+    for (const std::string scheme : {"local", "server", "linfer"})
+    {
+        Json json = SearchingStudy(scheme);
+        const auto logitsOf = [&json] {
+            Study study = ReadStudy(json, "test", Folders());
+            for (RequestSpec& request : study.requests)
+            {
+                request.answer = {60, 61, 62};
+            }
+            std::vector<std::vector<float>> logits;
+            const auto keep = [&logits](const LogitsRecord& record) {
+                logits.emplace_back(record.values, record.values + record.vocab);
+            };
+            SimulateAlongAnswers(study, 0, 1, {.onLogits = keep, .onExit = [](auto&) {}, .onToken = [](auto&) {}});
+            return logits;
+        };
+        const auto searching = logitsOf();
+        json["workload"]["beams"] = 0;
+        CHECK(searching.size() == 12);
+        CHECK(searching == logitsOf());
+    }
+}
+
+TEST_CASE("hypotheses that do not go on from others end the session, with a reason", "[beams][protocol]")
+{
+    const std::size_t hidden = Model::Load(TestModel("tiny-llama"))->config.hidden;
+    const auto step = [hidden](const std::vector<std::uint32_t>& parents, std::size_t rows) {
+        Payload payload = EncodeDense(Tensor::Zeros(rows, hidden), DType::F32);
+        const Payload front = EncodeTokens(parents);
+        payload.bytes.insert(payload.bytes.begin(), front.bytes.begin(), front.bytes.end());
+        payload.size += front.size;
+        return payload;
+    };
+    CHECK(EndOf(step({0, 0}, 2)).empty());
+    CHECK(EndOf(step({0, 1}, 2)) == "embedding: goes on from hypothesis 1 of 1");
+    CHECK(EndOf(step({0xFFFFFFFF, 0}, 2)) == "embedding: goes on from hypothesis 4294967295 of 1");
+    CHECK(EndOf(step({0, 0}, 1)) == "embedding: 1 rows instead of 2");
+    CHECK(EndOf(step({0, 0}, 3)) == "embedding: 3 rows instead of 2");
+    CHECK(EndOf(Payload::Of(std::vector<std::byte>(7))) ==
+          "embedding: payload of 7 bytes holds no parents of 2 hypotheses");
+    CHECK(EndOf(Payload::Phantom(64)) == "embedding: payload of 64 bytes holds no parents of 2 hypotheses");
+}
+
+TEST_CASE("an order of a search is what was ordered, or refused", "[beams][protocol][stream]")
+{
+    const Sampling server{.beams = 4};
+    const auto message = [](Payload payload) {
+        return Message{.kind = MessageKind::Generate, .dtype = DType::I32, .payload = std::move(payload)};
+    };
+    const Order order = DecodeOrder(
+        message(EncodeOrder({.newTokens = 3, .stop = {9}}, {.beams = 2, .lengthPenalty = -0.5}, std::vector<TokenId>{5, 6})),
+        11,
+        40,
+        server);
+    CHECK(order.sampling.beams == 2);
+    CHECK(order.sampling.lengthPenalty == -0.5);
+    CHECK(order.limits.newTokens == 3);
+    CHECK(order.limits.stop == std::vector<TokenId>{9});
+    CHECK(order.prompt == std::vector<TokenId>{5, 6});
+
+    const auto reasonOf = [&](const std::vector<std::uint32_t>& words) -> std::string {
+        try
+        {
+            DecodeOrder(message(EncodeTokens(words)), 11, 40, server);
+        }
+        catch (const ProtocolError& error)
+        {
+            return error.what();
+        }
+        return "";
+    };
+    constexpr std::uint32_t kOne = 0x3F800000; // in fp32
+    CHECK(reasonOf({4, kOne, 3, 0, 5}).empty());
+    CHECK(reasonOf({5, kOne, 3, 0, 5}).find("generate: 5 beams") == 0);
+    CHECK(reasonOf({0, kOne, 3, 0, 5}).find("generate: 0 beams") == 0);
+    CHECK(reasonOf({4, 0x7FC00000, 3, 0, 5}).find("generate: 4 beams with a length penalty of nan") == 0);
+    CHECK(reasonOf({4, 0xC1280000, 3, 0, 5}).find("generate: 4 beams with a length penalty of -10.5") == 0);
+    CHECK(reasonOf({4}).find("generate: 4 beams") == 0);
+    CHECK(reasonOf({4, kOne}) == "generate: no prompt in 0 words with 0 stop ids");
 }
 
 TEST_CASE("a study in shape mode searches with the messages of one in numbers", "[beams][study]")

@@ -59,6 +59,7 @@ class Monolithic
     {
         const std::size_t layers = m_model->Config().layers;
         const std::size_t position = cache.Length(0);
+        KvCache* const view = &cache;
         Tensor h = Wire(m_backend.Embed(*m_model, tokens, position).value);
         for (std::size_t l = 0; l < layers; l++)
         {
@@ -83,7 +84,7 @@ class Monolithic
             }
             if (m_bottleneck)
             {
-                Bottleneck(l, Sublayer::Attention, h, m_backend.Attend(*m_model, l, qkv, cache).value);
+                Bottleneck(l, Sublayer::Attention, h, m_backend.Attend(*m_model, l, qkv, {&view, 1}).value);
                 Bottleneck(l, Sublayer::Mlp, h, m_backend.FeedForward(*m_model, l, h).value);
                 continue;
             }

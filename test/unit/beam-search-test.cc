@@ -1,27 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Beam search against plain enumeration, and against what transformers found with the same models
-// (test/golden/*-beams.json, by scripts/make-beam-golden).
+// Beam search against plain enumeration.
 
 #include "support/catch.h"
-#include "support/monolithic.h"
-#include "support/test-models.h"
 
-#include "base/strict-json.h"
-#include "compute/shape-backend.h"
 #include "llm/beam-search.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <map>
-#include <string>
 #include <utility>
 #include <vector>
 
 using namespace splitllm;
-using namespace splitllm::test;
 
 namespace
 {
@@ -179,58 +171,6 @@ SearchWithAllTokens(const Question& question)
     }
 }
 
-/// The golden cases of a model, with the answers that \p monolithic finds.
-void
-CompareWithTransformers(const std::string& golden, const std::filesystem::path& folder, std::size_t leastCases)
-{
-    const Json json =
-        LoadStrictJson(std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/golden" / (golden + "-beams.json"));
-    CpuBackend backend;
-    const auto model = backend.Resident(Model::Load(folder));
-    const std::size_t layers = model->Config().layers;
-    std::size_t number = 0;
-    for (const Json& its : json["cases"])
-    {
-        CAPTURE(golden, number);
-        number++;
-        BeamSearch search(its["beams"].get<std::size_t>(),
-                          its["length_penalty"].get<double>(),
-                          its["new_tokens"].get<std::uint32_t>(),
-                          its["stop"].get<Tokens>());
-        std::vector<Tokens> running{its["prompt"].get<Tokens>()};
-        std::vector<std::unique_ptr<KvCache>> caches;
-        caches.push_back(backend.NewCache(*model, 0, layers, model->Config().maxPositions));
-        Tokens given = running.front();
-        while (!search.Ended())
-        {
-            std::vector<KvCache*> views;
-            std::ranges::transform(caches, std::back_inserter(views), [](const auto& cache) { return cache.get(); });
-            std::vector<std::size_t> positions;
-            for (std::size_t i = 0; i < given.size(); i++)
-            {
-                positions.push_back(views.front()->Position(0) + (given.size() == views.size() ? 0 : i));
-            }
-            Tensor h = backend.Embed(*model, given, positions).value;
-            for (std::size_t l = 0; l < layers; l++)
-            {
-                h = backend.FinishLayer(*model, l, h, backend.Project(*model, l, h).value, views).value;
-            }
-            const Tensor logits = backend.Head(*model, h.Slice(h.Rows() - views.size(), views.size())).value;
-            search.Advance(backend.Search(logits, search.Candidates()).value);
-            std::vector<std::unique_ptr<KvCache>> next;
-            given.clear();
-            for (const BeamSearch::Continuation& continuation : search.Running())
-            {
-                next.push_back(backend.Fork(*caches[continuation.parent]).value);
-                given.push_back(continuation.token);
-            }
-            caches = std::move(next);
-        }
-        CHECK(search.Answer() == its["answer"].get<Tokens>());
-    }
-    CHECK(number >= leastCases);
-}
-
 } // namespace
 
 TEST_CASE("the most likely tokens have the probabilities of the softmax, in order", "[beams]")
@@ -355,22 +295,4 @@ TEST_CASE("a beam search that is used wrongly says so", "[beams]")
     search.Advance(std::vector(1, row));
     CHECK(search.Answer() == Tokens{5});
     CHECK_THROWS_AS(search.Advance(std::vector<std::vector<ScoredToken>>()), std::logic_error);
-}
-
-TEST_CASE("tiny models find with beams what transformers finds", "[beams][transformers]")
-{
-    CompareWithTransformers("tiny-llama", TestModel("tiny-llama"), 11);
-    CompareWithTransformers("tiny-opt", TestModel("tiny-opt"), 11);
-}
-
-TEST_CASE("SmolLM2 finds with 4 beams what transformers finds for 8 prompts", "[beams][transformers][smollm2]")
-{
-    const char* folder = std::getenv("SPLITLLM_MODELS");
-    const std::filesystem::path models = folder != nullptr ? folder : SPLITLLM_MODEL_DIR;
-    if (!std::filesystem::exists(models / "smollm2-135m-instruct/model.safetensors"))
-    {
-        WARN("skipped: no SmolLM2 in " << models << "; scripts/import-model makes it");
-        return;
-    }
-    CompareWithTransformers("smollm2-135m", models / "smollm2-135m-instruct", 9);
 }

@@ -15,6 +15,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 using namespace splitllm;
@@ -76,6 +77,13 @@ Element(const ArrayView& view, std::size_t index)
     float value = 0.0F;
     std::memcpy(&value, view.data + sizeof(float) * index, sizeof value);
     return value;
+}
+
+Computed<Tensor>
+Attend(Backend& backend, const ResidentModel& model, std::size_t layer, const Projections& projections, KvCache& cache)
+{
+    KvCache* const view = &cache;
+    return backend.Attend(model, layer, projections, {&view, 1});
 }
 
 /// The error of loading \p folder, without its path.
@@ -273,7 +281,7 @@ TEST_CASE("The halves of a layer and two residuals have its bits and its work", 
                         const Projections qkv = backend.Project(*model, layer, hidden).value;
                         const auto expected = backend.FinishLayer(*model, layer, hidden, qkv, *whole);
 
-                        const auto attended = backend.Attend(*model, layer, qkv, *halves);
+                        const auto attended = Attend(backend, *model, layer, qkv, *halves);
                         const auto middle = backend.Combine(hidden, attended.value);
                         const auto mlp = backend.FeedForward(*model, layer, middle.value);
                         const auto next = backend.Combine(middle.value, mlp.value);
@@ -332,7 +340,7 @@ TEST_CASE("The work of a layer's halves and of a bottleneck is what a count by h
         const auto model = backend.Resident(ShapeOf(config));
         const auto cache = backend.NewCache(*model, 1, 2, 9);
         cache->Grow(1, 4);
-        const auto attended = backend.Attend(*model, 1, backend.Project(*model, 1, hidden).value, *cache);
+        const auto attended = Attend(backend, *model, 1, backend.Project(*model, 1, hidden).value, *cache);
         CHECK(attended.value.IsPhantom());
         CHECK(attended.value.Rows() == 3);
         CHECK(attended.value.Cols() == 10);
@@ -355,7 +363,7 @@ TEST_CASE("The work of a layer's halves and of a bottleneck is what a count by h
         config.heads = config.kvHeads = 5; // q and kv 10
         const auto model = backend.Resident(ShapeOf(config));
         const auto cache = backend.NewCache(*model, 0, 2, 3);
-        const Work work = backend.Attend(*model, 0, backend.Project(*model, 0, hidden).value, *cache).work;
+        const Work work = Attend(backend, *model, 0, backend.Project(*model, 0, hidden).value, *cache).work;
         CHECK(work == Work{3 * 10 + 2 * (2 * 10 * 6) + 4 * 5 * 6 + 3 * (200 + 10),
                            2 * (100 + 10) + 4 * 3 * 30,
                            4 * (3 * 10 + 3 * 20),
@@ -402,18 +410,18 @@ TEST_CASE("Backends refuse halves and bottlenecks of wrong shapes, layers and ow
     const Tensor hidden = RandomRows(2, 50);
     const Projections qkv = cpu.Project(*model, 0, hidden).value;
 
-    CHECK_THROWS_AS(cpu.Attend(*model, 3, qkv, *cache), std::logic_error);
-    CHECK_THROWS_AS(cpu.Attend(*model, 2, qkv, *cache), std::logic_error);
-    CHECK_THROWS_AS(cpu.Attend(*model, 0, Projections{}, *cache), std::logic_error);
+    CHECK_THROWS_AS(Attend(cpu, *model, 3, qkv, *cache), std::logic_error);
+    CHECK_THROWS_AS(Attend(cpu, *model, 2, qkv, *cache), std::logic_error);
+    CHECK_THROWS_AS(Attend(cpu, *model, 0, Projections{}, *cache), std::logic_error);
     Projections narrow = qkv;
     narrow.key = Tensor::Zeros(2, 19);
-    CHECK_THROWS_AS(cpu.Attend(*model, 0, narrow, *cache), std::logic_error);
+    CHECK_THROWS_AS(Attend(cpu, *model, 0, narrow, *cache), std::logic_error);
     Projections hollow = qkv;
     hollow.value = Tensor::Phantom(2, 20);
-    CHECK_THROWS_AS(cpu.Attend(*model, 0, hollow, *cache), std::logic_error);
-    CHECK_THROWS_AS(cpu.Attend(*model, 0, qkv, *shape.NewCache(*model, 0, 2, 3)), std::logic_error);
-    CHECK_NOTHROW(cpu.Attend(*model, 0, qkv, *cache));
-    CHECK_THROWS_AS(cpu.Attend(*model, 0, qkv, *cache), std::logic_error); // no room
+    CHECK_THROWS_AS(Attend(cpu, *model, 0, hollow, *cache), std::logic_error);
+    CHECK_THROWS_AS(Attend(cpu, *model, 0, qkv, *shape.NewCache(*model, 0, 2, 3)), std::logic_error);
+    CHECK_NOTHROW(Attend(cpu, *model, 0, qkv, *cache));
+    CHECK_THROWS_AS(Attend(cpu, *model, 0, qkv, *cache), std::logic_error); // no room
     CHECK(cache->Length(0) == 2);
 
     CHECK_THROWS_AS(cpu.FeedForward(*model, 3, hidden), std::logic_error);

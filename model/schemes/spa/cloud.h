@@ -3,6 +3,7 @@
 #define SPLITLLM_SPA_CLOUD_H
 
 #include "compute/memory-ledger.h"
+#include "schemes/decoder.h"
 #include "schemes/full-model.h"
 #include "schemes/order.h"
 #include "schemes/scheme.h"
@@ -30,17 +31,26 @@ class SpaCloud final : public ServerRole
   private:
     Task<void> Answer(Order order);
 
-    /// One token of the answer, from those that were consumed since the last one. \return it, unless the device makes it
-    Task<std::optional<TokenId>> Step(std::vector<TokenId> tokens);
+    /**
+     * One token of the answer, from \p tokens, which were consumed by nobody yet.
+     * \return it, in a search that of each hypothesis; nothing where the device makes it
+     */
+    Task<std::optional<std::vector<TokenId>>> Step(std::vector<TokenId> tokens);
 
-    /// The base model's layers for \p tokens. \return the states of the newest of them
+    /// The base model's layers for \p tokens. \return the states of the newest of them, in a search of each hypothesis
     Task<LayerStates> Forward(std::vector<TokenId> tokens);
 
-    /// Whether the device is asked about the position whose last state is \p last.
-    Task<bool> Opens(const Tensor& last, std::size_t position);
+    /// Whether the device is asked about the position whose last state, in a search the best hypothesis', is \p last.
+    Task<bool> Opens(Tensor last, std::size_t position);
 
     /// What the device makes of \p states, for the head here.
     Task<Tensor> AskDevice(LayerStates states, std::size_t position);
+
+    /// The most likely tokens that the device finds for each of \p hypotheses. \throws ProtocolError
+    Task<Candidates> ReceiveCandidates(std::size_t hypotheses);
+
+    /// Tells the device \p tokens, or what a search that they end has found. \return them
+    std::vector<TokenId> Tell(std::vector<TokenId> tokens, std::size_t position);
 
     Session& s;
     const SchemeParts& m_parts;
@@ -48,6 +58,7 @@ class SpaCloud final : public ServerRole
     ByteSemaphore::Ticket m_admission; //!< of the request
     std::unique_ptr<RequestCache> m_cache;
     Reservation m_states;      //!< the memory of the newest states
+    Decoder m_decoder;
     std::uint32_t m_token = 0; //!< of the answer, from 1
 };
 

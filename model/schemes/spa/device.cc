@@ -4,6 +4,7 @@
 #include "codec/dense-codec.h"
 #include "schemes/full-model.h"
 #include "schemes/order.h"
+#include "schemes/spa/candidates.h"
 #include "schemes/spa/side-states.h"
 
 #include <stdexcept>
@@ -15,7 +16,8 @@ namespace splitllm
 SpaDevice::SpaDevice(Session& session, const SchemeParts& parts, const SpaOptions& options)
     : s(session),
       m_parts(parts),
-      m_options(options)
+      m_options(options),
+      m_decoder(session, parts)
 {
 }
 
@@ -24,39 +26,77 @@ SpaDevice::BeginRequest(const RequestLimits& limits)
 {
     m_limits = limits;
     m_cloudWaits = false;
+    m_hypotheses = 1;
+    m_decoder.Begin(limits, m_parts.sampling);
+    m_answer.reset();
 }
 
 Task<std::optional<TokenId>>
 SpaDevice::Step(std::span<const TokenId> tokens, std::size_t position)
 {
-    const ResidentModel& model = *m_parts.model;
-    Backend& backend = *s.host.backend;
     const std::size_t newest = position + tokens.size() - 1;
     Continue(tokens, position);
-
     Message message = co_await s.Receive();
     const bool open = message.kind == MessageKind::SideStates;
-    m_cloudWaits = open && m_options.head == SpaNode::Device;
+    m_cloudWaits = open && m_options.head == SpaNode::Device && !m_decoder.Searches();
     if (open)
     {
         s.Expect(message, MessageKind::SideStates, 0);
-        SideInputs inputs = co_await TakeSideStates(s, m_parts, m_options, std::move(message), 1);
-        Tensor h = co_await s.Run(model, backend.Side(*m_options.side, inputs.input));
-        if (m_options.head == SpaNode::Device)
+        Tensor h = co_await RunSideNetwork(std::move(message));
+        if (m_cloudWaits)
         {
-            if (!m_options.side->Alone())
-            {
-                h = co_await s.Run(model, backend.Combine(std::move(inputs.last), h));
-            }
             m_newest = co_await NextToken(s, m_parts, newest, std::move(h));
             co_return m_newest;
         }
-        co_await s.Send(MessageKind::SideOutput, newest, 0, std::move(h));
+        if (m_options.head == SpaNode::Device)
+        {
+            const std::size_t each = m_decoder.CandidatesEach();
+            const Candidates candidates = co_await MostLikelyTokens(s, m_parts, newest, std::move(h), each);
+            s.Send(MessageKind::Candidates, newest, 0, EncodeCandidates(candidates), DType::I32);
+        }
+        else
+        {
+            co_await s.Send(MessageKind::SideOutput, newest, 0, std::move(h));
+        }
         message = co_await s.Receive();
     }
-    s.Expect(message, MessageKind::NextToken, 0);
-    m_newest = Session::TokensIn(message, model.Config().vocab).front();
+    m_newest = Take(message);
     co_return m_newest;
+}
+
+Task<Tensor>
+SpaDevice::RunSideNetwork(Message message)
+{
+    const ResidentModel& model = *m_parts.model;
+    Backend& backend = *s.host.backend;
+    SideInputs inputs = co_await TakeSideStates(s, m_parts, m_options, std::move(message), m_hypotheses);
+    Tensor h = co_await s.Run(model, backend.Side(*m_options.side, inputs.input));
+    if (m_options.head == SpaNode::Device && !m_options.side->Alone())
+    {
+        h = co_await s.Run(model, backend.Combine(std::move(inputs.last), h));
+    }
+    co_return h;
+}
+
+TokenId
+SpaDevice::Take(const Message& message)
+{
+    const bool found = m_decoder.Searches() && message.kind == MessageKind::Answer;
+    s.Expect(message, found ? MessageKind::Answer : MessageKind::NextToken, 0);
+    std::vector<TokenId> tokens = Session::TokensIn(message, m_parts.model->Config().vocab);
+    if (found)
+    {
+        m_answer = std::move(tokens);
+        return m_answer->back();
+    }
+    m_hypotheses = m_decoder.Searches() ? tokens.size() : 1;
+    return tokens.front();
+}
+
+std::optional<std::vector<TokenId>>
+SpaDevice::Answer() const
+{
+    return m_answer;
 }
 
 void
@@ -64,9 +104,9 @@ SpaDevice::Continue(std::span<const TokenId> tokens, std::size_t position)
 {
     if (position == 0)
     {
-        s.Send(MessageKind::Generate, 0, 0, EncodeOrder(m_limits, tokens), DType::I32);
+        s.Send(MessageKind::Generate, 0, 0, EncodeOrder(m_limits, m_parts.sampling, tokens), DType::I32);
     }
-    else if (m_cloudWaits || !m_options.stream)
+    else if (m_cloudWaits || (!m_options.stream && !m_decoder.Searches()))
     {
         s.Send(MessageKind::Tokens, position, 0, EncodeTokens(tokens), DType::I32);
     }
