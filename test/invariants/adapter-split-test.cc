@@ -172,6 +172,44 @@ TEST_CASE("adapter-split samples what the whole model samples", "[adapter-split]
     }
 }
 
+TEST_CASE("adapter-split searches with beams as the whole model does", "[adapter-split][beams]")
+{
+    for (const std::string model : {"tiny-llama", "tiny-opt"})
+    {
+        const TinyBottleneck adapters(model);
+        const std::vector<TokenId> expected = Monolithic(TestModel(model), adapters.Path())
+                                                  .Find(Prompt(), BeamSearch(4, 1.0, kNewTokens, {}));
+        CHECK(expected.size() == kNewTokens);
+        CHECK(expected != adapters.Whole(Prompt()).tokens); // greedy
+        for (const char* scheme : {"adapter-split", "local", "server"})
+        {
+            CAPTURE(model, scheme);
+            SplitLlmHelper llm = adapters.Deployed(scheme);
+            llm.SetBeams(4, 1.0);
+            SplitRun run(std::move(llm));
+            run.Ask(Prompt(), kNewTokens);
+            REQUIRE(run.searched.size() == 1);
+            CHECK(run.searched.front().tokens == expected);
+            CHECK(run.lost.empty());
+            if (std::string(scheme) == "adapter-split")
+            {
+                // The second step: four rows of 64 elements of fp32 in each message, and what they go on from.
+                std::vector<std::uint64_t> bytes;
+                for (const MessageRecord& message : run.messages)
+                {
+                    if (message.position == Prompt().size() && message.kind != "end")
+                    {
+                        bytes.push_back(message.payloadBytes);
+                    }
+                }
+                std::vector<std::uint64_t> shapes(2 + 4 * 4, 4 * 64 * 4);
+                shapes.front() += 4 * 4;
+                CHECK(bytes == shapes);
+            }
+        }
+    }
+}
+
 TEST_CASE("adapter-split exchanges twice a layer what the shapes say", "[adapter-split][invariant-8]")
 {
     const TinyBottleneck adapters("tiny-llama");

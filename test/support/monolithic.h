@@ -5,6 +5,7 @@
 #include "codec/dense-codec.h"
 #include "compute/cpu/cpu-backend.h"
 #include "llm/adapter.h"
+#include "llm/beam-search.h"
 #include "llm/bottleneck.h"
 #include "llm/model.h"
 
@@ -117,6 +118,31 @@ class Monolithic
             tokens.assign(1, answer.tokens.back());
         }
         return answer;
+    }
+
+    /// What \p search finds: a cache for each hypothesis, and a call for each row.
+    std::vector<TokenId> Find(const std::vector<TokenId>& prompt, BeamSearch search)
+    {
+        std::vector<std::vector<TokenId>> running{prompt};
+        while (!search.Ended())
+        {
+            std::vector<std::vector<ScoredToken>> rows;
+            for (const std::vector<TokenId>& tokens : running)
+            {
+                const auto cache = NewCache();
+                const Tensor h = Forward(tokens, *cache);
+                rows.push_back(MostLikely(Logits(h.Slice(h.Rows() - 1, 1)).Values(), search.Candidates()));
+            }
+            search.Advance(rows);
+            std::vector<std::vector<TokenId>> next;
+            for (const BeamSearch::Continuation& continuation : search.Running())
+            {
+                next.push_back(running[continuation.parent]);
+                next.back().push_back(continuation.token);
+            }
+            running = std::move(next);
+        }
+        return search.Answer();
     }
 
     std::function<bool(std::size_t layer, std::size_t position)> keeps = [](std::size_t, std::size_t) { return true; };

@@ -111,7 +111,7 @@ SpaCloud::Forward(std::vector<TokenId> tokens)
     }
     else
     {
-        co_await m_cache->Branch(m_decoder.Parents());
+        co_await m_cache->Branch(s, model, m_decoder.Parents());
     }
     m_states.Resize(m_cache->Caches().size() * config.layers * config.hidden * SizeOf(model.Activations()));
     m_cache->Reserve(tokens.size());
