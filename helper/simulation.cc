@@ -143,6 +143,10 @@ Run::Run(const Study& study,
         {
             m_llm.SetAdapterShape(model.adapterRank, model.adapterDtype);
         }
+        if (model.bottleneckWidth > 0)
+        {
+            m_llm.SetBottleneckShape(model.bottleneckWidth, model.adapterDtype);
+        }
     }
     else
     {

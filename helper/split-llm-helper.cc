@@ -55,7 +55,8 @@ struct SplitLlmHelper::Parts
     std::filesystem::path adapterFolder;
     std::optional<ModelConfig> shape; //!< of phantoms
     std::uint32_t adapterRank = 0;
-    DType adapterDtype = DType::F16;
+    std::uint32_t bottleneckWidth = 0;
+    DType adapterDtype = DType::F16; //!< of either
     std::string schemeName = "linfer";
     SchemeOptions schemeOptions;
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16);
@@ -78,7 +79,7 @@ struct SplitLlmHelper::Parts
 void
 SplitLlmHelper::Parts::Load()
 {
-    SchemeParts parts{.model = nullptr, .adapter = nullptr, .sampling = sampling, .codec = codec, .context = context};
+    SchemeParts parts{.model = nullptr, .adapter = nullptr, .bottleneck = nullptr, .sampling = sampling, .codec = codec, .context = context};
     if (shape)
     {
         const auto model = std::make_shared<Model>();
@@ -95,6 +96,14 @@ SplitLlmHelper::Parts::Load()
             adapter->layers.front().query.a.dtype = adapterDtype;
             parts.adapter = backend->Resident(adapter, model->config);
         }
+        if (bottleneckWidth > 0)
+        {
+            const auto bottleneck = std::make_shared<BottleneckAdapter>();
+            bottleneck->width = bottleneckWidth;
+            bottleneck->layers.resize(model->config.layers);
+            bottleneck->layers.front().attention.down.weight.dtype = adapterDtype;
+            parts.bottleneck = backend->Resident(bottleneck, model->config);
+        }
     }
     else
     {
@@ -106,7 +115,11 @@ SplitLlmHelper::Parts::Load()
         backend = std::make_shared<CpuBackend>(threads);
         parts.model = backend->Resident(model);
         schemeOptions.opsc.device = OnDevice(model);
-        if (!adapterFolder.empty())
+        if (BottleneckAdapter::IsIn(adapterFolder))
+        {
+            parts.bottleneck = backend->Resident(BottleneckAdapter::Load(adapterFolder, model->config), model->config);
+        }
+        else if (!adapterFolder.empty())
         {
             parts.adapter = backend->Resident(Adapter::Load(adapterFolder, model->config), model->config);
         }
@@ -173,6 +186,13 @@ void
 SplitLlmHelper::SetAdapterShape(std::uint32_t rank, const std::string& dtype)
 {
     m_parts->adapterRank = rank;
+    m_parts->adapterDtype = ActivationType(dtype);
+}
+
+void
+SplitLlmHelper::SetBottleneckShape(std::uint32_t width, const std::string& dtype)
+{
+    m_parts->bottleneckWidth = width;
     m_parts->adapterDtype = ActivationType(dtype);
 }
 

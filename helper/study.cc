@@ -82,7 +82,9 @@ ReadModel(StrictObject study, bool shapeMode, const StudyFolders& folders)
         StrictObject adapter = object.Object("adapter");
         if (shapeMode)
         {
-            model.adapterRank = static_cast<std::uint32_t>(adapter.Integer("rank", 1, 65536));
+            const bool bottleneck = adapter.Has("bottleneck");
+            const auto width = static_cast<std::uint32_t>(adapter.Integer(bottleneck ? "bottleneck" : "rank", 1, 65536));
+            (bottleneck ? model.bottleneckWidth : model.adapterRank) = width;
             model.adapterDtype = adapter.Choice("dtype", kFloatTypes, model.dtype == "int8" ? "fp16" : model.dtype);
         }
         else
@@ -353,7 +355,11 @@ CheckModel(const ModelSpec& model, bool shapeMode)
     else
     {
         config = Model::Load(model.folder)->config;
-        if (!model.adapterFolder.empty())
+        if (model.HasBottleneck())
+        {
+            BottleneckAdapter::Load(model.adapterFolder, config);
+        }
+        if (model.HasLora())
         {
             Adapter::Load(model.adapterFolder, config);
         }
@@ -433,11 +439,17 @@ ReadScheme(StrictObject& object,
         scheme.String("label"); // for tables and plots
     }
     const bool splits = name == "linfer" || name == "dlora" || name == "tlc";
-    if (splits && !study.model.HasAdapter())
+    if (splits && !study.model.HasLora())
     {
         object.Fail("model.adapter",
                     "scheme \"" + name + "\" needs a LoRA adapter; give its " +
                         std::string(study.shapeMode ? "rank" : "path"));
+    }
+    if (name == "adapter-split" && !study.model.HasBottleneck())
+    {
+        object.Fail("model.adapter",
+                    "scheme \"" + name + "\" needs bottleneck adapters; give their " +
+                        std::string(study.shapeMode ? "width (\"bottleneck\")" : "path"));
     }
     if (name == "dlora")
     {
@@ -457,7 +469,9 @@ ReadScheme(StrictObject& object,
         }
         study.scheme.firstLayer = true;
     }
-    if ((name == "opsc" || name == "naive-split" || name == "ce-collm" || name == "spa" || name == "lst") && study.model.HasAdapter())
+    static constexpr std::array<std::string_view, 5> kBareSchemes{"opsc", "naive-split", "ce-collm", "spa", "lst"};
+    const bool bare = std::ranges::find(kBareSchemes, name) != kBareSchemes.end();
+    if (bare && (study.model.HasLora() || study.model.HasBottleneck()))
     {
         object.Fail("model.adapter", "scheme \"" + name + "\" has no place for an adapter");
     }
@@ -640,7 +654,8 @@ SetPath(Json& json, const std::string& path, Json value, const std::string& orig
 const NodeSpec&
 Study::Server() const
 {
-    static constexpr std::array<std::string_view, 5> kCloudSchemes{"opsc", "ce-collm", "naive-split", "spa", "lst"};
+    static constexpr std::array<std::string_view, 6> kCloudSchemes{
+        "opsc", "ce-collm", "naive-split", "spa", "lst", "adapter-split"};
     const bool ofCloud = std::ranges::find(kCloudSchemes, scheme.name) != kCloudSchemes.end();
     const std::array preferred = ofCloud ? std::array{NodeRole::Cloud, NodeRole::EdgeServer}
                                          : std::array{NodeRole::EdgeServer, NodeRole::Cloud};

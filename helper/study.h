@@ -7,6 +7,7 @@
 #include "compute/device-profile.h"
 #include "compute/weight-precision.h"
 #include "link-spec.h"
+#include "llm/bottleneck.h"
 #include "llm/config.h"
 #include "llm/sampling.h"
 #include "outage-spec.h"
@@ -48,12 +49,18 @@ struct ModelSpec
     std::string shape;                   //!< shape mode, where no folder is given
     std::string dtype;                   //!< of weights, shape mode
     std::filesystem::path adapterFolder; //!< numeric mode; empty without an adapter
-    std::uint32_t adapterRank = 0;       //!< shape mode; 0 without an adapter
+    std::uint32_t adapterRank = 0;       //!< shape mode; 0 without a LoRA adapter
+    std::uint32_t bottleneckWidth = 0;   //!< shape mode; 0 without bottleneck adapters
     std::string adapterDtype;            //!< shape mode
 
-    bool HasAdapter() const
+    bool HasLora() const
     {
-        return adapterRank > 0 || !adapterFolder.empty();
+        return adapterRank > 0 || (!adapterFolder.empty() && !HasBottleneck());
+    }
+
+    bool HasBottleneck() const
+    {
+        return bottleneckWidth > 0 || BottleneckAdapter::IsIn(adapterFolder);
     }
 };
 

@@ -74,6 +74,43 @@ ExpectRoom(std::size_t length, std::size_t rows, std::size_t capacity)
     }
 }
 
+void
+ExpectProjections(const ModelConfig& config, const Projections& projections, std::size_t rows)
+{
+    if (rows == 0)
+    {
+        Fail("projections without rows");
+    }
+    ExpectShape(projections.query, rows, config.QueryWidth(), "query");
+    ExpectShape(projections.key, rows, config.KvWidth(), "key");
+    ExpectShape(projections.value, rows, config.KvWidth(), "value");
+}
+
+/// Whether \p caches have room for \p rows rows: one cache for all of them, or one for each.
+void
+ExpectRoom(const ModelConfig& config, std::span<KvCache* const> caches, std::size_t layer, std::size_t rows)
+{
+    if (caches.size() != 1 && caches.size() != rows)
+    {
+        Fail(std::to_string(caches.size()) + " KV caches for " + std::to_string(rows) + " rows");
+    }
+    for (const KvCache* cache : caches)
+    {
+        ExpectPositions(config, cache->Position(layer), rows / caches.size());
+        ExpectRoom(cache->Length(layer), rows / caches.size(), cache->Capacity());
+    }
+}
+
+/// Records that \p rows rows were appended to \p caches.
+void
+Grow(std::span<KvCache* const> caches, std::size_t layer, std::size_t rows)
+{
+    for (KvCache* cache : caches)
+    {
+        cache->Grow(layer, rows / caches.size());
+    }
+}
+
 DType
 WeightType(const Adapter& adapter)
 {
@@ -185,44 +222,7 @@ ContextsOf(std::span<KvCache* const> caches, std::size_t layer, std::uint64_t ro
     return {.before = before, .sum = before + rows};
 }
 
-Work
-FinishLayerWork(const ResidentModel& model,
-                std::size_t layer,
-                std::uint64_t rows,
-                const Contexts& contexts,
-                std::uint64_t activation)
-{
-    const ModelConfig& config = model.Config();
-    const bool opt = config.family == Family::Opt;
-    const std::uint64_t hidden = config.hidden;
-    const std::uint64_t query = config.QueryWidth();
-    const std::uint64_t kv = config.KvWidth();
-    const std::uint64_t ffn = config.ffn;
-    const std::uint64_t context = contexts.sum;
-
-    const std::uint64_t rotation = opt ? 0 : 3 * rows * (query + kv);
-    const std::uint64_t scores = rows * query + 2 * query * context;
-    const std::uint64_t softmax = 4 * config.heads * context;
-    const std::uint64_t values = 2 * query * context;
-    const std::uint64_t output = rows * (2 * query * hidden + (config.biases ? hidden : 0));
-    const std::uint64_t norm = rows * NormFlops(config);
-    const std::uint64_t matrices = (opt ? 2 : 3) * hidden * ffn; // parameters of the MLP's products
-    const std::uint64_t biases = config.biases ? ffn + hidden : 0;
-    const std::uint64_t mlp = rows * (2 * matrices + biases + (opt ? 1 : 5) * ffn);
-    const std::uint64_t residuals = 2 * rows * hidden;
-    const std::uint64_t vectors = (config.biases ? hidden : 0) + NormParameters(config) + biases;
-
-    Work work;
-    work.flops = rotation + scores + softmax + values + output + norm + mlp + residuals;
-    work.weightBytes = WeightsRead(model, layer, query * hidden + matrices, vectors);
-    work.bytesRead =
-        work.weightBytes + (rows * (hidden + ProjectedWidth(config)) + 2 * kv * contexts.before) * activation;
-    work.bytesWritten = rows * (hidden + 2 * kv) * activation;
-    work.launches = opt ? 11 : 13;
-    return work;
-}
-
-/// What adding up the attention costs FinishLayer besides.
+/// What adding up the attention costs besides.
 Work
 TrackingWork(const ModelConfig& config, std::uint64_t rows, const Contexts& contexts)
 {
@@ -231,6 +231,101 @@ TrackingWork(const ModelConfig& config, std::uint64_t rows, const Contexts& cont
     work.bytesRead = contexts.before * sizeof(std::uint64_t);
     work.bytesWritten = (contexts.before + rows) * sizeof(std::uint64_t);
     work.launches = 1;
+    return work;
+}
+
+Work
+AttendWork(const ResidentModel& model,
+           std::size_t layer,
+           std::uint64_t rows,
+           std::span<KvCache* const> caches,
+           std::uint64_t activation)
+{
+    const ModelConfig& config = model.Config();
+    const bool opt = config.family == Family::Opt;
+    const std::uint64_t hidden = config.hidden;
+    const std::uint64_t query = config.QueryWidth();
+    const std::uint64_t kv = config.KvWidth();
+    const std::uint64_t bias = config.biases ? hidden : 0;
+    const Contexts contexts = ContextsOf(caches, layer, rows);
+    const std::uint64_t context = contexts.sum;
+
+    const std::uint64_t rotation = opt ? 0 : 3 * rows * (query + kv);
+    const std::uint64_t scores = rows * query + 2 * query * context;
+    const std::uint64_t softmax = 4 * config.heads * context;
+    const std::uint64_t values = 2 * query * context;
+    const std::uint64_t output = rows * (2 * query * hidden + bias);
+
+    Work work;
+    work.flops = rotation + scores + softmax + values + output;
+    work.weightBytes = WeightsRead(model, layer, query * hidden, bias);
+    work.bytesRead = work.weightBytes + (rows * ProjectedWidth(config) + 2 * kv * contexts.before) * activation;
+    work.bytesWritten = rows * (hidden + 2 * kv) * activation;
+    work.launches = opt ? 5 : 6;
+    if (caches.front()->TracksAttention())
+    {
+        work += TrackingWork(config, rows, contexts);
+    }
+    return work;
+}
+
+Work
+FeedForwardWork(const ResidentModel& model, std::size_t layer, std::uint64_t rows, std::uint64_t activation)
+{
+    const ModelConfig& config = model.Config();
+    const bool opt = config.family == Family::Opt;
+    const std::uint64_t hidden = config.hidden;
+    const std::uint64_t ffn = config.ffn;
+    const std::uint64_t matrices = (opt ? 2 : 3) * hidden * ffn;
+    const std::uint64_t biases = config.biases ? ffn + hidden : 0;
+
+    Work work;
+    work.flops = rows * (NormFlops(config) + 2 * matrices + biases + (opt ? 1 : 5) * ffn);
+    work.weightBytes = WeightsRead(model, layer, matrices, NormParameters(config) + biases);
+    work.bytesRead = work.weightBytes + rows * hidden * activation;
+    work.bytesWritten = rows * hidden * activation;
+    work.launches = opt ? 4 : 5;
+    return work;
+}
+
+Work
+CombineWork(std::uint64_t elements, std::uint64_t activation)
+{
+    return {.flops = elements,
+            .bytesRead = 2 * elements * activation,
+            .bytesWritten = elements * activation,
+            .launches = 1};
+}
+
+/// Its two halves and two residuals; what those hand to one another stays on the chip.
+Work
+FinishLayerWork(const ResidentModel& model,
+                std::size_t layer,
+                std::uint64_t rows,
+                std::span<KvCache* const> caches,
+                std::uint64_t activation)
+{
+    const std::uint64_t hidden = rows * model.Config().hidden;
+    Work work = AttendWork(model, layer, rows, caches, activation);
+    work += FeedForwardWork(model, layer, rows, activation);
+    work += CombineWork(hidden, activation);
+    work += CombineWork(hidden, activation);
+    work.bytesRead -= 4 * hidden * activation;    // one hidden state comes in
+    work.bytesWritten -= 3 * hidden * activation; // and one goes out
+    return work;
+}
+
+Work
+BottleneckWork(const ResidentBottleneck& adapter, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t hidden = adapter.Config().hidden;
+    const std::uint64_t width = adapter.Width();
+    Work work;
+    work.flops = rows * (4 * hidden * width + 2 * width + hidden);
+    work.bytesRead =
+        (2 * hidden * width + width + hidden) * SizeOf(adapter.Weights()) + rows * hidden * activation;
+    work.bytesWritten = rows * hidden * activation;
+    work.launches = 3;
     return work;
 }
 
@@ -466,6 +561,19 @@ std::uint64_t
 ResidentAdapter::Bytes() const
 {
     return LoraParameters(m_config, m_rank) * SizeOf(m_dtype);
+}
+
+ResidentBottleneck::ResidentBottleneck(const BottleneckAdapter& adapter, ModelConfig config)
+    : m_config(std::move(config)),
+      m_width(adapter.width),
+      m_dtype(adapter.layers.empty() ? DType::F32 : adapter.layers.front().attention.down.weight.dtype)
+{
+}
+
+std::uint64_t
+ResidentBottleneck::Bytes() const
+{
+    return BottleneckParameters(m_config, m_width) * SizeOf(m_dtype);
 }
 
 ResidentExits::ResidentExits(const Exits& exits, ModelConfig config)
@@ -725,32 +833,51 @@ Backend::FinishLayer(const ResidentModel& model,
     const std::size_t rows = hidden.Rows();
     ExpectLayer(config, layer);
     ExpectHidden(config, hidden);
-    ExpectShape(projections.query, rows, config.QueryWidth(), "query");
-    ExpectShape(projections.key, rows, config.KvWidth(), "key");
-    ExpectShape(projections.value, rows, config.KvWidth(), "value");
-    if (caches.size() != 1 && caches.size() != rows)
-    {
-        Fail(std::to_string(caches.size()) + " KV caches for " + std::to_string(rows) + " rows");
-    }
-    const std::size_t each = rows / caches.size();
-    for (const KvCache* cache : caches)
-    {
-        ExpectPositions(config, cache->Position(layer), each);
-        ExpectRoom(cache->Length(layer), each, cache->Capacity());
-    }
-    const Contexts contexts = ContextsOf(caches, layer, rows);
-    Work work = FinishLayerWork(model, layer, rows, contexts, SizeOf(m_activations));
-    if (caches.front()->TracksAttention())
-    {
-        work += TrackingWork(config, rows, contexts);
-    }
+    ExpectProjections(config, projections, rows);
+    ExpectRoom(config, caches, layer, rows);
+    const Work work = FinishLayerWork(model, layer, rows, caches, SizeOf(m_activations));
     return Timed(Operation::FinishLayer, rows, work, [&] {
         Tensor next = DoFinishLayer(model, layer, hidden, projections, caches);
-        for (KvCache* cache : caches)
-        {
-            cache->Grow(layer, each);
-        }
+        Grow(caches, layer, rows);
         return next;
+    });
+}
+
+Computed<Tensor>
+Backend::Attend(const ResidentModel& model,
+                std::size_t layer,
+                const Projections& projections,
+                std::span<KvCache* const> caches)
+{
+    const std::size_t rows = projections.query.Rows();
+    ExpectLayer(model.Config(), layer);
+    ExpectProjections(model.Config(), projections, rows);
+    ExpectRoom(model.Config(), caches, layer, rows);
+    const Work work = AttendWork(model, layer, rows, caches, SizeOf(m_activations));
+    return Timed(Operation::Attend, rows, work, [&] {
+        Tensor output = DoAttend(model, layer, projections, caches);
+        Grow(caches, layer, rows);
+        return output;
+    });
+}
+
+Computed<Tensor>
+Backend::FeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden)
+{
+    ExpectLayer(model.Config(), layer);
+    ExpectHidden(model.Config(), hidden);
+    const Work work = FeedForwardWork(model, layer, hidden.Rows(), SizeOf(m_activations));
+    return Timed(Operation::FeedForward, hidden.Rows(), work, [&] { return DoFeedForward(model, layer, hidden); });
+}
+
+Computed<Tensor>
+Backend::Bottleneck(const ResidentBottleneck& adapter, std::size_t layer, Sublayer sublayer, const Tensor& output)
+{
+    ExpectLayer(adapter.Config(), layer);
+    ExpectHidden(adapter.Config(), output);
+    const Work work = BottleneckWork(adapter, output.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Bottleneck, output.Rows(), work, [&] {
+        return DoBottleneck(adapter, layer, sublayer, output);
     });
 }
 
@@ -896,13 +1023,12 @@ Backend::Side(const ResidentSide& side, const Tensor& input)
 }
 
 Computed<Tensor>
-Backend::Combine(Tensor hidden, const Tensor& side)
+Backend::Combine(Tensor hidden, const Tensor& addend)
 {
-    ExpectShape(side, hidden.Rows(), hidden.Cols(), "side network's output");
-    const std::uint64_t bytes = hidden.Elements() * SizeOf(m_activations);
-    const Work work{.flops = hidden.Elements(), .bytesRead = 2 * bytes, .bytesWritten = bytes, .launches = 1};
+    ExpectShape(addend, hidden.Rows(), hidden.Cols(), "addend");
+    const Work work = CombineWork(hidden.Elements(), SizeOf(m_activations));
     return Timed(Operation::Combine, hidden.Rows(), work, [&] {
-        hidden += side;
+        hidden += addend;
         return std::move(hidden);
     });
 }

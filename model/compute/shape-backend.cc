@@ -21,6 +21,12 @@ ShapeBackend::Resident(std::shared_ptr<const Adapter> adapter, const ModelConfig
     return std::make_shared<ResidentAdapter>(*adapter, config);
 }
 
+std::shared_ptr<const ResidentBottleneck>
+ShapeBackend::Resident(std::shared_ptr<const BottleneckAdapter> adapter, const ModelConfig& config)
+{
+    return std::make_shared<ResidentBottleneck>(*adapter, config);
+}
+
 std::shared_ptr<const ResidentExits>
 ShapeBackend::Resident(std::shared_ptr<const Exits> exits, const ModelConfig& config)
 {
@@ -72,6 +78,24 @@ ShapeBackend::DoFinishLayer(const ResidentModel& model,
                             std::span<KvCache* const>)
 {
     return Tensor::Phantom(hidden.Rows(), model.Config().hidden);
+}
+
+Tensor
+ShapeBackend::DoAttend(const ResidentModel& model, std::size_t, const Projections& projections, std::span<KvCache* const>)
+{
+    return Tensor::Phantom(projections.query.Rows(), model.Config().hidden);
+}
+
+Tensor
+ShapeBackend::DoFeedForward(const ResidentModel& model, std::size_t, const Tensor& hidden)
+{
+    return Tensor::Phantom(hidden.Rows(), model.Config().hidden);
+}
+
+Tensor
+ShapeBackend::DoBottleneck(const ResidentBottleneck& adapter, std::size_t, Sublayer, const Tensor& output)
+{
+    return Tensor::Phantom(output.Rows(), adapter.Config().hidden);
 }
 
 std::unique_ptr<KvCache>

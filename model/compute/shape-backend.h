@@ -28,6 +28,8 @@ class ShapeBackend : public Backend
                                                   const WeightPrecision& precision) override;
     std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                     const ModelConfig& config) override;
+    std::shared_ptr<const ResidentBottleneck> Resident(std::shared_ptr<const BottleneckAdapter> adapter,
+                                                       const ModelConfig& config) override;
     std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                   const ModelConfig& config) override;
     std::shared_ptr<const ResidentSide> Resident(std::shared_ptr<const SideNetwork> side,
@@ -48,6 +50,15 @@ class ShapeBackend : public Backend
                          const Tensor& hidden,
                          const Projections& projections,
                          std::span<KvCache* const> caches) override;
+    Tensor DoAttend(const ResidentModel& model,
+                    std::size_t layer,
+                    const Projections& projections,
+                    std::span<KvCache* const> caches) override;
+    Tensor DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
+    Tensor DoBottleneck(const ResidentBottleneck& adapter,
+                        std::size_t layer,
+                        Sublayer sublayer,
+                        const Tensor& output) override;
     std::unique_ptr<KvCache> DoFork(const KvCache& cache) override;
     void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) override;
     Tensor DoSnapshot(const KvCache& cache,

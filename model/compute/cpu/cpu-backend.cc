@@ -115,6 +115,12 @@ AtLeast(std::vector<float>& buffer, std::size_t size)
     return buffer.data();
 }
 
+void
+Relu(std::span<float> values)
+{
+    std::ranges::transform(values, values.begin(), [](float x) { return x > 0.0F ? x : 0.0F; });
+}
+
 } // namespace
 
 CpuBackend::CpuBackend(std::size_t threads, const Kernels& kernels)
@@ -134,6 +140,12 @@ std::shared_ptr<const ResidentAdapter>
 CpuBackend::Resident(std::shared_ptr<const Adapter> adapter, const ModelConfig& config)
 {
     return std::make_shared<CpuAdapter>(std::move(adapter), config);
+}
+
+std::shared_ptr<const ResidentBottleneck>
+CpuBackend::Resident(std::shared_ptr<const BottleneckAdapter> adapter, const ModelConfig& config)
+{
+    return std::make_shared<CpuBottleneckAdapter>(std::move(adapter), config);
 }
 
 std::shared_ptr<const ResidentExits>
@@ -236,39 +248,81 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
                           std::span<KvCache* const> caches)
 {
     ExpectNumbers(hidden);
+    Tensor next = DoAttend(model, layer, projections, caches);
+    next += hidden;
+    float* mlp = AtLeast(m_scratch.mlp, next.Elements());
+    Mlp(model.Config(), Own<const CpuModel>(model).layers[layer], next, mlp);
+    std::ranges::transform(next.Values(), std::span(mlp, next.Elements()), next.Values().begin(), std::plus<>());
+    return next;
+}
+
+Tensor
+CpuBackend::DoAttend(const ResidentModel& model,
+                     std::size_t layer,
+                     const Projections& projections,
+                     std::span<KvCache* const> caches)
+{
     ExpectNumbers(projections.query);
     ExpectNumbers(projections.key);
     ExpectNumbers(projections.value);
     const ModelConfig& config = model.Config();
-    const CpuLayer& weights = Own<const CpuModel>(model).layers[layer];
+    const std::size_t rows = projections.query.Rows();
+    AttendValues(config, layer, projections, caches);
+    Tensor output = Tensor::Zeros(rows, config.hidden);
+    const CpuLinear& projection = Own<const CpuModel>(model).layers[layer].output;
+    Multiply(m_scratch.attended.data(), rows, {{&projection, output.Values().data()}});
+    return output;
+}
+
+Tensor
+CpuBackend::DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden)
+{
+    ExpectNumbers(hidden);
+    Tensor output = Tensor::Zeros(hidden.Rows(), hidden.Cols());
+    Mlp(model.Config(), Own<const CpuModel>(model).layers[layer], hidden, output.Values().data());
+    return output;
+}
+
+void
+CpuBackend::Mlp(const ModelConfig& config, const CpuLayer& layer, const Tensor& hidden, float* result)
+{
     const std::size_t rows = hidden.Rows();
-
-    Attend(config, layer, projections, caches);
-    Tensor next = Tensor::Zeros(rows, config.hidden);
-    Multiply(m_scratch.attended.data(), rows, {{&weights.output, next.Values().data()}});
-    next += hidden;
-
-    float* normed = AtLeast(m_scratch.normed, next.Elements());
-    Normalise(config, weights.mlpNorm, next, normed);
+    float* normed = AtLeast(m_scratch.normed, hidden.Elements());
+    Normalise(config, layer.mlpNorm, hidden, normed);
     const std::size_t width = config.ffn;
     float* inner = AtLeast(m_scratch.inner, rows * width);
     if (config.family == Family::Llama)
     {
         float* up = AtLeast(m_scratch.up, rows * width);
-        Multiply(normed, rows, {{&weights.gate, inner}, {&weights.up, up}});
+        Multiply(normed, rows, {{&layer.gate, inner}, {&layer.up, up}});
         m_team.Run(rows, rows * width >= kWorthSharing, [&](std::size_t i, std::size_t) {
             m_kernels.siluTimes(inner + i * width, up + i * width, width);
         });
     }
     else
     {
-        Multiply(normed, rows, {{&weights.up, inner}});
-        std::transform(inner, inner + rows * width, inner, [](float x) { return x > 0.0F ? x : 0.0F; });
+        Multiply(normed, rows, {{&layer.up, inner}});
+        Relu(std::span(inner, rows * width));
     }
-    float* mlp = AtLeast(m_scratch.mlp, next.Elements());
-    Multiply(inner, rows, {{&weights.down, mlp}});
-    std::ranges::transform(next.Values(), std::span(mlp, next.Elements()), next.Values().begin(), std::plus<>());
-    return next;
+    Multiply(inner, rows, {{&layer.down, result}});
+}
+
+Tensor
+CpuBackend::DoBottleneck(const ResidentBottleneck& adapter,
+                         std::size_t layer,
+                         Sublayer sublayer,
+                         const Tensor& output)
+{
+    ExpectNumbers(output);
+    const CpuBottleneckLayer& weights = Own<const CpuBottleneckAdapter>(adapter).layers[layer];
+    const CpuBottleneck& bottleneck = sublayer == Sublayer::Attention ? weights.attention : weights.mlp;
+    const std::size_t rows = output.Rows();
+    float* inner = AtLeast(m_scratch.inner, rows * adapter.Width());
+    Multiply(output.Values().data(), rows, {{&bottleneck.down, inner}});
+    Relu(std::span(inner, rows * adapter.Width()));
+    Tensor added = Tensor::Zeros(rows, output.Cols());
+    Multiply(inner, rows, {{&bottleneck.up, added.Values().data()}});
+    return added;
 }
 
 std::unique_ptr<KvCache>
@@ -495,10 +549,10 @@ CpuBackend::Silu(float* x, std::size_t rows, std::size_t width)
 }
 
 void
-CpuBackend::Attend(const ModelConfig& config,
-                   std::size_t layer,
-                   const Projections& projections,
-                   std::span<KvCache* const> caches)
+CpuBackend::AttendValues(const ModelConfig& config,
+                         std::size_t layer,
+                         const Projections& projections,
+                         std::span<KvCache* const> caches)
 {
     const std::size_t rows = projections.query.Rows();
     float* attended = AtLeast(m_scratch.attended, rows * config.QueryWidth());

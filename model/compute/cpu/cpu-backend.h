@@ -36,6 +36,8 @@ class CpuBackend final : public Backend
                                                   const WeightPrecision& precision) override;
     std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                     const ModelConfig& config) override;
+    std::shared_ptr<const ResidentBottleneck> Resident(std::shared_ptr<const BottleneckAdapter> adapter,
+                                                       const ModelConfig& config) override;
     std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                   const ModelConfig& config) override;
     std::shared_ptr<const ResidentSide> Resident(std::shared_ptr<const SideNetwork> side,
@@ -56,6 +58,15 @@ class CpuBackend final : public Backend
                          const Tensor& hidden,
                          const Projections& projections,
                          std::span<KvCache* const> caches) override;
+    Tensor DoAttend(const ResidentModel& model,
+                    std::size_t layer,
+                    const Projections& projections,
+                    std::span<KvCache* const> caches) override;
+    Tensor DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
+    Tensor DoBottleneck(const ResidentBottleneck& adapter,
+                        std::size_t layer,
+                        Sublayer sublayer,
+                        const Tensor& output) override;
     std::unique_ptr<KvCache> DoFork(const KvCache& cache) override;
     void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) override;
     Tensor DoSnapshot(const KvCache& cache,
@@ -103,10 +114,10 @@ class CpuBackend final : public Backend
 
     /// Appends keys and values to \p caches, which are one or as many as rows, and leaves the attended values, w x q, in
     /// the scratch memory. Adds up the attention where a cache tracks it.
-    void Attend(const ModelConfig& config,
-                std::size_t layer,
-                const Projections& projections,
-                std::span<KvCache* const> caches);
+    void AttendValues(const ModelConfig& config,
+                      std::size_t layer,
+                      const Projections& projections,
+                      std::span<KvCache* const> caches);
 
     /// The same for the next positions of \p cache; the values go to \p attended.
     void AttendOne(const ModelConfig& config,
@@ -114,6 +125,9 @@ class CpuBackend final : public Backend
                    const Projections& projections,
                    CpuKvCache& cache,
                    float* attended);
+
+    /// Norm and MLP of \p hidden into \p result, w x d.
+    void Mlp(const ModelConfig& config, const CpuLayer& layer, const Tensor& hidden, float* result);
 
     /// The head's logits of \p hidden as \p norm norms it.
     Tensor Logits(const CpuModel& model, const CpuNorm& norm, const Tensor& hidden);

@@ -82,6 +82,29 @@ CpuAdapter::CpuAdapter(std::shared_ptr<const Adapter> from, const ModelConfig& c
     }
 }
 
+CpuBottleneckAdapter::CpuBottleneckAdapter(std::shared_ptr<const BottleneckAdapter> from, const ModelConfig& config)
+    : ResidentBottleneck(*from, config),
+      adapter(std::move(from))
+{
+    const std::vector<std::size_t> down{Width(), config.hidden};
+    const std::vector<std::size_t> up{config.hidden, Width()};
+    const auto widened = [&](const BottleneckWeights& weights) -> CpuBottleneck {
+        if (weights.down.weight.shape != down || weights.up.weight.shape != up)
+        {
+            throw std::logic_error("bottleneck adapter of another model than " + config.name);
+        }
+        return {.down = Widened(weights.down), .up = Widened(weights.up)};
+    };
+    if (adapter->layers.size() != config.layers)
+    {
+        throw std::logic_error("bottleneck adapter of another model than " + config.name);
+    }
+    for (const BottleneckLayer& layer : adapter->layers)
+    {
+        layers.push_back({.attention = widened(layer.attention), .mlp = widened(layer.mlp)});
+    }
+}
+
 CpuExits::CpuExits(std::shared_ptr<const Exits> from, const ModelConfig& config)
     : ResidentExits(*from, config),
       exits(std::move(from))

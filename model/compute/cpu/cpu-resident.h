@@ -70,6 +70,30 @@ struct CpuAdapter final : ResidentAdapter
     std::shared_ptr<const Adapter> adapter;
 };
 
+/// One bottleneck, as BottleneckWeights has it.
+struct CpuBottleneck
+{
+    CpuLinear down;
+    CpuLinear up;
+};
+
+/// Those of one layer.
+struct CpuBottleneckLayer
+{
+    CpuBottleneck attention;
+    CpuBottleneck mlp;
+};
+
+/// Bottleneck adapters in the CPU backend.
+struct CpuBottleneckAdapter final : ResidentBottleneck
+{
+    /// \throws std::logic_error if \p from lacks weights, or has those of another model
+    CpuBottleneckAdapter(std::shared_ptr<const BottleneckAdapter> from, const ModelConfig& config);
+
+    std::shared_ptr<const BottleneckAdapter> adapter; //!< keeps the weights mapped
+    std::vector<CpuBottleneckLayer> layers;
+};
+
 /// One exit, as ExitWeights has it.
 struct CpuExit
 {
