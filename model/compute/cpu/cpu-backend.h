@@ -93,8 +93,8 @@ class CpuBackend final : public Backend
     void Multiply(const float* input, std::size_t tokens, std::initializer_list<Product> products);
     void Normalise(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden, float* normed);
 
-    /// Appends keys and values to \p caches, which are one or as many as rows, and leaves the attended values, w x q, in
-    /// the scratch memory. Adds up the attention where a cache tracks it.
+    /// Appends keys and values to \p caches, which are one or as many as rows, and leaves the attended values, w x q,
+    /// in the scratch memory. Adds up the attention where a cache tracks it.
     void Attend(const ModelConfig& config,
                 std::size_t layer,
                 const Projections& projections,
