@@ -5,6 +5,7 @@
 #include "base/units.h"
 #include "ce-collm-spec.h"
 #include "llm/adapter.h"
+#include "llm/beam-search.h"
 #include "llm/config.h"
 #include "llm/model.h"
 #include "opsc-spec.h"

@@ -509,8 +509,8 @@ class Backend
 
     /**
      * The same with one cache, whose next positions the rows are, or with a cache for each row, whose next position it
-     * is. The weights are read once; of the caches each row's own, so that L is the sum of their lengths in what is
-     * read, written and launched, and of row i in C the length of cache i. No cache may be there twice.
+     * is; none of them is there twice. The weights are read once. With a cache for each row L is the sum of their
+     * lengths, and row i attends to the length of its own + 1.
      */
     Computed<Tensor> FinishLayer(const ResidentModel& model,
                                  std::size_t layer,
@@ -589,8 +589,8 @@ class Backend
     /**
      * A copy of \p cache, for a hypothesis that leaves the other's path.
      *
-     * With L the sum of its layers' lengths: FLOPs: none. Read and written: a 2 kv L, and 8 L of the sums of a cache that
-     * tracks attention. Launches: 2 a layer. Rows: 2 L.
+     * With L the sum of its layers' lengths: FLOPs: none. Read and written: a 2 kv L, and 8 L of the sums of a cache
+     * that tracks attention. Launches: 2 a layer. Rows: 2 L.
      */
     Computed<std::unique_ptr<KvCache>> Fork(const KvCache& cache);
 
@@ -664,8 +664,8 @@ class Backend
     Computed<TokenId> Sample(const Tensor& logits, const Sampling& sampling, double uniform);
 
     /**
-     * The \p count most likely tokens of every row of \p logits, as MostLikely has them. Of a phantom they are 0, 1, ...,
-     * all equally likely: then all hypotheses of a search go on from its first, which takes the most copies.
+     * The \p count most likely tokens of every row of \p logits, as MostLikely has them. Of a phantom they are 0, 1,
+     * ..., all equally likely: then all hypotheses of a search go on from its first, which takes the most copies.
      *
      * FLOPs: 5 w V (maximum, subtract, exp, sum; comparison). Read: a w V. Written: 8 w \p count. Launches: 2.
      */

@@ -98,7 +98,8 @@ BeamSearch::Advance(std::span<const std::vector<ScoredToken>> rows)
     if (m_ended || rows.size() != m_hypotheses.size())
     {
         throw std::logic_error("a step of " + std::to_string(rows.size()) + " rows in a beam search of " +
-                               std::to_string(m_hypotheses.size()) + " hypotheses" + (m_ended ? " that has ended" : ""));
+                               std::to_string(m_hypotheses.size()) + " hypotheses" +
+                               (m_ended ? " that has ended" : ""));
     }
     std::vector<Candidate> candidates;
     for (std::size_t row = 0; row < rows.size(); row++)

@@ -24,20 +24,20 @@ struct ScoredToken
 };
 
 /**
- * The \p count most likely tokens of softmax(logits), of at least one, or all if there are fewer, the most likely first; of equal logits
- * the lower id comes first, so that the first token is Greedy's. NaN is less likely than any number: its logarithm, and
- * any that is no number, is -infinity.
+ * The \p count most likely tokens of softmax(logits), of at least one, or all if there are fewer, the most likely
+ * first; of equal logits the lower id comes first, so that the first token is Greedy's. NaN is less likely than any
+ * number: its logarithm, and any that is no number, is -infinity.
  */
 std::vector<ScoredToken> MostLikely(std::span<const float> logits, std::size_t count);
 
 /**
  * Beam search for one request, as transformers' generate() does it with num_beams, do_sample=False and
  * early_stopping=False: in every step the best `beams` continuations of all running hypotheses go on; one that a stop
- * token or the last token ends is finished, with the sum of its tokens' log-probabilities over (its length)^lengthPenalty
- * as its score, if it is among the `beams` best of the step. The `beams` best finished ones are kept. The search ends when
- * there are so many and the best running one, scored at its present length, is not better than the worst of them, or when
- * nothing is left to run. Sums are in double precision; of equals the continuation of the better hypothesis goes first,
- * then the more likely token.
+ * token or the last token ends is finished, with the sum of its tokens' log-probabilities over (its
+ * length)^lengthPenalty as its score, if it is among the `beams` best of the step. The `beams` best finished ones are
+ * kept. The search ends when there are so many and the best running one, scored at its present length, is not better
+ * than the worst of them, or when nothing is left to run. Sums are in double precision; of equals the continuation of
+ * the better hypothesis goes first, then the more likely token.
  */
 class BeamSearch
 {

@@ -45,8 +45,8 @@ class Decoder
     /**
      * The tokens that follow \p position.
      * \param states final states, one row for each hypothesis in the order of the tokens returned last; 1 x d at first
-     * \return one token, or those of the search's running hypotheses, the best first; where it has ended the last one of
-     *         the answer
+     * \return one token, or those of the search's running hypotheses, the best first; where it has ended the last one
+     *         of the answer
      */
     Task<std::vector<TokenId>> Next(std::size_t position, Tensor states);
 
@@ -63,8 +63,8 @@ class Decoder
     /// In a search: how many most likely tokens of each hypothesis Advance takes.
     std::size_t CandidatesEach() const;
 
-    /// In a search: its next step, with the most likely tokens of each hypothesis, wherever they were found. Returns what
-    /// Next does.
+    /// In a search: its next step, with the most likely tokens of each hypothesis, wherever they were found. Returns
+    /// what Next does.
     std::vector<TokenId> Advance(const Candidates& candidates);
 
     /// For each token returned last, the index of the state that it follows.

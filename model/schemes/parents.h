@@ -12,8 +12,8 @@
 namespace splitllm
 {
 
-/// \p payload, whose rows are the hypotheses of a beam search, behind the indices of those that they go on from, 4 bytes
-/// each. They are at the front, where a phantom has bytes too.
+/// \p payload, whose rows are the hypotheses of a beam search, behind the indices of those that they go on from, 4
+/// bytes each. They are at the front, where a phantom has bytes too.
 Payload WithParents(std::span<const std::size_t> parents, Payload payload);
 
 /**

@@ -136,8 +136,8 @@ CompareWithTransformers(const std::string& golden, const std::filesystem::path& 
     CHECK(number >= leastCases);
 }
 
-/// Why an edge server of DLoRA that exchanges nothing, with 2 beams, ended a session that sent it a prompt of one row and
-/// then \p second as an embedding.
+/// Why an edge server of DLoRA that exchanges nothing, with 2 beams, ended a session that sent it a prompt of one row
+/// and then \p second as an embedding.
 std::string
 EndOf(Payload second)
 {
@@ -601,16 +601,14 @@ TEST_CASE("an order of a search is what was ordered, or refused", "[beams][proto
     const auto message = [](Payload payload) {
         return Message{.kind = MessageKind::Generate, .dtype = DType::I32, .payload = std::move(payload)};
     };
-    const Order order = DecodeOrder(
-        message(EncodeOrder({.newTokens = 3, .stop = {9}}, {.beams = 2, .lengthPenalty = -0.5}, std::vector<TokenId>{5, 6})),
-        11,
-        40,
-        server);
+    const std::vector<TokenId> prompt{5, 6};
+    const Payload sent = EncodeOrder({.newTokens = 3, .stop = {9}}, {.beams = 2, .lengthPenalty = -0.5}, prompt);
+    const Order order = DecodeOrder(message(sent), 11, 40, server);
     CHECK(order.sampling.beams == 2);
     CHECK(order.sampling.lengthPenalty == -0.5);
     CHECK(order.limits.newTokens == 3);
     CHECK(order.limits.stop == std::vector<TokenId>{9});
-    CHECK(order.prompt == std::vector<TokenId>{5, 6});
+    CHECK(order.prompt == prompt);
 
     const auto reasonOf = [&](const std::vector<std::uint32_t>& words) -> std::string {
         try
@@ -662,8 +660,8 @@ TEST_CASE("beams that make no sense are refused with a reason", "[beams][study]"
     const auto nothing = [](Json&) {};
     CHECK(errorOf("linfer", nothing).empty());
     CHECK(errorOf("naive-split", nothing) ==
-          "test: workload.beams: scheme \"naive-split\" cannot search with beams: its states, keys and values travel for "
-          "one sequence, under one deadline a token");
+          "test: workload.beams: scheme \"naive-split\" cannot search with beams: its states, keys and values travel "
+          "for one sequence, under one deadline a token");
     CHECK(errorOf("opsc", nothing).find("test: workload.beams: scheme \"opsc\" cannot") == 0);
     CHECK(errorOf("ce-collm", nothing).find("test: workload.beams: scheme \"ce-collm\" cannot") == 0);
     CHECK(errorOf("linfer", [](Json& study) { study["workload"]["temperature"] = 0.5; }) ==

@@ -216,7 +216,7 @@ TEST_CASE("with as many beams as there are answers the search finds the best of 
     {
         for (std::uint32_t seed = 0; seed < 25; seed++)
         {
-            const Question question{.vocab = 3, .beams = 81, .penalty = penalty, .newTokens = 4, .stop = {2}, .seed = seed};
+            const Question question{3, 81, penalty, 4, {2}, seed};
             CAPTURE(penalty, seed);
             const Tokens answer = Search(question).first;
             CHECK(answer == BestOfAll(question));

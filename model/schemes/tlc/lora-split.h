@@ -16,9 +16,9 @@ namespace splitllm
  *
  * A step sends h0 up; for each layer the normed input of Q, K and V of the offloaded rows down, and those of LoRA's
  * updates that the device returns up, side by side in one message, or the notice that nothing comes back; at the end hL
- * of the last row down. Embedding, head and the choice of tokens stay on the device. A prompt crosses like a token, with all its rows
- * in each message; so do the hypotheses of a beam search, whose embedding message says which one each row goes on from,
- * and whose final states go down together.
+ * of the last row down. Embedding, head and the choice of tokens stay on the device. A prompt crosses like a token,
+ * with all its rows in each message; so do the hypotheses of a beam search, whose embedding message says which one each
+ * row goes on from, and whose final states go down together.
  *
  * LInfer exchanges everything, DLoRA leaves out whole tokens, TLC-Calibrator decides about every (layer, token) cell.
  */
