@@ -75,8 +75,9 @@ TEST_CASE("every study that comes with the module can be read", "[scenarios][smo
                                .prompts = kScenarios / "prompts",
                                .calibrators = kScenarios / "calibrators",
                                .calibrations = kScenarios / "calibrations",
-                               .exits = kScenarios / "exits"};
-    for (const char* name : {".", "ce-collm", "examples", "links", "opsc", "tlc", "papers"})
+                               .exits = kScenarios / "exits",
+                               .sideNetworks = kScenarios / "side-networks"};
+    for (const char* name : {".", "ce-collm", "examples", "links", "opsc", "spa", "tlc", "compare", "papers"})
     {
         for (const std::filesystem::path& path : StudiesIn(kScenarios / name))
         {
