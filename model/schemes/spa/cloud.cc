@@ -158,7 +158,7 @@ SpaCloud::AskDevice(LayerStates states, std::size_t position)
     co_await SendSideStates(s, m_parts, m_options, position, std::move(states));
     Message reply = co_await s.Receive();
     s.Expect(reply, MessageKind::SideOutput, 0);
-    Tensor g = co_await RowsOf(s, std::move(reply), last.Rows(), m_parts.model->Config().hidden);
+    Tensor g = co_await s.TensorIn(std::move(reply), last.Rows(), m_parts.model->Config().hidden);
     if (m_options.side->Alone())
     {
         co_return g;

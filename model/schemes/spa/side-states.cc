@@ -116,7 +116,7 @@ TakeSideStates(Session& s, const SchemeParts& parts, const SpaOptions& options, 
     SideInputs inputs;
     if (options.downProjection == SpaNode::Device)
     {
-        const Tensor all = co_await RowsOf(s, std::move(message), config.layers * rows, config.hidden);
+        const Tensor all = co_await s.TensorIn(std::move(message), config.layers * rows, config.hidden);
         LayerStates states;
         for (std::size_t l = 0; l < config.layers; l++)
         {
@@ -129,27 +129,15 @@ TakeSideStates(Session& s, const SchemeParts& parts, const SpaOptions& options, 
     const std::size_t width = config.layers * options.side->Width();
     if (!SendsLast(options))
     {
-        inputs.input = co_await RowsOf(s, std::move(message), rows, width);
+        inputs.input = co_await s.TensorIn(std::move(message), rows, width);
         co_return inputs;
     }
     auto [projected, last] = Parted(std::move(message.payload));
     Message lastMessage = With(message, std::move(last));
     lastMessage.layer = static_cast<std::uint16_t>(config.layers);
-    inputs.input = co_await RowsOf(s, With(std::move(message), std::move(projected)), rows, width);
-    inputs.last = co_await RowsOf(s, std::move(lastMessage), rows, config.hidden);
+    inputs.input = co_await s.TensorIn(With(std::move(message), std::move(projected)), rows, width);
+    inputs.last = co_await s.TensorIn(std::move(lastMessage), rows, config.hidden);
     co_return inputs;
-}
-
-Task<Tensor>
-RowsOf(Session& s, Message message, std::size_t rows, std::size_t cols)
-{
-    const std::string kind(NameOf(message.kind));
-    Tensor tensor = co_await s.TensorIn(std::move(message), cols);
-    if (tensor.Rows() != rows)
-    {
-        throw ProtocolError(kind + ": " + std::to_string(tensor.Rows()) + " rows instead of " + std::to_string(rows));
-    }
-    co_return tensor;
 }
 
 } // namespace splitllm

@@ -40,9 +40,6 @@ Task<SideInputs> TakeSideStates(Session& session,
                                 Message message,
                                 std::size_t rows);
 
-/// The tensor in \p message, which must have \p rows rows of \p cols. \throws ProtocolError
-Task<Tensor> RowsOf(Session& session, Message message, std::size_t rows, std::size_t cols);
-
 } // namespace splitllm
 
 #endif // SPLITLLM_SIDE_STATES_H
