@@ -44,6 +44,7 @@ set(split_llm_definitions
     SPLITLLM_CALIBRATOR_DIR="${CMAKE_CURRENT_SOURCE_DIR}/scenarios/calibrators"
     SPLITLLM_CALIBRATION_DIR="${CMAKE_CURRENT_SOURCE_DIR}/scenarios/calibrations"
     SPLITLLM_EXIT_DIR="${CMAKE_CURRENT_SOURCE_DIR}/scenarios/exits"
+    SPLITLLM_SIDE_NETWORK_DIR="${CMAKE_CURRENT_SOURCE_DIR}/scenarios/side-networks"
     SPLITLLM_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}"
 )
 

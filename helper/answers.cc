@@ -173,6 +173,7 @@ struct ReferenceModel::Parts
     CpuBackend backend;
     std::shared_ptr<const ResidentModel> model;
     std::shared_ptr<const ResidentAdapter> adapter;
+    std::shared_ptr<const ResidentBottleneck> bottleneck;
 };
 
 ReferenceModel::ReferenceModel(const ModelSpec& spec, std::uint32_t threads)
@@ -180,10 +181,15 @@ ReferenceModel::ReferenceModel(const ModelSpec& spec, std::uint32_t threads)
 {
     const std::shared_ptr<const Model> model = Model::Load(spec.folder);
     m_parts->model = m_parts->backend.Resident(model);
-    if (!spec.adapterFolder.empty())
+    if (spec.HasLora())
     {
         m_parts->adapter =
             m_parts->backend.Resident(Adapter::Load(spec.adapterFolder, model->config), model->config);
+    }
+    if (spec.HasBottleneck())
+    {
+        m_parts->bottleneck =
+            m_parts->backend.Resident(BottleneckAdapter::Load(spec.adapterFolder, model->config), model->config);
     }
 }
 
@@ -198,6 +204,7 @@ ReferenceModel::Logits(std::span<const TokenId> prompt, std::span<const TokenId>
     const ResidentModel& model = *m_parts->model;
     const std::size_t layers = model.Config().layers;
     const std::unique_ptr<KvCache> cache = backend.NewCache(model, 0, layers, tokens.size());
+    KvCache* const view = cache.get();
     Tensor h = backend.Embed(model, tokens, 0).value;
     for (std::size_t l = 0; l < layers; l++)
     {
@@ -207,7 +214,21 @@ ReferenceModel::Logits(std::span<const TokenId> prompt, std::span<const TokenId>
             const Deltas deltas = backend.Adapt(*m_parts->adapter, l, qkv.input).value;
             qkv = backend.Merge(std::move(qkv), deltas).value;
         }
-        h = backend.FinishLayer(model, l, h, qkv, *cache).value;
+        if (m_parts->bottleneck)
+        {
+            const ResidentBottleneck& bottleneck = *m_parts->bottleneck;
+            const auto adapted = [&](Sublayer sublayer, Tensor output) {
+                const Tensor added = backend.Bottleneck(bottleneck, l, sublayer, output).value;
+                output += added;
+                h += output;
+            };
+            adapted(Sublayer::Attention, backend.Attend(model, l, qkv, {&view, 1}).value);
+            adapted(Sublayer::Mlp, backend.FeedForward(model, l, h).value);
+        }
+        else
+        {
+            h = backend.FinishLayer(model, l, h, qkv, *cache).value;
+        }
     }
     return backend.Head(model, h.Slice(prompt.size() - 1, answer.size())).value;
 }

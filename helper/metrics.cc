@@ -61,6 +61,7 @@ AddTokenMetrics(Metrics& metrics, const std::vector<const TokenRecord*>& tokens)
     std::array<double, kComponents> components{};
     std::array<double, kDirections> payload{};
     std::array<double, kDirections> messages{};
+    double exchanges = 0.0;
     for (const TokenRecord* token : tokens)
     {
         latencies.push_back(Milliseconds(token->latency));
@@ -73,6 +74,7 @@ AddTokenMetrics(Metrics& metrics, const std::vector<const TokenRecord*>& tokens)
             payload[d] += static_cast<double>(token->payloadBytes[d]);
             messages[d] += token->messages[d];
         }
+        exchanges += token->exchanges;
     }
     const auto count = static_cast<double>(tokens.size());
     metrics.emplace_back("token_latency_ms.mean", Mean(latencies));
@@ -87,6 +89,7 @@ AddTokenMetrics(Metrics& metrics, const std::vector<const TokenRecord*>& tokens)
     }
     AddDirections(metrics, "payload_bytes_per_token", payload, count);
     AddDirections(metrics, "messages_per_token", messages, count);
+    metrics.emplace_back("exchanges_per_token", exchanges / count);
 }
 
 /// Whole responses: all their tokens, the prompt's work included.
@@ -223,6 +226,26 @@ AddExitMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
     if (responses > 0.0)
     {
         metrics.emplace_back("standalone_s_per_response", standalone / responses);
+    }
+}
+
+/// SPA: for how many of all tokens the device was asked.
+void
+AddGateMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
+{
+    double open = 0.0;
+    double tokens = 0.0;
+    for (const RunRecords& run : runs)
+    {
+        for (const GateRecord& gate : run.gates)
+        {
+            open += gate.open ? 1.0 : 0.0;
+            tokens += 1.0;
+        }
+    }
+    if (tokens > 0.0)
+    {
+        metrics.emplace_back("gate_ratio", open / tokens);
     }
 }
 
@@ -483,6 +506,7 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
         metrics.emplace_back("return_ratio", returned / cells);
     }
     AddExitMetrics(metrics, runs);
+    AddGateMetrics(metrics, runs);
     AddQualityMetrics(metrics, study, runs);
     AddOpscMetrics(metrics, study, runs);
     AddMemoryMetrics(metrics, runs);

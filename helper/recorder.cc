@@ -117,6 +117,12 @@ Recorder::OnExit(const ExitRecord& record)
 }
 
 void
+Recorder::OnGate(const GateRecord& record)
+{
+    m_records.gates.push_back(record);
+}
+
+void
 Recorder::OnStandalone(const std::string& node, const StandaloneRecord& record)
 {
     m_records.standalone.push_back(record);

@@ -104,6 +104,7 @@ struct RunRecords
     std::vector<RequestRow> requests;      //!< by index
     std::vector<UploadRow> uploads;        //!< empty without a deadline
     std::vector<ExitRecord> exits;         //!< a row a token; empty without early exits
+    std::vector<GateRecord> gates;         //!< a row a token; empty without a gate
     std::vector<StandaloneRecord> standalone;
     std::vector<OutageRow> outages;
     std::vector<QualityRow> quality;       //!< empty unless the study asks for it
@@ -141,6 +142,7 @@ class Recorder
     void OnEarlyExit(std::uint32_t session, std::uint32_t request, std::uint32_t tokens);
     void OnUpload(const UploadRecord& record);
     void OnExit(const ExitRecord& record);
+    void OnGate(const GateRecord& record);
     void OnStandalone(const std::string& node, const StandaloneRecord& record);
     void OnDecision(const DecisionRecord& record);
 

@@ -80,7 +80,7 @@ WriteTokens(std::ostream& stream, const std::vector<PointResult>& points)
     {
         stream << ',' << NameOf(static_cast<Component>(c)) << "_ns";
     }
-    stream << ",server_ns,payload_bytes_up,payload_bytes_down,messages_up,messages_down,offloaded,returned\n";
+    stream << ",server_ns,payload_bytes_up,payload_bytes_down,messages_up,messages_down,offloaded,returned,exchanges\n";
     ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
         for (const TokenRow& row : run.tokens)
         {
@@ -94,7 +94,7 @@ WriteTokens(std::ostream& stream, const std::vector<PointResult>& points)
             }
             stream << ',' << token.server.GetNanoSeconds() << ',' << token.payloadBytes[0] << ','
                    << token.payloadBytes[1] << ',' << token.messages[0] << ',' << token.messages[1] << ','
-                   << row.offloaded << ',' << row.returned << '\n';
+                   << row.offloaded << ',' << row.returned << ',' << token.exchanges << '\n';
         }
     });
 }
@@ -154,6 +154,19 @@ WriteExits(std::ostream& stream, const std::vector<PointResult>& points)
                 stream << exit.asked.GetNanoSeconds();
             }
             stream << '\n';
+        }
+    });
+}
+
+void
+WriteGates(std::ostream& stream, const std::vector<PointResult>& points)
+{
+    stream << "point,repetition,session,request,position,open,probability\n";
+    ForEachRun(points, [&stream](std::size_t point, std::size_t repetition, const RunRecords& run) {
+        for (const GateRecord& gate : run.gates)
+        {
+            stream << point << ',' << repetition << ',' << gate.session << ',' << gate.request << ',' << gate.position
+                   << ',' << gate.open << ',' << NumberOrEmpty(gate.probability) << '\n';
         }
     });
 }
@@ -331,6 +344,7 @@ ResultsFolder::Write(const std::string& study, const std::vector<PointResult>& p
         }
     };
     addWhere("exits.csv", [](const RunRecords& run) { return !run.exits.empty(); }, WriteExits);
+    addWhere("gates.csv", [](const RunRecords& run) { return !run.gates.empty(); }, WriteGates);
     addWhere("standalone.csv", [](const RunRecords& run) { return !run.standalone.empty(); }, WriteStandalone);
     addWhere("outages.csv", [](const RunRecords& run) { return !run.outages.empty(); }, WriteOutages);
     addWhere("confidence.csv", HasConfidence, WriteConfidence);

@@ -171,7 +171,7 @@ RejectUnknown(const std::vector<std::string>& args, const std::vector<std::strin
         {
             throw InputError("\"" + arg +
                              "\": unknown option; accepted: --study, --out, --set=PATH=VALUE, --models, --adapters, --profiles, "
-                             "--prompts, --calibrators, --calibrations, --exits, --threads, --KEY=VALUE for a key of the study, and ns-3's own (--help)");
+                             "--prompts, --calibrators, --calibrations, --exits, --side-networks, --threads, --KEY=VALUE for a key of the study, and ns-3's own (--help)");
         }
     }
 }
@@ -191,14 +191,16 @@ ParseOptions(int argc, char* argv[])
     std::string calibrators = Peek(args, "calibrators").value_or(SPLITLLM_CALIBRATOR_DIR);
     std::string calibrations = Peek(args, "calibrations").value_or(SPLITLLM_CALIBRATION_DIR);
     std::string exits = Peek(args, "exits").value_or(SPLITLLM_EXIT_DIR);
-    options.folders = {models, adapters, profiles, prompts, calibrators, calibrations, exits};
+    std::string sideNetworks = Peek(args, "side-networks").value_or(SPLITLLM_SIDE_NETWORK_DIR);
+    options.folders = {models, adapters, profiles, prompts, calibrators, calibrations, exits, sideNetworks};
     const auto knobs = options.study.empty() ? std::vector<std::pair<std::string, std::string>>{}
                                              : Knobs(options.study, options.folders);
 
     ns3::CommandLine cmd(__FILE__);
     cmd.Usage("Runs a split-LLM study: --study=FILE, results into --out=DIR.");
     std::vector<std::string> known{
-        "study", "out", "models", "adapters", "profiles", "prompts", "calibrators", "calibrations", "exits", "threads", "set"};
+        "study", "out", "models", "adapters", "profiles", "prompts", "calibrators", "calibrations", "exits",
+        "side-networks", "threads", "set"};
     cmd.AddValue("study", "the study, a JSON file", options.study);
     cmd.AddValue("out", "folder for the results; without it only the table is printed", options.out);
     cmd.AddValue("models", "folder with model and adapter folders", models);
@@ -208,6 +210,7 @@ ParseOptions(int argc, char* argv[])
     cmd.AddValue("calibrators", "folder with calibrators", calibrators);
     cmd.AddValue("calibrations", "folder with activation statistics", calibrations);
     cmd.AddValue("exits", "folder with trained early exits", exits);
+    cmd.AddValue("side-networks", "folder with trained side networks", sideNetworks);
     cmd.AddValue("threads", "threads of the CPU backend, 0 for all cores; never changes a result", options.threads);
     const auto override = [&options](const std::string& path, const std::string& value) {
         options.overrides.emplace_back(path, value);

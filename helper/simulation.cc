@@ -143,6 +143,10 @@ Run::Run(const Study& study,
         {
             m_llm.SetAdapterShape(model.adapterRank, model.adapterDtype);
         }
+        if (model.bottleneckWidth > 0)
+        {
+            m_llm.SetBottleneckShape(model.bottleneckWidth, model.adapterDtype);
+        }
     }
     else
     {
@@ -158,6 +162,7 @@ Run::Run(const Study& study,
                   study.scheme.weightBits.back,
                   study.scheme.weightGroup);
     m_llm.SetCeCollm(study.scheme.ceCollm, study.scheme.exits);
+    m_llm.SetSpa(study.scheme.spa, study.scheme.side);
     m_llm.SetCodec(study.scheme.codec);
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
     m_llm.SetBeams(study.sampling.beams, study.sampling.lengthPenalty);
@@ -207,6 +212,7 @@ Run::InstallServer(const NodeSpec& spec)
     m_server->AssignStreams(kSessionStreams);
     Trace(spec.name, m_server);
     m_server->TraceConnectWithoutContext("Compute", MakeCallback(&Recorder::OnServerCompute, &m_recorder));
+    m_server->TraceConnectWithoutContext("Gate", MakeCallback(&Recorder::OnGate, &m_recorder));
 }
 
 void
@@ -441,6 +447,7 @@ SimulateAlongAnswers(const Study& study,
     Study stepwise = study;
     // A stream and a search go along their own tokens; the logits are the same.
     stepwise.scheme.stream = false;
+    stepwise.scheme.spa.stream = false;
     stepwise.sampling.beams = 0;
     Run run(stepwise, repetition, threads, [] {});
     std::vector<UserRequest> requests = run.Requests();

@@ -55,12 +55,14 @@ struct SplitLlmHelper::Parts
     std::filesystem::path adapterFolder;
     std::optional<ModelConfig> shape; //!< of phantoms
     std::uint32_t adapterRank = 0;
-    DType adapterDtype = DType::F16;
+    std::uint32_t bottleneckWidth = 0;
+    DType adapterDtype = DType::F16; //!< of either
     std::string schemeName = "linfer";
     SchemeOptions schemeOptions;
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16);
     Sampling sampling;
     std::shared_ptr<const Exits> exits; //!< CE-CoLLM's
+    std::shared_ptr<const SideNetwork> side; //!< SPA's
     FrontBack deviceBits; //!< of the weights of OPSC's device
     std::size_t group = WeightPrecision::kGroup;
     std::optional<std::size_t> context;
@@ -77,7 +79,7 @@ struct SplitLlmHelper::Parts
 void
 SplitLlmHelper::Parts::Load()
 {
-    SchemeParts parts{.model = nullptr, .adapter = nullptr, .sampling = sampling, .codec = codec, .context = context};
+    SchemeParts parts{.model = nullptr, .adapter = nullptr, .bottleneck = nullptr, .sampling = sampling, .codec = codec, .context = context};
     if (shape)
     {
         const auto model = std::make_shared<Model>();
@@ -94,6 +96,14 @@ SplitLlmHelper::Parts::Load()
             adapter->layers.front().query.a.dtype = adapterDtype;
             parts.adapter = backend->Resident(adapter, model->config);
         }
+        if (bottleneckWidth > 0)
+        {
+            const auto bottleneck = std::make_shared<BottleneckAdapter>();
+            bottleneck->width = bottleneckWidth;
+            bottleneck->layers.resize(model->config.layers);
+            bottleneck->layers.front().attention.down.weight.dtype = adapterDtype;
+            parts.bottleneck = backend->Resident(bottleneck, model->config);
+        }
     }
     else
     {
@@ -105,7 +115,11 @@ SplitLlmHelper::Parts::Load()
         backend = std::make_shared<CpuBackend>(threads);
         parts.model = backend->Resident(model);
         schemeOptions.opsc.device = OnDevice(model);
-        if (!adapterFolder.empty())
+        if (BottleneckAdapter::IsIn(adapterFolder))
+        {
+            parts.bottleneck = backend->Resident(BottleneckAdapter::Load(adapterFolder, model->config), model->config);
+        }
+        else if (!adapterFolder.empty())
         {
             parts.adapter = backend->Resident(Adapter::Load(adapterFolder, model->config), model->config);
         }
@@ -113,6 +127,10 @@ SplitLlmHelper::Parts::Load()
     if (exits)
     {
         schemeOptions.ceCollm.exits = backend->Resident(exits, parts.model->Config());
+    }
+    if (side)
+    {
+        schemeOptions.spa.side = backend->Resident(side, parts.model->Config());
     }
     scheme = MakeScheme(schemeName, std::move(parts), schemeOptions);
 }
@@ -172,6 +190,13 @@ SplitLlmHelper::SetAdapterShape(std::uint32_t rank, const std::string& dtype)
 }
 
 void
+SplitLlmHelper::SetBottleneckShape(std::uint32_t width, const std::string& dtype)
+{
+    m_parts->bottleneckWidth = width;
+    m_parts->adapterDtype = ActivationType(dtype);
+}
+
+void
 SplitLlmHelper::SetScheme(const std::string& name)
 {
     m_parts->schemeName = name;
@@ -209,6 +234,13 @@ SplitLlmHelper::SetCeCollm(const CeCollmOptions& options, std::shared_ptr<const 
 {
     m_parts->schemeOptions.ceCollm = options;
     m_parts->exits = std::move(exits);
+}
+
+void
+SplitLlmHelper::SetSpa(const SpaOptions& options, std::shared_ptr<const SideNetwork> side)
+{
+    m_parts->schemeOptions.spa = options;
+    m_parts->side = std::move(side);
 }
 
 void

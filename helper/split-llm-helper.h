@@ -23,6 +23,8 @@ class DeviceProfile;
 struct Exits;
 class OffloadPolicy;
 struct OpscOptions;
+struct SideNetwork;
+struct SpaOptions;
 class TensorCodec;
 
 /**
@@ -56,13 +58,17 @@ class SplitLlmHelper
     /// Computes with phantoms of the shape that a folder's config.json describes (shape mode); weights are not read.
     void SetShapeOf(const std::filesystem::path& folder, const std::string& dtype);
 
-    /// The LoRA adapter in a PEFT folder (numeric mode).
+    /// The adapter in a folder: LoRA's in PEFT's format, or bottlenecks (llm/bottleneck.h) (numeric mode).
     void SetAdapter(const std::filesystem::path& folder);
 
     /// A phantom adapter of that rank (shape mode).
     void SetAdapterShape(std::uint32_t rank, const std::string& dtype);
 
-    /// "server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "ce-collm" or "naive-split".
+    /// Phantom bottleneck adapters of that width (shape mode).
+    void SetBottleneckShape(std::uint32_t width, const std::string& dtype);
+
+    /// "server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "ce-collm", "naive-split", "spa", "lst" or
+    /// "adapter-split".
     void SetScheme(const std::string& name);
 
     /// What decides about the cells of "tlc" and "dlora". \param firstLayer whether about those of layer 1 as well
@@ -76,6 +82,9 @@ class SplitLlmHelper
 
     /// What "ce-collm" is to do, all but its exits, and these.
     void SetCeCollm(const CeCollmOptions& options, std::shared_ptr<const Exits> exits);
+
+    /// What "spa" or "lst" is to do, all but its side network, and that.
+    void SetSpa(const SpaOptions& options, std::shared_ptr<const SideNetwork> side);
 
     /// What "opsc" is to do ("naive-split" has its split alone), and how many bits the weights of its device have in the
     /// layers up to the split and behind

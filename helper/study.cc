@@ -12,6 +12,7 @@
 #include "policy/calibrator.h"
 #include "policy/offload-policies.h"
 #include "schemes/scheme.h"
+#include "spa-spec.h"
 
 #include <algorithm>
 #include <array>
@@ -82,7 +83,9 @@ ReadModel(StrictObject study, bool shapeMode, const StudyFolders& folders)
         StrictObject adapter = object.Object("adapter");
         if (shapeMode)
         {
-            model.adapterRank = static_cast<std::uint32_t>(adapter.Integer("rank", 1, 65536));
+            const bool bottleneck = adapter.Has("bottleneck");
+            const auto width = static_cast<std::uint32_t>(adapter.Integer(bottleneck ? "bottleneck" : "rank", 1, 65536));
+            (bottleneck ? model.bottleneckWidth : model.adapterRank) = width;
             model.adapterDtype = adapter.Choice("dtype", kFloatTypes, model.dtype == "int8" ? "fp16" : model.dtype);
         }
         else
@@ -353,7 +356,11 @@ CheckModel(const ModelSpec& model, bool shapeMode)
     else
     {
         config = Model::Load(model.folder)->config;
-        if (!model.adapterFolder.empty())
+        if (model.HasBottleneck())
+        {
+            BottleneckAdapter::Load(model.adapterFolder, config);
+        }
+        if (model.HasLora())
         {
             Adapter::Load(model.adapterFolder, config);
         }
@@ -388,24 +395,6 @@ CheckPrompts(const StrictObject& object, const Study& study, const ModelConfig& 
                 }
             }
         }
-    }
-}
-
-/// "skip_notice": "free" is the accounting of TLC-Calibrator's paper, where saying that nothing comes back costs nothing.
-void
-ReadSkipNotice(StrictObject& scheme, Study& study)
-{
-    if (scheme.Choice("skip_notice", {"message", "free"}, "message") == "message")
-    {
-        return;
-    }
-    for (LinkSpec& link : study.links)
-    {
-        if (link.type != LinkType::Service)
-        {
-            scheme.Fail("skip_notice", "\"free\" needs service links; on link \"" + link.name + "\" every message costs");
-        }
-        link.kinds[MessageKind::Skip] = {.startup = Time(0), .payloadBytes = 0};
     }
 }
 
@@ -451,11 +440,17 @@ ReadScheme(StrictObject& object,
         scheme.String("label"); // for tables and plots
     }
     const bool splits = name == "linfer" || name == "dlora" || name == "tlc";
-    if (splits && !study.model.HasAdapter())
+    if (splits && !study.model.HasLora())
     {
         object.Fail("model.adapter",
                     "scheme \"" + name + "\" needs a LoRA adapter; give its " +
                         std::string(study.shapeMode ? "rank" : "path"));
+    }
+    if (name == "adapter-split" && !study.model.HasBottleneck())
+    {
+        object.Fail("model.adapter",
+                    "scheme \"" + name + "\" needs bottleneck adapters; give their " +
+                        std::string(study.shapeMode ? "width (\"bottleneck\")" : "path"));
     }
     if (name == "dlora")
     {
@@ -475,7 +470,9 @@ ReadScheme(StrictObject& object,
         }
         study.scheme.firstLayer = true;
     }
-    if ((name == "opsc" || name == "naive-split" || name == "ce-collm") && study.model.HasAdapter())
+    static constexpr std::array<std::string_view, 5> kBareSchemes{"opsc", "naive-split", "ce-collm", "spa", "lst"};
+    const bool bare = std::ranges::find(kBareSchemes, name) != kBareSchemes.end();
+    if (bare && (study.model.HasLora() || study.model.HasBottleneck()))
     {
         object.Fail("model.adapter", "scheme \"" + name + "\" has no place for an adapter");
     }
@@ -491,6 +488,10 @@ ReadScheme(StrictObject& object,
     {
         ReadCeCollm(scheme, study, folders.exits);
     }
+    if (name == "spa" || name == "lst")
+    {
+        ReadSpa(scheme, study, folders.sideNetworks);
+    }
     if (name == "server")
     {
         study.scheme.stream = scheme.Bool("stream", false);
@@ -504,9 +505,54 @@ ReadScheme(StrictObject& object,
         StrictObject policy = scheme.Object("policy");
         study.scheme.policy = MakeOffloadPolicy(policy, ContextOf(study, config, origin, folders));
         study.scheme.firstLayer = scheme.Bool("first_layer", false);
-        ReadSkipNotice(scheme, study);
+        // The paper's accounting, where saying that nothing comes back costs nothing.
+        ReadAccounting(scheme, study, "skip_notice", {MessageKind::Skip});
     }
     scheme.Finish();
+}
+
+/// What a sweep calls a list of labelled sets of keys that go together.
+constexpr const char* kCase = "case";
+
+void
+CheckCases(StrictObject& sweep)
+{
+    for (StrictObject& entry : sweep.Objects(kCase))
+    {
+        entry.String("label");
+        if (entry.Keys().size() < 2)
+        {
+            entry.Fail("label", "is alone; accepted: beside it, the keys of the study that the case sets");
+        }
+    }
+}
+
+/// Whether one of the paths leads to the other, or through it.
+bool
+Overlap(const std::string& a, const std::string& b)
+{
+    return (a + ".").starts_with(b + ".") || (b + ".").starts_with(a + ".");
+}
+
+/// \throws InputError if a case of \p study sets what lies at \p path, so that an override would not be seen
+void
+RejectCaseKey(const Json& study, const std::string& path)
+{
+    if (!study.contains("sweep") || !study["sweep"].contains(kCase) || !study["sweep"][kCase].is_array())
+    {
+        return;
+    }
+    for (const Json& one : study["sweep"][kCase])
+    {
+        for (const auto& [key, value] : one.items())
+        {
+            if (key != "label" && Overlap(key, path))
+            {
+                throw InputError("--set: " + path + ": the cases of the sweep set " + key +
+                                 "; accepted: sweep.case with other cases, or a key that they leave alone");
+            }
+        }
+    }
 }
 
 std::vector<PointSet>
@@ -520,6 +566,10 @@ ReadSweep(Json& json, const std::string& origin)
         if (!values.is_array() || values.empty())
         {
             sweep.Fail(key, "must be a list of at least one value");
+        }
+        if (key == kCase)
+        {
+            CheckCases(sweep);
         }
         std::vector<PointSet> grid;
         for (const PointSet& point : points)
@@ -605,7 +655,8 @@ SetPath(Json& json, const std::string& path, Json value, const std::string& orig
 const NodeSpec&
 Study::Server() const
 {
-    static constexpr std::array<std::string_view, 3> kCloudSchemes{"opsc", "ce-collm", "naive-split"};
+    static constexpr std::array<std::string_view, 6> kCloudSchemes{
+        "opsc", "ce-collm", "naive-split", "spa", "lst", "adapter-split"};
     const bool ofCloud = std::ranges::find(kCloudSchemes, scheme.name) != kCloudSchemes.end();
     const std::array preferred = ofCloud ? std::array{NodeRole::Cloud, NodeRole::EdgeServer}
                                          : std::array{NodeRole::EdgeServer, NodeRole::Cloud};
@@ -653,6 +704,26 @@ Study::LinkBetween(const NodeSpec& a, const NodeSpec& b) const
         throw std::logic_error("the study has no such link");
     }
     return *found;
+}
+
+void
+ReadAccounting(StrictObject& scheme, Study& study, const std::string& key, const std::vector<MessageKind>& kinds)
+{
+    if (scheme.Choice(key, {"message", "free"}, "message") == "message")
+    {
+        return;
+    }
+    for (LinkSpec& link : study.links)
+    {
+        if (link.type != LinkType::Service)
+        {
+            scheme.Fail(key, "\"free\" needs service links; on link \"" + link.name + "\" every message costs");
+        }
+        for (const MessageKind kind : kinds)
+        {
+            link.kinds[kind] = {.startup = Time(0), .payloadBytes = 0};
+        }
+    }
 }
 
 Study
@@ -745,6 +816,7 @@ LoadStudyFile(const std::filesystem::path& path, const std::vector<std::pair<std
         {
             file.study["sweep"][key] = Json::array({value}); // the override is the only value left to sweep
         }
+        RejectCaseKey(file.study, key);
         SetPath(file.study, key, std::move(value), "--set");
     }
     StrictObject object(file.study, file.origin);
@@ -762,9 +834,21 @@ Json
 PointOf(const StudyFile& file, const PointSet& point)
 {
     Json json = file.study;
+    const std::string origin = file.origin + ": sweep";
     for (const auto& [key, value] : point)
     {
-        SetPath(json, key, value, file.origin + ": sweep");
+        if (key != kCase)
+        {
+            SetPath(json, key, value, origin);
+            continue;
+        }
+        for (const auto& [itsKey, itsValue] : value.items())
+        {
+            if (itsKey != "label")
+            {
+                SetPath(json, itsKey, itsValue, origin + "." + kCase);
+            }
+        }
     }
     return json;
 }

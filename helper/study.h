@@ -7,13 +7,16 @@
 #include "compute/device-profile.h"
 #include "compute/weight-precision.h"
 #include "link-spec.h"
+#include "llm/bottleneck.h"
 #include "llm/config.h"
 #include "llm/sampling.h"
 #include "outage-spec.h"
 #include "policy/offload-policy.h"
 #include "llm/exits.h"
+#include "llm/side-network.h"
 #include "schemes/ce-collm/ce-collm-options.h"
 #include "schemes/opsc/opsc-options.h"
+#include "schemes/spa/spa-options.h"
 #include "tensor/dtype.h"
 
 #include <cstdint>
@@ -36,6 +39,7 @@ struct StudyFolders
     std::filesystem::path calibrators; //!< calibrator folders
     std::filesystem::path calibrations; //!< activation statistics
     std::filesystem::path exits; //!< folders of trained early exits
+    std::filesystem::path sideNetworks; //!< folders of trained side networks
 };
 
 /// The model of a study and its adapter.
@@ -45,12 +49,18 @@ struct ModelSpec
     std::string shape;                   //!< shape mode, where no folder is given
     std::string dtype;                   //!< of weights, shape mode
     std::filesystem::path adapterFolder; //!< numeric mode; empty without an adapter
-    std::uint32_t adapterRank = 0;       //!< shape mode; 0 without an adapter
+    std::uint32_t adapterRank = 0;       //!< shape mode; 0 without a LoRA adapter
+    std::uint32_t bottleneckWidth = 0;   //!< shape mode; 0 without bottleneck adapters
     std::string adapterDtype;            //!< shape mode
 
-    bool HasAdapter() const
+    bool HasLora() const
     {
-        return adapterRank > 0 || !adapterFolder.empty();
+        return adapterRank > 0 || (!adapterFolder.empty() && !HasBottleneck());
+    }
+
+    bool HasBottleneck() const
+    {
+        return bottleneckWidth > 0 || BottleneckAdapter::IsIn(adapterFolder);
     }
 };
 
@@ -88,6 +98,8 @@ struct SchemeSpec
     unsigned activationBits = 16; //!< "opsc": nominal, for Eq 2
     CeCollmOptions ceCollm; //!< "ce-collm", all but the exits
     std::shared_ptr<const Exits> exits; //!< "ce-collm"
+    SpaOptions spa; //!< "spa" and "lst", all but the side network
+    std::shared_ptr<const SideNetwork> side; //!< "spa" and "lst"
 };
 
 /// One request of the workload.
@@ -138,6 +150,12 @@ struct Study
     /// That of the longest request.
     std::size_t LongestContext() const;
 };
+
+/**
+ * Reads whether what messages of \p kinds say costs what the link charges ("message", default) or nothing ("free", as
+ * some papers count), which only service links can do.
+ */
+void ReadAccounting(StrictObject& scheme, Study& study, const std::string& key, const std::vector<MessageKind>& kinds);
 
 /**
  * Reads a point: a study object without "sweep" and "expect". Defaults are written into \p json, so that it lists every

@@ -5,7 +5,7 @@
 #
 #   scripts/setup.sh [run|benchmarks|training]     (scripts/run and scripts/test call the same steps by themselves)
 #
-# training: torch and its company, 5.6 GB, in build/train-venv, for scripts/train-tlc, train-exits and evaluate-policies.
+# training: torch and its company, 5.6 GB, in build/train-venv, for scripts/train-* and evaluate-policies.
 #
 # Each step leaves a stamp in build/stamps that holds a hash of what went into it, and is skipped while that holds.
 # Logs are in build/logs. An ns-3 of your own is used with ns3_DIR=/folder/of/ns3Config.cmake in the environment;

@@ -62,6 +62,10 @@ SplitLlmApplication::GetTypeId()
                             "How a token came about where a model has early exits",
                             MakeTraceSourceAccessor(&SplitLlmApplication::m_exitTrace),
                             "splitllm::SplitLlmApplication::ExitCallback")
+            .AddTraceSource("Gate",
+                            "What SPA's gate decided about a token",
+                            MakeTraceSourceAccessor(&SplitLlmApplication::m_gateTrace),
+                            "splitllm::SplitLlmApplication::GateCallback")
             .AddTraceSource("Standalone",
                             "A stretch during which an edge went on without its cloud is over",
                             MakeTraceSourceAccessor(&SplitLlmApplication::m_standaloneTrace),
@@ -140,6 +144,7 @@ SplitLlmApplication::NewSession(std::unique_ptr<MessagePort> port, Api api)
     session->onDecision = [this](const DecisionRecord& record) { m_decisionTrace(record); };
     session->onUpload = [this](const UploadRecord& record) { m_uploadTrace(record); };
     session->onExit = [this](const ExitRecord& record) { m_exitTrace(record); };
+    session->onGate = [this](const GateRecord& record) { m_gateTrace(record); };
     session->onStandalone = [this](const StandaloneRecord& record) { m_standaloneTrace(record); };
     session->onLogits = [this](const LogitsRecord& record) { m_logitsTrace(record); };
     return session;

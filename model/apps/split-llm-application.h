@@ -92,6 +92,7 @@ class SplitLlmApplication : public ns3::Application
     typedef void (*DecisionCallback)(const DecisionRecord& record);
     typedef void (*UploadCallback)(const UploadRecord& record);
     typedef void (*ExitCallback)(const ExitRecord& record);
+    typedef void (*GateCallback)(const GateRecord& record);
     typedef void (*StandaloneCallback)(const StandaloneRecord& record);
     typedef void (*LogitsCallback)(const LogitsRecord& record);
     typedef void (*SessionEndCallback)(std::uint32_t session, const std::string& reason);
@@ -135,6 +136,7 @@ class SplitLlmApplication : public ns3::Application
     ns3::TracedCallback<const DecisionRecord&> m_decisionTrace;
     ns3::TracedCallback<const UploadRecord&> m_uploadTrace;
     ns3::TracedCallback<const ExitRecord&> m_exitTrace;
+    ns3::TracedCallback<const GateRecord&> m_gateTrace;
     ns3::TracedCallback<const StandaloneRecord&> m_standaloneTrace;
     ns3::TracedCallback<const LogitsRecord&> m_logitsTrace;
     ns3::TracedCallback<std::uint32_t, const std::string&> m_sessionEndTrace;

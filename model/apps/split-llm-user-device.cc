@@ -11,6 +11,8 @@
 #include "ns3/trace-source-accessor.h"
 #include "ns3/uinteger.h"
 
+#include <algorithm>
+#include <array>
 #include <numeric>
 #include <utility>
 
@@ -21,6 +23,19 @@ using namespace ns3;
 
 NS_LOG_COMPONENT_DEFINE("SplitLlmUserDevice");
 NS_OBJECT_ENSURE_REGISTERED(UserDevice);
+
+namespace
+{
+
+/// Whether a message of \p kind brings states that an adapter or a side network on the device reads.
+bool
+BringsStates(const std::string& kind)
+{
+    constexpr std::array kinds{MessageKind::LayerInput, MessageKind::AdapterInput, MessageKind::SideStates};
+    return std::ranges::any_of(kinds, [&kind](MessageKind one) { return kind == NameOf(one); });
+}
+
+} // namespace
 
 /// A user's session from its first to its last request.
 struct UserDevice::Conversation
@@ -61,6 +76,7 @@ UserDevice::Conversation::Count(const MessageRecord& record)
     const auto direction = static_cast<std::size_t>(record.direction);
     counted.payloadBytes[direction] += record.payloadBytes;
     counted.messages[direction]++;
+    counted.exchanges += BringsStates(record.kind) ? 1 : 0;
 }
 
 Task<void>

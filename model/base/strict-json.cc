@@ -452,8 +452,12 @@ StrictObject::Bool(const std::string& key, std::optional<bool> fallback)
 }
 
 StrictObject
-StrictObject::Object(const std::string& key)
+StrictObject::Object(const std::string& key, std::optional<Json> fallback)
 {
+    if (fallback)
+    {
+        Default(key, std::move(*fallback));
+    }
     Find(key, "an object");
     return {*m_root, m_place / key, m_origin, PathOf(key)};
 }

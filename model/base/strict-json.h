@@ -86,7 +86,7 @@ class StrictObject
     bool Bool(const std::string& key, std::optional<bool> fallback = std::nullopt);
 
     /// The object under \p key.
-    StrictObject Object(const std::string& key);
+    StrictObject Object(const std::string& key, std::optional<Json> fallback = std::nullopt);
 
     /// The value under \p key as it is, for the caller to check; marks it as read. Valid until a default is written.
     Json& Raw(const std::string& key);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <initializer_list>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -70,6 +71,43 @@ ExpectRoom(std::size_t length, std::size_t rows, std::size_t capacity)
     {
         Fail(std::to_string(rows) + " rows after " + std::to_string(length) + " in a KV cache of " +
              std::to_string(capacity) + " entries");
+    }
+}
+
+void
+ExpectProjections(const ModelConfig& config, const Projections& projections, std::size_t rows)
+{
+    if (rows == 0)
+    {
+        Fail("projections without rows");
+    }
+    ExpectShape(projections.query, rows, config.QueryWidth(), "query");
+    ExpectShape(projections.key, rows, config.KvWidth(), "key");
+    ExpectShape(projections.value, rows, config.KvWidth(), "value");
+}
+
+/// Whether \p caches have room for \p rows rows: one cache for all of them, or one for each.
+void
+ExpectRoom(const ModelConfig& config, std::span<KvCache* const> caches, std::size_t layer, std::size_t rows)
+{
+    if (caches.size() != 1 && caches.size() != rows)
+    {
+        Fail(std::to_string(caches.size()) + " KV caches for " + std::to_string(rows) + " rows");
+    }
+    for (const KvCache* cache : caches)
+    {
+        ExpectPositions(config, cache->Position(layer), rows / caches.size());
+        ExpectRoom(cache->Length(layer), rows / caches.size(), cache->Capacity());
+    }
+}
+
+/// Records that \p rows rows were appended to \p caches.
+void
+Grow(std::span<KvCache* const> caches, std::size_t layer, std::size_t rows)
+{
+    for (KvCache* cache : caches)
+    {
+        cache->Grow(layer, rows / caches.size());
     }
 }
 
@@ -184,44 +222,7 @@ ContextsOf(std::span<KvCache* const> caches, std::size_t layer, std::uint64_t ro
     return {.before = before, .sum = before + rows};
 }
 
-Work
-FinishLayerWork(const ResidentModel& model,
-                std::size_t layer,
-                std::uint64_t rows,
-                const Contexts& contexts,
-                std::uint64_t activation)
-{
-    const ModelConfig& config = model.Config();
-    const bool opt = config.family == Family::Opt;
-    const std::uint64_t hidden = config.hidden;
-    const std::uint64_t query = config.QueryWidth();
-    const std::uint64_t kv = config.KvWidth();
-    const std::uint64_t ffn = config.ffn;
-    const std::uint64_t context = contexts.sum;
-
-    const std::uint64_t rotation = opt ? 0 : 3 * rows * (query + kv);
-    const std::uint64_t scores = rows * query + 2 * query * context;
-    const std::uint64_t softmax = 4 * config.heads * context;
-    const std::uint64_t values = 2 * query * context;
-    const std::uint64_t output = rows * (2 * query * hidden + (config.biases ? hidden : 0));
-    const std::uint64_t norm = rows * NormFlops(config);
-    const std::uint64_t matrices = (opt ? 2 : 3) * hidden * ffn; // parameters of the MLP's products
-    const std::uint64_t biases = config.biases ? ffn + hidden : 0;
-    const std::uint64_t mlp = rows * (2 * matrices + biases + (opt ? 1 : 5) * ffn);
-    const std::uint64_t residuals = 2 * rows * hidden;
-    const std::uint64_t vectors = (config.biases ? hidden : 0) + NormParameters(config) + biases;
-
-    Work work;
-    work.flops = rotation + scores + softmax + values + output + norm + mlp + residuals;
-    work.weightBytes = WeightsRead(model, layer, query * hidden + matrices, vectors);
-    work.bytesRead =
-        work.weightBytes + (rows * (hidden + ProjectedWidth(config)) + 2 * kv * contexts.before) * activation;
-    work.bytesWritten = rows * (hidden + 2 * kv) * activation;
-    work.launches = opt ? 11 : 13;
-    return work;
-}
-
-/// What adding up the attention costs FinishLayer besides.
+/// What adding up the attention costs besides.
 Work
 TrackingWork(const ModelConfig& config, std::uint64_t rows, const Contexts& contexts)
 {
@@ -230,6 +231,101 @@ TrackingWork(const ModelConfig& config, std::uint64_t rows, const Contexts& cont
     work.bytesRead = contexts.before * sizeof(std::uint64_t);
     work.bytesWritten = (contexts.before + rows) * sizeof(std::uint64_t);
     work.launches = 1;
+    return work;
+}
+
+Work
+AttendWork(const ResidentModel& model,
+           std::size_t layer,
+           std::uint64_t rows,
+           std::span<KvCache* const> caches,
+           std::uint64_t activation)
+{
+    const ModelConfig& config = model.Config();
+    const bool opt = config.family == Family::Opt;
+    const std::uint64_t hidden = config.hidden;
+    const std::uint64_t query = config.QueryWidth();
+    const std::uint64_t kv = config.KvWidth();
+    const std::uint64_t bias = config.biases ? hidden : 0;
+    const Contexts contexts = ContextsOf(caches, layer, rows);
+    const std::uint64_t context = contexts.sum;
+
+    const std::uint64_t rotation = opt ? 0 : 3 * rows * (query + kv);
+    const std::uint64_t scores = rows * query + 2 * query * context;
+    const std::uint64_t softmax = 4 * config.heads * context;
+    const std::uint64_t values = 2 * query * context;
+    const std::uint64_t output = rows * (2 * query * hidden + bias);
+
+    Work work;
+    work.flops = rotation + scores + softmax + values + output;
+    work.weightBytes = WeightsRead(model, layer, query * hidden, bias);
+    work.bytesRead = work.weightBytes + (rows * ProjectedWidth(config) + 2 * kv * contexts.before) * activation;
+    work.bytesWritten = rows * (hidden + 2 * kv) * activation;
+    work.launches = opt ? 5 : 6;
+    if (caches.front()->TracksAttention())
+    {
+        work += TrackingWork(config, rows, contexts);
+    }
+    return work;
+}
+
+Work
+FeedForwardWork(const ResidentModel& model, std::size_t layer, std::uint64_t rows, std::uint64_t activation)
+{
+    const ModelConfig& config = model.Config();
+    const bool opt = config.family == Family::Opt;
+    const std::uint64_t hidden = config.hidden;
+    const std::uint64_t ffn = config.ffn;
+    const std::uint64_t matrices = (opt ? 2 : 3) * hidden * ffn;
+    const std::uint64_t biases = config.biases ? ffn + hidden : 0;
+
+    Work work;
+    work.flops = rows * (NormFlops(config) + 2 * matrices + biases + (opt ? 1 : 5) * ffn);
+    work.weightBytes = WeightsRead(model, layer, matrices, NormParameters(config) + biases);
+    work.bytesRead = work.weightBytes + rows * hidden * activation;
+    work.bytesWritten = rows * hidden * activation;
+    work.launches = opt ? 4 : 5;
+    return work;
+}
+
+Work
+CombineWork(std::uint64_t elements, std::uint64_t activation)
+{
+    return {.flops = elements,
+            .bytesRead = 2 * elements * activation,
+            .bytesWritten = elements * activation,
+            .launches = 1};
+}
+
+/// Its two halves and two residuals; what those hand to one another stays on the chip.
+Work
+FinishLayerWork(const ResidentModel& model,
+                std::size_t layer,
+                std::uint64_t rows,
+                std::span<KvCache* const> caches,
+                std::uint64_t activation)
+{
+    const std::uint64_t hidden = rows * model.Config().hidden;
+    Work work = AttendWork(model, layer, rows, caches, activation);
+    work += FeedForwardWork(model, layer, rows, activation);
+    work += CombineWork(hidden, activation);
+    work += CombineWork(hidden, activation);
+    work.bytesRead -= 4 * hidden * activation;    // one hidden state comes in
+    work.bytesWritten -= 3 * hidden * activation; // and one goes out
+    return work;
+}
+
+Work
+BottleneckWork(const ResidentBottleneck& adapter, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t hidden = adapter.Config().hidden;
+    const std::uint64_t width = adapter.Width();
+    Work work;
+    work.flops = rows * (4 * hidden * width + 2 * width + hidden);
+    work.bytesRead =
+        (2 * hidden * width + width + hidden) * SizeOf(adapter.Weights()) + rows * hidden * activation;
+    work.bytesWritten = rows * hidden * activation;
+    work.launches = 3;
     return work;
 }
 
@@ -285,6 +381,18 @@ HeadWork(const ModelConfig& config, std::uint64_t rows, std::uint64_t activation
     return work;
 }
 
+/// Bytes of those of \p views that have data.
+std::uint64_t
+StoredBytes(std::initializer_list<ArrayView> views)
+{
+    std::uint64_t bytes = 0;
+    for (const ArrayView& view : views)
+    {
+        bytes += view.data == nullptr ? 0 : view.Elements() * SizeOf(view.dtype);
+    }
+    return bytes;
+}
+
 /// Bytes of the weights of exit \p exit as they are stored; in the model's type where only their shape is known.
 std::uint64_t
 ExitBytes(const Exits& exits, std::size_t exit, const ModelConfig& config)
@@ -294,17 +402,12 @@ ExitBytes(const Exits& exits, std::size_t exit, const ModelConfig& config)
         return ExitParameters(config, exits.width) * SizeOf(config.dtype);
     }
     const ExitWeights& weights = exits.weights[exit];
-    std::uint64_t bytes = 0;
-    for (const ArrayView& view : {weights.inputNorm.scale,
-                                  weights.inputNorm.shift,
-                                  weights.down,
-                                  weights.up,
-                                  weights.norm.scale,
-                                  weights.norm.shift})
-    {
-        bytes += view.data == nullptr ? 0 : view.Elements() * SizeOf(view.dtype);
-    }
-    return bytes;
+    return StoredBytes({weights.inputNorm.scale,
+                        weights.inputNorm.shift,
+                        weights.down,
+                        weights.up,
+                        weights.norm.scale,
+                        weights.norm.shift});
 }
 
 Work
@@ -325,6 +428,45 @@ ExitWork(const ModelConfig& config,
     work.bytesRead = work.weightBytes + rows * hidden * activation;
     work.bytesWritten = rows * (config.vocab * activation + sizeof(float));
     work.launches = trained ? 8 : 3;
+    return work;
+}
+
+Work
+SideInputWork(const ResidentSide& side, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t states = rows * side.Config().layers;
+    Work work;
+    work.flops = states * side.Config().hidden * (3 + 2 * side.Width());
+    work.bytesRead = side.DownBytes() + states * side.Config().hidden * activation;
+    work.bytesWritten = states * side.Width() * activation;
+    work.launches = 2;
+    return work;
+}
+
+Work
+SideWork(const ResidentSide& side, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t layers = side.Config().layers;
+    const std::uint64_t hidden = side.Config().hidden;
+    const std::uint64_t width = side.Width();
+    const std::uint64_t inner = side.Inner();
+    Work work;
+    work.flops = rows * (layers * (5 * width + 4 * width * inner + 4 * inner) + (3 + 2 * hidden) * width);
+    work.bytesRead = side.BlockBytes() + rows * layers * width * activation;
+    work.bytesWritten = rows * hidden * activation;
+    work.launches = 6 * layers + 2;
+    return work;
+}
+
+Work
+GateWork(const ResidentSide& side, std::uint64_t rows, std::uint64_t activation)
+{
+    const std::uint64_t hidden = side.Config().hidden;
+    Work work;
+    work.flops = rows * (7 * hidden + 2 + 4);
+    work.bytesRead = side.GateBytes() + rows * hidden * activation;
+    work.bytesWritten = rows * (2 * activation + sizeof(float));
+    work.launches = 3;
     return work;
 }
 
@@ -421,6 +563,19 @@ ResidentAdapter::Bytes() const
     return LoraParameters(m_config, m_rank) * SizeOf(m_dtype);
 }
 
+ResidentBottleneck::ResidentBottleneck(const BottleneckAdapter& adapter, ModelConfig config)
+    : m_config(std::move(config)),
+      m_width(adapter.width),
+      m_dtype(adapter.layers.empty() ? DType::F32 : adapter.layers.front().attention.down.weight.dtype)
+{
+}
+
+std::uint64_t
+ResidentBottleneck::Bytes() const
+{
+    return BottleneckParameters(m_config, m_width) * SizeOf(m_dtype);
+}
+
 ResidentExits::ResidentExits(const Exits& exits, ModelConfig config)
     : m_config(std::move(config)),
       m_layers(exits.layers),
@@ -453,6 +608,39 @@ std::uint64_t
 ResidentExits::Bytes() const
 {
     return std::accumulate(m_bytes.begin(), m_bytes.end(), std::uint64_t{0});
+}
+
+ResidentSide::ResidentSide(const SideNetwork& side, ModelConfig config)
+    : m_config(std::move(config)),
+      m_width(side.width),
+      m_inner(side.inner),
+      m_alone(side.alone),
+      m_dtype(side.layers.empty() ? m_config.dtype : side.layers.front().down.dtype),
+      m_downBytes(DownParameters(m_config, m_width) * SizeOf(m_dtype)),
+      m_blockBytes(BlockParameters(m_config, m_width, m_inner) * SizeOf(m_dtype)),
+      m_gateBytes(GateParameters(m_config) * SizeOf(m_dtype))
+{
+    if (m_width == 0 || m_inner == 0)
+    {
+        Fail("side network " + std::to_string(m_width) + " wide with blocks of " + std::to_string(m_inner));
+    }
+    if (side.layers.empty()) // a shape
+    {
+        return;
+    }
+    if (side.layers.size() != m_config.layers)
+    {
+        Fail("side network of " + std::to_string(side.layers.size()) + " layers for a model of " +
+             std::to_string(m_config.layers));
+    }
+    m_downBytes = 0;
+    m_blockBytes = StoredBytes({side.up});
+    m_gateBytes = StoredBytes({side.gate.weight, side.gate.bias});
+    for (const SideLayerWeights& layer : side.layers)
+    {
+        m_downBytes += StoredBytes({layer.down});
+        m_blockBytes += StoredBytes({layer.inner, layer.outer});
+    }
 }
 
 KvCache::KvCache(const ModelConfig& config, std::size_t first, std::size_t last, std::size_t capacity)
@@ -645,32 +833,51 @@ Backend::FinishLayer(const ResidentModel& model,
     const std::size_t rows = hidden.Rows();
     ExpectLayer(config, layer);
     ExpectHidden(config, hidden);
-    ExpectShape(projections.query, rows, config.QueryWidth(), "query");
-    ExpectShape(projections.key, rows, config.KvWidth(), "key");
-    ExpectShape(projections.value, rows, config.KvWidth(), "value");
-    if (caches.size() != 1 && caches.size() != rows)
-    {
-        Fail(std::to_string(caches.size()) + " KV caches for " + std::to_string(rows) + " rows");
-    }
-    const std::size_t each = rows / caches.size();
-    for (const KvCache* cache : caches)
-    {
-        ExpectPositions(config, cache->Position(layer), each);
-        ExpectRoom(cache->Length(layer), each, cache->Capacity());
-    }
-    const Contexts contexts = ContextsOf(caches, layer, rows);
-    Work work = FinishLayerWork(model, layer, rows, contexts, SizeOf(m_activations));
-    if (caches.front()->TracksAttention())
-    {
-        work += TrackingWork(config, rows, contexts);
-    }
+    ExpectProjections(config, projections, rows);
+    ExpectRoom(config, caches, layer, rows);
+    const Work work = FinishLayerWork(model, layer, rows, caches, SizeOf(m_activations));
     return Timed(Operation::FinishLayer, rows, work, [&] {
         Tensor next = DoFinishLayer(model, layer, hidden, projections, caches);
-        for (KvCache* cache : caches)
-        {
-            cache->Grow(layer, each);
-        }
+        Grow(caches, layer, rows);
         return next;
+    });
+}
+
+Computed<Tensor>
+Backend::Attend(const ResidentModel& model,
+                std::size_t layer,
+                const Projections& projections,
+                std::span<KvCache* const> caches)
+{
+    const std::size_t rows = projections.query.Rows();
+    ExpectLayer(model.Config(), layer);
+    ExpectProjections(model.Config(), projections, rows);
+    ExpectRoom(model.Config(), caches, layer, rows);
+    const Work work = AttendWork(model, layer, rows, caches, SizeOf(m_activations));
+    return Timed(Operation::Attend, rows, work, [&] {
+        Tensor output = DoAttend(model, layer, projections, caches);
+        Grow(caches, layer, rows);
+        return output;
+    });
+}
+
+Computed<Tensor>
+Backend::FeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden)
+{
+    ExpectLayer(model.Config(), layer);
+    ExpectHidden(model.Config(), hidden);
+    const Work work = FeedForwardWork(model, layer, hidden.Rows(), SizeOf(m_activations));
+    return Timed(Operation::FeedForward, hidden.Rows(), work, [&] { return DoFeedForward(model, layer, hidden); });
+}
+
+Computed<Tensor>
+Backend::Bottleneck(const ResidentBottleneck& adapter, std::size_t layer, Sublayer sublayer, const Tensor& output)
+{
+    ExpectLayer(adapter.Config(), layer);
+    ExpectHidden(adapter.Config(), output);
+    const Work work = BottleneckWork(adapter, output.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Bottleneck, output.Rows(), work, [&] {
+        return DoBottleneck(adapter, layer, sublayer, output);
     });
 }
 
@@ -783,6 +990,55 @@ Backend::Exit(const ResidentModel& model, const ResidentExits& exits, std::size_
     }
     const Work work = ExitWork(model.Config(), exits, exit, hidden.Rows(), SizeOf(m_activations));
     return Timed(Operation::Exit, hidden.Rows(), work, [&] { return DoExit(model, exits, exit, hidden); });
+}
+
+Computed<Tensor>
+Backend::SideInput(const ResidentSide& side, std::span<const Tensor> states)
+{
+    if (states.size() != side.Config().layers)
+    {
+        Fail("states of " + std::to_string(states.size()) + " layers of a model of " +
+             std::to_string(side.Config().layers));
+    }
+    ExpectHidden(side.Config(), states.front());
+    const std::size_t rows = states.front().Rows();
+    for (const Tensor& state : states)
+    {
+        ExpectShape(state, rows, side.Config().hidden, "hidden state");
+    }
+    const Work work = SideInputWork(side, rows, SizeOf(m_activations));
+    return Timed(Operation::SideInput, rows, work, [&] { return DoSideInput(side, states); });
+}
+
+Computed<Tensor>
+Backend::Side(const ResidentSide& side, const Tensor& input)
+{
+    if (input.Rows() == 0)
+    {
+        Fail("side network's input without rows");
+    }
+    ExpectShape(input, input.Rows(), side.Config().layers * side.Width(), "side network's input");
+    const Work work = SideWork(side, input.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Side, input.Rows(), work, [&] { return DoSide(side, input); });
+}
+
+Computed<Tensor>
+Backend::Combine(Tensor hidden, const Tensor& addend)
+{
+    ExpectShape(addend, hidden.Rows(), hidden.Cols(), "addend");
+    const Work work = CombineWork(hidden.Elements(), SizeOf(m_activations));
+    return Timed(Operation::Combine, hidden.Rows(), work, [&] {
+        hidden += addend;
+        return std::move(hidden);
+    });
+}
+
+Computed<Tensor>
+Backend::Gate(const ResidentSide& side, const Tensor& hidden)
+{
+    ExpectHidden(side.Config(), hidden);
+    const Work work = GateWork(side, hidden.Rows(), SizeOf(m_activations));
+    return Timed(Operation::Gate, hidden.Rows(), work, [&] { return DoGate(side, hidden); });
 }
 
 Computed<TokenId>

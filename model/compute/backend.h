@@ -6,10 +6,12 @@
 #include "compute/work.h"
 #include "llm/adapter.h"
 #include "llm/beam-search.h"
+#include "llm/bottleneck.h"
 #include "llm/config.h"
 #include "llm/exits.h"
 #include "llm/model.h"
 #include "llm/sampling.h"
+#include "llm/side-network.h"
 #include "tensor/tensor.h"
 
 #include <chrono>
@@ -59,7 +61,7 @@ enum class Operation
     Bottleneck,  //!< "bottleneck": what a bottleneck adapter adds
     SideInput,   //!< "side-input": down-projections of the states behind all layers
     Side,        //!< "side": a side network's blocks and up-projection
-    Combine,     //!< "combine": the last state += the side network's output
+    Combine,     //!< "combine": a state += what a side network or a bottleneck adapter makes of it
     Gate,        //!< "gate": whether the side network is asked
     Search,      //!< "search": beam search's most likely next tokens
     Fork,        //!< "fork": copying a KV cache for another hypothesis
@@ -151,6 +153,41 @@ class ResidentAdapter
     DType m_dtype;
 };
 
+/// Bottleneck adapters that are resident in a backend.
+class ResidentBottleneck
+{
+  public:
+    virtual ~ResidentBottleneck() = default;
+
+    /// Of \p adapter's width and element type, which is that of the first layer's first matrix, fp32 without layers.
+    ResidentBottleneck(const BottleneckAdapter& adapter, ModelConfig config);
+
+    const ModelConfig& Config() const
+    {
+        return m_config;
+    }
+
+    /// b, the width of the bottlenecks.
+    std::size_t Width() const
+    {
+        return m_width;
+    }
+
+    /// Element type that its weights, biases included, are counted in.
+    DType Weights() const
+    {
+        return m_dtype;
+    }
+
+    /// Bytes of its weights.
+    std::uint64_t Bytes() const;
+
+  private:
+    ModelConfig m_config;
+    std::size_t m_width;
+    DType m_dtype;
+};
+
 /// Early exits that are resident in a backend.
 class ResidentExits
 {
@@ -197,8 +234,75 @@ class ResidentExits
     std::vector<std::uint64_t> m_bytes; //!< of each exit
 };
 
+/// A side network and its gate that are resident in a backend.
+class ResidentSide
+{
+  public:
+    virtual ~ResidentSide() = default;
+
+    /// \throws std::logic_error if \p side has no width, or layers for another number than \p config has
+    ResidentSide(const SideNetwork& side, ModelConfig config);
+
+    const ModelConfig& Config() const
+    {
+        return m_config;
+    }
+
+    /// s, the width of the side network.
+    std::size_t Width() const
+    {
+        return m_width;
+    }
+
+    /// m, the width of its blocks.
+    std::size_t Inner() const
+    {
+        return m_inner;
+    }
+
+    /// Whether its output stands in for the model's last state and is not added to it.
+    bool Alone() const
+    {
+        return m_alone;
+    }
+
+    /// Element type of the first down-projection; the model's where it has no data.
+    DType Weights() const
+    {
+        return m_dtype;
+    }
+
+    /// Bytes of the down-projections.
+    std::uint64_t DownBytes() const
+    {
+        return m_downBytes;
+    }
+
+    /// Bytes of the blocks and the up-projection.
+    std::uint64_t BlockBytes() const
+    {
+        return m_blockBytes;
+    }
+
+    /// Bytes of the gate.
+    std::uint64_t GateBytes() const
+    {
+        return m_gateBytes;
+    }
+
+  private:
+    ModelConfig m_config;
+    std::size_t m_width;
+    std::size_t m_inner;
+    bool m_alone;
+    DType m_dtype;
+    std::uint64_t m_downBytes;
+    std::uint64_t m_blockBytes;
+    std::uint64_t m_gateBytes;
+};
+
 /**
- * Keys and values of one sequence for a range of layers. FinishLayer appends an entry for every position; Prune drops
+ * Keys and values of one sequence for a range of layers. FinishLayer (or Attend) appends an entry for every position; Prune drops
  * entries, and then a layer's position runs ahead of its length.
  */
 class KvCache
@@ -325,8 +429,12 @@ class Backend
                                                           const WeightPrecision& precision) = 0;
     virtual std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                             const ModelConfig& config) = 0;
+    virtual std::shared_ptr<const ResidentBottleneck> Resident(std::shared_ptr<const BottleneckAdapter> adapter,
+                                                               const ModelConfig& config) = 0;
     virtual std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                           const ModelConfig& config) = 0;
+    virtual std::shared_ptr<const ResidentSide> Resident(std::shared_ptr<const SideNetwork> side,
+                                                         const ModelConfig& config) = 0;
 
     /// An empty cache for layers [first, last) of \p model.
     virtual std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
@@ -411,6 +519,42 @@ class Backend
                                  std::span<KvCache* const> caches);
 
     /**
+     * The first half of FinishLayer without its residual: rotary positions, append to \p cache, causal attention over it
+     * and the output projection, as the attention block leaves them: w x d.
+     *
+     * FLOPs, weights and launches are the terms of FinishLayer up to the output projection, and what tracking attention
+     * adds. Read: b (q d [+ d]) + a w (q + 2 kv) + a 2 kv L of the cache. Written: a w d + a 2 kv w to the cache.
+     * Launches: LLaMA 6, OPT 5. Caches are as in FinishLayer.
+     */
+    Computed<Tensor> Attend(const ResidentModel& model,
+                            std::size_t layer,
+                            const Projections& projections,
+                            std::span<KvCache* const> caches);
+
+    /**
+     * The second half of FinishLayer without its residual: norm and MLP of \p hidden, the state behind the first
+     * residual: w x d.
+     *
+     * FLOPs, weights and launches are the terms of FinishLayer from the norm on. Read: b (n + 3 d f), OPT
+     * b (n + 2 d f [+ f + d]), + a w d. Written: a w d. Launches: LLaMA 5, OPT 4.
+     *
+     * With Combine for both residuals the two halves give FinishLayer's result bit for bit and have its FLOPs, weights
+     * and launches; their bytes are more by the 7 a w d that go from one operation to the next.
+     */
+    Computed<Tensor> FeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden);
+
+    /**
+     * What the bottleneck behind \p sublayer adds to its output \p output: w x d. Here b is the bottlenecks' width.
+     *
+     * FLOPs: w (4 d b + 2 b + d), for two products with biases and ReLU. Read: s (2 d b + b + d) + a w d.
+     * Written: a w d. Launches: 3.
+     */
+    Computed<Tensor> Bottleneck(const ResidentBottleneck& adapter,
+                                std::size_t layer,
+                                Sublayer sublayer,
+                                const Tensor& output);
+
+    /**
      * Drops entries of \p layer until KeptEntries(\p keep, Position) are left. The newest entry stays, and of the
      * others those that got most attention (heavy hitters); of equals the older goes first. What stays keeps its order
      * and the rotation of its position. \p keep is above 0 and at most 1, and \p cache tracks attention.
@@ -474,6 +618,44 @@ class Backend
                           const Tensor& hidden);
 
     /**
+     * What a side network reads of the states behind all layers: down_l rms(f_l) for each layer l in turn, side by
+     * side in a row (SideNetwork, with its widths s and m; L the model's layers).
+     *
+     * FLOPs: 3 w L d for the norms, which have no learned scale (square, sum, scaling) + 2 w L d s. Read: the bytes of
+     * the down-projections + a w L d. Written: a w L s. Launches: 2, all norms and all products.
+     * \param states L of w x d each, from the one behind the first layer on
+     * \return w x (L s)
+     */
+    Computed<Tensor> SideInput(const ResidentSide& side, std::span<const Tensor> states);
+
+    /**
+     * The side network's output g from \p input, the result of SideInput (w x (L s)): w x d.
+     *
+     * FLOPs: for each layer w s (adding the input) + 3 w s (norm) + 2 w s m + 4 w m (negate, exp, add, divide) +
+     * 2 w m s + w s (adding the result); then 3 w s (norm) + 2 w s d. Read: the bytes of the blocks and the
+     * up-projection + a w L s. Written: a w d. Launches: 6 a layer (addition, norm, inner, activation, outer,
+     * addition) + 2.
+     */
+    Computed<Tensor> Side(const ResidentSide& side, const Tensor& input);
+
+    /**
+     * The sum of \p hidden and \p addend (w x d each): a side network's output, what a bottleneck adds, or the residual
+     * that is left to do around that.
+     *
+     * FLOPs: w d. Read: 2 a w d. Written: a w d. Launches: 1.
+     */
+    Computed<Tensor> Combine(Tensor hidden, const Tensor& addend);
+
+    /**
+     * The gate's logits of every row of \p hidden, the state behind the last layer (w x d): w x 2, closed and open.
+     * What the probability of a row costs is charged here; OpenProbability (policy/gate-policy.h) finds it.
+     *
+     * FLOPs: 3 w d (norm) + 4 w d + 2 w (bias) + 4 w for the probability (subtract, exp, add, divide). Read: the bytes
+     * of the gate + a w d. Written: 2 a w + 4 w, the probabilities. Launches: 3 (norm, product, probability).
+     */
+    Computed<Tensor> Gate(const ResidentSide& side, const Tensor& hidden);
+
+    /**
      * The next token from one row of logits; token 0 for a phantom.
      *
      * FLOPs: V comparisons where greedy, else 5 V (temperature, subtract, exp, sum, divide). Read: a V.
@@ -490,7 +672,7 @@ class Backend
     Computed<std::vector<std::vector<ScoredToken>>> Search(const Tensor& logits, std::size_t count);
 
   protected:
-    // The operations themselves, with arguments that have been checked. FinishLayer and Restore grow the cache
+    // The operations themselves, with arguments that have been checked. FinishLayer, Attend and Restore grow the cache
     // afterwards, Prune shrinks it to the entries that it is told to keep.
     virtual Tensor DoEmbed(const ResidentModel& model,
                            std::span<const TokenId> tokens,
@@ -502,6 +684,15 @@ class Backend
                                  const Tensor& hidden,
                                  const Projections& projections,
                                  std::span<KvCache* const> caches) = 0;
+    virtual Tensor DoAttend(const ResidentModel& model,
+                            std::size_t layer,
+                            const Projections& projections,
+                            std::span<KvCache* const> caches) = 0;
+    virtual Tensor DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden) = 0;
+    virtual Tensor DoBottleneck(const ResidentBottleneck& adapter,
+                                std::size_t layer,
+                                Sublayer sublayer,
+                                const Tensor& output) = 0;
     virtual std::unique_ptr<KvCache> DoFork(const KvCache& cache) = 0;
     virtual void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) = 0;
     virtual Tensor DoSnapshot(const KvCache& cache,
@@ -515,6 +706,9 @@ class Backend
                           const ResidentExits& exits,
                           std::size_t exit,
                           const Tensor& hidden) = 0;
+    virtual Tensor DoSideInput(const ResidentSide& side, std::span<const Tensor> states) = 0;
+    virtual Tensor DoSide(const ResidentSide& side, const Tensor& input) = 0;
+    virtual Tensor DoGate(const ResidentSide& side, const Tensor& hidden) = 0;
 
   private:
     DType m_activations;

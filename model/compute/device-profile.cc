@@ -284,12 +284,17 @@ DeviceProfile::ReadTable(StrictObject& table)
     RejectUnknown(table, accepted);
     if (table.Has("layer"))
     {
-        if (m_table.contains(Operation::Project) || m_table.contains(Operation::FinishLayer))
+        const auto parts = {Operation::Project, Operation::FinishLayer, Operation::Attend, Operation::FeedForward};
+        if (std::ranges::any_of(parts, [&](Operation part) { return m_table.contains(part); }))
         {
-            table.Fail("layer", "stands beside its parts; accepted: layer alone, or project and finish-layer");
+            table.Fail("layer",
+                       "stands beside its parts; accepted: layer alone, or project and finish-layer (with bottleneck "
+                       "adapters project, attend and feed-forward)");
         }
         m_table[Operation::Project] = {};
+        m_table[Operation::Attend] = {};
         m_table[Operation::FinishLayer] = ReadEntry(table.Object("layer"));
+        m_table[Operation::FeedForward] = m_table[Operation::FinishLayer];
     }
 }
 

@@ -44,7 +44,7 @@ struct TableEntry
  *                   "otherwise": "free" | "roofline" } }                   required with a table
  *
  * A table names operations (see Operation), or "layer": the time of project and finish-layer together, which is
- * charged with finish-layer, project then being free. "tflops" and "bandwidth_gb_per_s" are required where the roofline
+ * charged with finish-layer, or with feed-forward where attend and feed-forward stand in for it; the others are free. "tflops" and "bandwidth_gb_per_s" are required where the roofline
  * is used.
  *
  * With "profile": NAME the named profile is the base and the other keys override it. "tflops" and "efficiency" are
@@ -108,7 +108,7 @@ class DeviceProfile
     double m_bandwidthEfficiency = 1.0;
     std::chrono::nanoseconds m_launch{0};
     Timing m_timing = Timing::Roofline;
-    std::map<Operation, TableEntry> m_table; //!< "layer" as project (free) and finish-layer
+    std::map<Operation, TableEntry> m_table; //!< "layer" as its parts
     bool m_otherwiseRoofline = false;
 };
 

@@ -55,6 +55,12 @@ HeadBytes(const ModelConfig& config)
 }
 
 std::uint64_t
+StandaloneHeadBytes(const ModelConfig& config)
+{
+    return HeadBytes(config) + (config.tiedHead ? config.vocab * config.hidden * SizeOf(config.dtype) : 0);
+}
+
+std::uint64_t
 ModelBytes(const ModelConfig& config)
 {
     return EmbeddingBytes(config) + LayerBytes(config, config.layers) + HeadBytes(config);

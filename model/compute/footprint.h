@@ -50,6 +50,9 @@ WeightBytes LayerBytes(const ModelConfig& config,
 /// Bytes of the final norm and the head. A tied head is the embedding: only the norm counts.
 std::uint64_t HeadBytes(const ModelConfig& config);
 
+/// Bytes of the final norm and the head's matrix where the embedding is not, so that a tied one counts.
+std::uint64_t StandaloneHeadBytes(const ModelConfig& config);
+
 /// Bytes of the whole model.
 std::uint64_t ModelBytes(const ModelConfig& config);
 

@@ -21,10 +21,22 @@ ShapeBackend::Resident(std::shared_ptr<const Adapter> adapter, const ModelConfig
     return std::make_shared<ResidentAdapter>(*adapter, config);
 }
 
+std::shared_ptr<const ResidentBottleneck>
+ShapeBackend::Resident(std::shared_ptr<const BottleneckAdapter> adapter, const ModelConfig& config)
+{
+    return std::make_shared<ResidentBottleneck>(*adapter, config);
+}
+
 std::shared_ptr<const ResidentExits>
 ShapeBackend::Resident(std::shared_ptr<const Exits> exits, const ModelConfig& config)
 {
     return std::make_shared<ResidentExits>(*exits, config);
+}
+
+std::shared_ptr<const ResidentSide>
+ShapeBackend::Resident(std::shared_ptr<const SideNetwork> side, const ModelConfig& config)
+{
+    return std::make_shared<ResidentSide>(*side, config);
 }
 
 std::unique_ptr<KvCache>
@@ -68,6 +80,24 @@ ShapeBackend::DoFinishLayer(const ResidentModel& model,
     return Tensor::Phantom(hidden.Rows(), model.Config().hidden);
 }
 
+Tensor
+ShapeBackend::DoAttend(const ResidentModel& model, std::size_t, const Projections& projections, std::span<KvCache* const>)
+{
+    return Tensor::Phantom(projections.query.Rows(), model.Config().hidden);
+}
+
+Tensor
+ShapeBackend::DoFeedForward(const ResidentModel& model, std::size_t, const Tensor& hidden)
+{
+    return Tensor::Phantom(hidden.Rows(), model.Config().hidden);
+}
+
+Tensor
+ShapeBackend::DoBottleneck(const ResidentBottleneck& adapter, std::size_t, Sublayer, const Tensor& output)
+{
+    return Tensor::Phantom(output.Rows(), adapter.Config().hidden);
+}
+
 std::unique_ptr<KvCache>
 ShapeBackend::DoFork(const KvCache& cache)
 {
@@ -104,6 +134,24 @@ Tensor
 ShapeBackend::DoExit(const ResidentModel& model, const ResidentExits&, std::size_t, const Tensor& hidden)
 {
     return Tensor::Phantom(hidden.Rows(), model.Config().vocab);
+}
+
+Tensor
+ShapeBackend::DoSideInput(const ResidentSide& side, std::span<const Tensor> states)
+{
+    return Tensor::Phantom(states.front().Rows(), states.size() * side.Width());
+}
+
+Tensor
+ShapeBackend::DoSide(const ResidentSide& side, const Tensor& input)
+{
+    return Tensor::Phantom(input.Rows(), side.Config().hidden);
+}
+
+Tensor
+ShapeBackend::DoGate(const ResidentSide&, const Tensor& hidden)
+{
+    return Tensor::Phantom(hidden.Rows(), 2);
 }
 
 } // namespace splitllm

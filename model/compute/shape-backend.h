@@ -9,7 +9,7 @@ namespace splitllm
 
 /**
  * Computes with phantoms: every call returns the right shape and the Work that a real backend reports, so that models
- * of any size run on any machine. A model, an adapter or exits need their shape (config, rank, width) and no weights.
+ * of any size run on any machine. A model, an adapter, exits or a side network need their shape (config, rank, widths) and no weights.
  * Tensors with numbers are accepted; what comes out is a phantom.
  */
 class ShapeBackend : public Backend
@@ -28,8 +28,12 @@ class ShapeBackend : public Backend
                                                   const WeightPrecision& precision) override;
     std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                     const ModelConfig& config) override;
+    std::shared_ptr<const ResidentBottleneck> Resident(std::shared_ptr<const BottleneckAdapter> adapter,
+                                                       const ModelConfig& config) override;
     std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                   const ModelConfig& config) override;
+    std::shared_ptr<const ResidentSide> Resident(std::shared_ptr<const SideNetwork> side,
+                                                 const ModelConfig& config) override;
     std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
                                       std::size_t first,
                                       std::size_t last,
@@ -46,6 +50,15 @@ class ShapeBackend : public Backend
                          const Tensor& hidden,
                          const Projections& projections,
                          std::span<KvCache* const> caches) override;
+    Tensor DoAttend(const ResidentModel& model,
+                    std::size_t layer,
+                    const Projections& projections,
+                    std::span<KvCache* const> caches) override;
+    Tensor DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
+    Tensor DoBottleneck(const ResidentBottleneck& adapter,
+                        std::size_t layer,
+                        Sublayer sublayer,
+                        const Tensor& output) override;
     std::unique_ptr<KvCache> DoFork(const KvCache& cache) override;
     void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) override;
     Tensor DoSnapshot(const KvCache& cache,
@@ -59,6 +72,9 @@ class ShapeBackend : public Backend
                   const ResidentExits& exits,
                   std::size_t exit,
                   const Tensor& hidden) override;
+    Tensor DoSideInput(const ResidentSide& side, std::span<const Tensor> states) override;
+    Tensor DoSide(const ResidentSide& side, const Tensor& input) override;
+    Tensor DoGate(const ResidentSide& side, const Tensor& hidden) override;
 };
 
 } // namespace splitllm

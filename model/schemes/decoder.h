@@ -54,6 +54,12 @@ class Decoder
     /// the tokens that it returned, of which whoever asks knows but one.
     std::span<const TokenId> Inputs(std::span<const TokenId> tokens) const;
 
+    /// Whether the request is answered by a search.
+    bool Searches() const
+    {
+        return m_search.has_value();
+    }
+
     /// In a search: how many most likely tokens of each hypothesis Advance takes.
     std::size_t CandidatesEach() const;
 

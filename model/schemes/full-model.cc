@@ -184,7 +184,7 @@ FullModel::Step(std::span<const TokenId> tokens)
             qkv = co_await s.Run(model, backend.Merge(std::move(qkv), deltas), l + 1);
         }
         m_cache->ReserveLayer(tokens.size());
-        h = co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Caches()), l + 1);
+        h = co_await FinishLayer(l, std::move(h), std::move(qkv));
         for (KvCache* cache : prunes ? m_cache->Caches() : std::span<KvCache* const>())
         {
             const std::size_t dropped = co_await s.Run(model, backend.Prune(*cache, l, m_keep), l + 1);
@@ -192,6 +192,34 @@ FullModel::Step(std::span<const TokenId> tokens)
         }
     }
     co_return co_await m_decoder.Next(positions.back(), m_cache->Newest(h));
+}
+
+Task<Tensor>
+FullModel::FinishLayer(std::size_t l, Tensor h, Projections qkv)
+{
+    Session& s = m_session;
+    const ResidentModel& model = *m_parts.model;
+    Backend& backend = *s.host.backend;
+    if (!m_parts.bottleneck)
+    {
+        co_return co_await s.Run(model, backend.FinishLayer(model, l, h, qkv, m_cache->Caches()), l + 1);
+    }
+    Tensor attended = co_await s.Run(model, backend.Attend(model, l, qkv, m_cache->Caches()), l + 1);
+    h = co_await Adapted(l, Sublayer::Attention, std::move(h), std::move(attended));
+    Tensor mlp = co_await s.Run(model, backend.FeedForward(model, l, h), l + 1);
+    co_return co_await Adapted(l, Sublayer::Mlp, std::move(h), std::move(mlp));
+}
+
+Task<Tensor>
+FullModel::Adapted(std::size_t l, Sublayer sublayer, Tensor h, Tensor output)
+{
+    Session& s = m_session;
+    const ResidentModel& model = *m_parts.model;
+    Backend& backend = *s.host.backend;
+    const Tensor added =
+        co_await s.Run(model, backend.Bottleneck(*m_parts.bottleneck, l, sublayer, output), l + 1);
+    output = co_await s.Run(model, backend.Combine(std::move(output), added), l + 1);
+    co_return co_await s.Run(model, backend.Combine(std::move(h), output), l + 1);
 }
 
 void

@@ -98,7 +98,7 @@ class FullModel
     void Begin(const RequestLimits& limits, const Sampling& sampling);
 
     /**
-     * Embedding, all layers with the adapter, head and the choice of the next token. The first step of a request waits
+     * Embedding, all layers with the adapters, head and the choice of the next token. The first step of a request waits
      * until the host admits it.
      * \param tokens the prompt; then the token that it goes on with, unless a beam search goes on with its own
      * \return what Decoder::Next returns
@@ -118,6 +118,12 @@ class FullModel
     std::size_t Position() const;
 
   private:
+    /// The rest of layer \p l, counted from 0, with the bottleneck adapters where there are any.
+    Task<Tensor> FinishLayer(std::size_t l, Tensor h, Projections qkv);
+
+    /// \p h with the output of one of its sublayers and what the adapter adds to that.
+    Task<Tensor> Adapted(std::size_t l, Sublayer sublayer, Tensor h, Tensor output);
+
     Session& m_session;
     const SchemeParts& m_parts;
     double m_keep;

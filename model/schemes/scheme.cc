@@ -7,6 +7,8 @@
 #include "schemes/ce-collm/streaming-server.h"
 #include "schemes/opsc/device-first.h"
 #include "schemes/opsc/split.h"
+#include "schemes/spa/adapter-split.h"
+#include "schemes/spa/spa.h"
 #include "schemes/tlc/local.h"
 #include "schemes/tlc/lora-split.h"
 #include "schemes/tlc/server.h"
@@ -94,13 +96,24 @@ Scheme::MakeServer(Session&) const
 std::uint64_t
 Scheme::AdapterBytes() const
 {
-    return m_parts.adapter ? m_parts.adapter->Bytes() : 0;
+    return (m_parts.adapter ? m_parts.adapter->Bytes() : 0) + (m_parts.bottleneck ? m_parts.bottleneck->Bytes() : 0);
 }
 
 std::vector<std::string>
 SchemeNames()
 {
-    return {"server", "local", "mlora", "linfer", "dlora", "tlc", "opsc", "naive-split", "ce-collm"};
+    return {"server",
+            "local",
+            "mlora",
+            "linfer",
+            "dlora",
+            "tlc",
+            "opsc",
+            "naive-split",
+            "ce-collm",
+            "spa",
+            "lst",
+            "adapter-split"};
 }
 
 std::string_view
@@ -183,6 +196,18 @@ MakeScheme(const std::string& name, SchemeParts parts, SchemeOptions options)
     if (name == "ce-collm")
     {
         return std::make_shared<CeCollmScheme>(std::move(parts), std::move(options.ceCollm));
+    }
+    if (name == "adapter-split")
+    {
+        return std::make_shared<AdapterSplitScheme>(std::move(parts));
+    }
+    if (name == "lst")
+    {
+        options.spa.policy = OpenAlways();
+    }
+    if (name == "spa" || name == "lst")
+    {
+        return std::make_shared<SpaScheme>(std::move(parts), std::move(options.spa));
     }
     throw InputError("unknown scheme \"" + name + "\"; accepted: " + Joined(SchemeNames()));
 }

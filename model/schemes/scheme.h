@@ -10,6 +10,7 @@
 #include "schemes/ce-collm/ce-collm-options.h"
 #include "schemes/opsc/opsc-options.h"
 #include "schemes/session.h"
+#include "schemes/spa/spa-options.h"
 #include "sim/task.h"
 
 #include <algorithm>
@@ -28,7 +29,8 @@ namespace splitllm
 struct SchemeParts
 {
     std::shared_ptr<const ResidentModel> model;
-    std::shared_ptr<const ResidentAdapter> adapter;
+    std::shared_ptr<const ResidentAdapter> adapter;       //!< LoRA's; null without
+    std::shared_ptr<const ResidentBottleneck> bottleneck; //!< bottleneck adapters; null without
     Sampling sampling;
     std::shared_ptr<const TensorCodec> codec = MakeDenseCodec(DType::F16); //!< of tensors between nodes
     std::optional<std::size_t> context = {}; //!< positions a request takes at most; absent: all of the model
@@ -136,7 +138,7 @@ class Scheme
     }
 
   protected:
-    /// Bytes of the adapter, or 0 without one.
+    /// Bytes of the adapters, or 0 without any.
     std::uint64_t AdapterBytes() const;
 
   private:
@@ -152,6 +154,7 @@ struct SchemeOptions
     double keep = 1.0;                           //!< "mlora": share of the positions that each layer's cache keeps
     OpscOptions opsc;                            //!< "opsc"; "naive-split" has its split alone
     CeCollmOptions ceCollm;                      //!< "ce-collm"
+    SpaOptions spa;                              //!< "spa", "lst"
 };
 
 /// The names that MakeScheme knows.

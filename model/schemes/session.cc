@@ -321,6 +321,19 @@ Session::TensorIn(Message message, std::size_t cols)
 }
 
 Task<Tensor>
+Session::TensorIn(Message message, std::size_t rows, std::size_t cols)
+{
+    const std::string_view kind = NameOf(message.kind);
+    Tensor tensor = co_await TensorIn(std::move(message), cols);
+    if (tensor.Rows() != rows)
+    {
+        throw ProtocolError(std::string(kind) + ": " + std::to_string(tensor.Rows()) + " rows instead of " +
+                            std::to_string(rows));
+    }
+    co_return tensor;
+}
+
+Task<Tensor>
 Session::TensorIn(Message message, std::size_t cols, const TensorCodec& codec)
 {
     Computed<Tensor> computed = Decoded(message, cols, codec);

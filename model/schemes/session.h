@@ -174,7 +174,10 @@ class Session
      */
     Task<Tensor> TensorIn(Message message, std::size_t cols);
 
-    /// The same for a tensor that \p codec coded.
+    /// The same. \throws ProtocolError as well unless it has \p rows rows
+    Task<Tensor> TensorIn(Message message, std::size_t rows, std::size_t cols);
+
+    /// The same for a tensor of any number of rows that \p codec coded.
     Task<Tensor> TensorIn(Message message, std::size_t cols, const TensorCodec& codec);
 
     /// How long coding \p rows rows of \p cols elements with \p codec takes, once the device is free.
@@ -207,6 +210,9 @@ class Session
 
     /// Called by the edge with how each token came about, before the token is the step's result.
     std::function<void(const ExitRecord&)> onExit;
+
+    /// Called by SPA's cloud with what the gate decided, before the token.
+    std::function<void(const GateRecord&)> onGate;
 
     /// Called by the edge when a stretch on its own is over.
     std::function<void(const StandaloneRecord&)> onStandalone;

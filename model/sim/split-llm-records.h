@@ -80,6 +80,7 @@ struct TokenRecord
     ns3::Time server; //!< part of the latency: computing, coding and queueing at the server; the network is neither's
     std::array<std::uint64_t, kDirections> payloadBytes; //!< of the messages sent for this token
     std::array<std::uint32_t, kDirections> messages;
+    std::uint32_t exchanges; //!< messages down with states that an adapter or a side network on the device reads
 };
 
 /// What a beam search found, reported by the node that the user sits at after the search's last token.
@@ -162,6 +163,16 @@ struct StandaloneRecord
     ns3::Time start;
     ns3::Time end;
     std::string reason; //!< why it began
+};
+
+/// What SPA's gate decided about one token, reported by the cloud before the token.
+struct GateRecord
+{
+    std::uint32_t session;
+    std::uint32_t request;
+    std::uint32_t position; //!< in the sequence, from 0: the row decided about
+    bool open;              //!< the device was asked
+    double probability;     //!< of open, by the gate; NaN where the gate was not asked
 };
 
 /// One stretch of a compute device.

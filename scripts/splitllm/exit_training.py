@@ -176,16 +176,18 @@ def logits_of(states, embedding):
 
 
 class Sample:
-    """The part of the vocabulary that a step looks at: the batch's likely tokens, then a random sample of the rest."""
+    """The part of the vocabulary that a step looks at: the batch's likely tokens and those that are always looked at,
+    then a random sample of the rest."""
 
-    def __init__(self, batch, vocabulary, generator):
-        likely = batch.top.long().unique()
-        drawn = torch.randperm(vocabulary, generator=generator)[:SAMPLED]
+    def __init__(self, top, vocabulary, generator, count=SAMPLED, always=None):
+        likely = top.long() if always is None else torch.cat([top.long().flatten(), always])
+        likely = likely.unique()
+        drawn = torch.randperm(vocabulary, generator=generator)[:count]
         place = torch.full((vocabulary,), -1)
         place[likely] = torch.arange(len(likely))
         drawn = drawn[place[drawn] < 0]
         self.tokens = torch.cat([likely, drawn])
-        self.top = place[batch.top.long()]  # where the batch's likely tokens are
+        self.top = place[top.long()]  # where the batch's likely tokens are
         self.correction = torch.zeros(len(self.tokens))
         if len(drawn):
             self.correction[len(likely) :] = math.log((vocabulary - len(likely)) / len(drawn))
@@ -215,7 +217,7 @@ def train(model, layers, rows, width, steps, rate, hard, seed, say):
         if not queue:
             queue = list(torch.randperm(len(rows), generator=generator).split(ROWS))
         batch = rows.part(queue.pop())
-        sample = Sample(batch, len(embedding), generator)
+        sample = Sample(batch.top, len(embedding), generator)
         head = embedding[sample.tokens].bfloat16()
         found = [
             loss_of(logits_of(exit(batch.states[i].float()), head), sample, batch.chance, hard)

@@ -4,7 +4,7 @@
 import os
 from pathlib import Path
 
-from splitllm import plots_collm, plots_decisions, plots_links, plots_opsc, plots_quality
+from splitllm import plots_collm, plots_decisions, plots_links, plots_opsc, plots_quality, plots_spa
 from splitllm.files import load_json
 from splitllm.plots_base import LINES, MARKERS, STYLE, Points, fit_axis, log_axis, wide
 from splitllm.units import written
@@ -151,6 +151,11 @@ def plot(folder):
         ("edges.png", plots_collm.sweeps_edges(points), plots_collm.plot_edges, points),
         ("places.png", plots_collm.has_places(points), plots_collm.plot_places, points),
         ("answer.png", answers, plots_collm.plot_answers, points, answers),
+    ]
+    drawings += [
+        ("gate.png", plots_spa.has_gates(points), plots_spa.plot_gate, points, requests),
+        ("training-steps.png", plots_spa.sweeps_steps(points), plots_spa.plot_steps, points, requests),
+        ("page.png", plots_spa.compares_cases(points), plots_spa.plot_page, points),
     ]
     for link, rate_key in plots_links.swept_links(points):
         drawings.append((f"link-{link}.png", True, plots_links.plot_link, points, link, rate_key))

@@ -23,7 +23,7 @@ BESIDE = ((7, 0), (-7, 0), (0, 7), (0, -7), (6, 6), (-6, 6), (6, -6), (-6, -6)) 
 def read_requests(path):
     """The rows of requests.csv with numbers in place of texts; none where there is no such file."""
     numbers = {"point": int, "repetition": int, "request": int, "tokens": int}
-    optional = {"exact_match": int, "f1": float, "kl_nats": float, "answer_tokens": int}
+    optional = {"exact_match": int, "f1": float, "rouge_l": float, "kl_nats": float, "answer_tokens": int}
     rows = []
     try:
         with open(path, encoding="utf-8", newline="") as file:

@@ -41,7 +41,9 @@ class Study:
                 raise InputError(f"--set {override}: PATH=VALUE is expected")
             self._set(path, value)
         for path, value in swept.items():
-            self._set(path, value)
+            together = path == "case" and isinstance(value, dict)  # keys that are set as one
+            for key, part in value.items() if together else [(path, value)]:
+                self._set(key, part)
 
     def _set(self, path, value):
         *parents, last = path.split(".")

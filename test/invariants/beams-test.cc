@@ -55,7 +55,7 @@ Searching(const std::string& model, const std::string& scheme, std::size_t beams
     return llm;
 }
 
-/// What a plain loop over the whole model finds: a cache for each hypothesis, and a call for each row.
+/// What a plain loop over the whole model finds.
 std::vector<TokenId>
 Found(const std::string& model,
       const std::vector<TokenId>& prompt,
@@ -63,29 +63,8 @@ Found(const std::string& model,
       const std::vector<TokenId>& stop = {},
       double penalty = 1.0)
 {
-    Monolithic monolithic(TestModel(model), TestModel(model + "-lora"));
-    BeamSearch search(beams, penalty, kNewTokens, stop);
-    std::vector<std::vector<TokenId>> running{prompt};
-    while (!search.Ended())
-    {
-        std::vector<std::vector<ScoredToken>> rows;
-        for (const std::vector<TokenId>& tokens : running)
-        {
-            const auto cache = monolithic.NewCache();
-            const Tensor h = monolithic.Forward(tokens, *cache);
-            rows.push_back(
-                MostLikely(monolithic.Logits(h.Slice(h.Rows() - 1, 1)).Values(), search.Candidates()));
-        }
-        search.Advance(rows);
-        std::vector<std::vector<TokenId>> next;
-        for (const BeamSearch::Continuation& continuation : search.Running())
-        {
-            next.push_back(running[continuation.parent]);
-            next.back().push_back(continuation.token);
-        }
-        running = std::move(next);
-    }
-    return search.Answer();
+    return Monolithic(TestModel(model), TestModel(model + "-lora"))
+        .Find(prompt, BeamSearch(beams, penalty, kNewTokens, stop));
 }
 
 std::map<std::string, std::size_t>

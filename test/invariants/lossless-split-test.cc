@@ -5,85 +5,12 @@
 #include "support/catch.h"
 #include "support/same-bits.h"
 #include "support/split-run.h"
+#include "support/tampering-port.h"
 #include "support/test-models.h"
 #include "support/tiny-deployment.h"
 
-#include "schemes/scheme.h"
-
-#include "ns3/simulator.h"
-
-
 using namespace splitllm;
 using namespace splitllm::test;
-
-namespace
-{
-
-/// A wire without a network: one microsecond, and a chance to tamper with a payload before it is framed.
-class TamperingPort final : public MessagePort
-{
-  public:
-    using Tamper = std::function<void(Message&)>;
-
-    TamperingPort(Direction sends, Tamper tamper)
-        : MessagePort(sends, ConnectionId()),
-          m_tamper(std::move(tamper))
-    {
-        Open();
-    }
-
-    void Connect(TamperingPort& peer)
-    {
-        m_peer = &peer;
-        peer.m_peer = this;
-    }
-
-    ~TamperingPort() override
-    {
-        if (m_peer != nullptr)
-        {
-            m_peer->m_peer = nullptr;
-        }
-    }
-
-    void Close() override
-    {
-        ns3::Simulator::Schedule(ns3::MicroSeconds(1), [this] {
-            if (m_peer != nullptr)
-            {
-                m_peer->EndReceiving();
-            }
-        });
-    }
-
-    void Abandon() override
-    {
-        Close();
-    }
-
-  protected:
-    void Transmit(const Message& message) override
-    {
-        Message copy = message;
-        m_tamper(copy);
-        ns3::Simulator::Schedule(ns3::MicroSeconds(1), [this, copy] { m_peer->Deliver(copy); });
-    }
-
-  private:
-    Tamper m_tamper;
-    TamperingPort* m_peer = nullptr;
-};
-
-SplitRun::Ports
-TamperingPair(const TamperingPort::Tamper& tamper)
-{
-    auto user = std::make_unique<TamperingPort>(Direction::Up, tamper);
-    auto edge = std::make_unique<TamperingPort>(Direction::Down, tamper);
-    user->Connect(*edge);
-    return {std::move(user), std::move(edge)};
-}
-
-} // namespace
 
 TEST_CASE("LInfer over an fp32 wire gives the bits of the whole model with the same adapter", "[invariant-2]")
 {

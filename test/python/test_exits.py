@@ -179,7 +179,7 @@ class Training(unittest.TestCase):
 
     def test_a_sample_of_everything_gives_the_exact_loss(self):
         batch = self.rows(6, 200)
-        sample = exit_training.Sample(batch, 200, self.generator)
+        sample = exit_training.Sample(batch.top, 200, self.generator)
         self.assertEqual(sorted(sample.tokens.tolist()), list(range(200)))
         logits = torch.randn(6, 200, generator=self.generator)
         logs = logits.log_softmax(-1)
@@ -198,7 +198,7 @@ class Training(unittest.TestCase):
         logits = torch.randn(2, vocabulary, generator=self.generator)
         sums = []
         for _ in range(50):
-            sample = exit_training.Sample(batch, vocabulary, self.generator)
+            sample = exit_training.Sample(batch.top, vocabulary, self.generator)
             self.assertLess(len(sample.tokens), vocabulary / 2)
             sums.append((logits[:, sample.tokens] + sample.correction).exp().sum(-1))
         torch.testing.assert_close(torch.stack(sums).mean(0), logits.exp().sum(-1), rtol=0.01, atol=0)

@@ -5,6 +5,8 @@
 #include "codec/dense-codec.h"
 #include "compute/cpu/cpu-backend.h"
 #include "llm/adapter.h"
+#include "llm/beam-search.h"
+#include "llm/bottleneck.h"
 #include "llm/model.h"
 
 #include <functional>
@@ -25,8 +27,8 @@ struct Answer
 
 /**
  * The whole model in one loop without any node, message or simulated time: what every split of it must reproduce.
- * With a wire type it rounds where LInfer's tensors cross: h0, each layer's Q/K/V input as LoRA sees it, LoRA's updates
- * and hL.
+ * With a wire type it rounds where the tensors of LInfer and of its counterpart for bottlenecks cross: h0, what each
+ * adapter reads, what it makes of that, and hL.
  *
  * keeps says at which layer (from 1) and position LoRA counts; tap, if set, sees every residual that enters a layer and
  * the updates computed there.
@@ -43,7 +45,11 @@ class Monolithic
     {
         const auto model = Model::Load(modelFolder);
         m_model = m_backend.Resident(model);
-        if (!adapterFolder.empty())
+        if (BottleneckAdapter::IsIn(adapterFolder))
+        {
+            m_bottleneck = m_backend.Resident(BottleneckAdapter::Load(adapterFolder, model->config), model->config);
+        }
+        else if (!adapterFolder.empty())
         {
             m_adapter = m_backend.Resident(Adapter::Load(adapterFolder, model->config), model->config);
         }
@@ -54,6 +60,7 @@ class Monolithic
     {
         const std::size_t layers = m_model->Config().layers;
         const std::size_t position = cache.Length(0);
+        KvCache* const view = &cache;
         Tensor h = Wire(m_backend.Embed(*m_model, tokens, position).value);
         for (std::size_t l = 0; l < layers; l++)
         {
@@ -75,6 +82,12 @@ class Monolithic
                         Add(qkv.value.Row(row), deltas.value.Row(row));
                     }
                 }
+            }
+            if (m_bottleneck)
+            {
+                Bottleneck(l, Sublayer::Attention, h, m_backend.Attend(*m_model, l, qkv, {&view, 1}).value);
+                Bottleneck(l, Sublayer::Mlp, h, m_backend.FeedForward(*m_model, l, h).value);
+                continue;
             }
             h = m_backend.FinishLayer(*m_model, l, h, qkv, cache).value;
         }
@@ -107,6 +120,31 @@ class Monolithic
         return answer;
     }
 
+    /// What \p search finds: a cache for each hypothesis, and a call for each row.
+    std::vector<TokenId> Find(const std::vector<TokenId>& prompt, BeamSearch search)
+    {
+        std::vector<std::vector<TokenId>> running{prompt};
+        while (!search.Ended())
+        {
+            std::vector<std::vector<ScoredToken>> rows;
+            for (const std::vector<TokenId>& tokens : running)
+            {
+                const auto cache = NewCache();
+                const Tensor h = Forward(tokens, *cache);
+                rows.push_back(MostLikely(Logits(h.Slice(h.Rows() - 1, 1)).Values(), search.Candidates()));
+            }
+            search.Advance(rows);
+            std::vector<std::vector<TokenId>> next;
+            for (const BeamSearch::Continuation& continuation : search.Running())
+            {
+                next.push_back(running[continuation.parent]);
+                next.back().push_back(continuation.token);
+            }
+            running = std::move(next);
+        }
+        return search.Answer();
+    }
+
     std::function<bool(std::size_t layer, std::size_t position)> keeps = [](std::size_t, std::size_t) { return true; };
     std::function<void(std::size_t layer,
                        std::size_t position,
@@ -124,6 +162,17 @@ class Monolithic
         }
     }
 
+    /// hidden += output + what the bottleneck makes of the output
+    void Bottleneck(std::size_t layer, Sublayer sublayer, Tensor& hidden, Tensor output)
+    {
+        const Tensor added = Wire(m_backend.Bottleneck(*m_bottleneck, layer, sublayer, Wire(output)).value);
+        for (std::size_t row = 0; row < hidden.Rows(); row++)
+        {
+            Add(output.Row(row), added.Row(row));
+            Add(hidden.Row(row), output.Row(row));
+        }
+    }
+
     Tensor Wire(const Tensor& tensor) const
     {
         return m_wire ? RoundTo(tensor, *m_wire) : tensor;
@@ -133,6 +182,7 @@ class Monolithic
     std::optional<DType> m_wire;
     std::shared_ptr<const ResidentModel> m_model;
     std::shared_ptr<const ResidentAdapter> m_adapter;
+    std::shared_ptr<const ResidentBottleneck> m_bottleneck;
 };
 
 /// Greedy continuation of the whole model that rounds every state to fp16 after \p layer, as a split there does.

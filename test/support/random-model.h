@@ -5,6 +5,7 @@
 #include "llm/adapter.h"
 #include "llm/exits.h"
 #include "llm/model.h"
+#include "llm/side-network.h"
 
 #include <cmath>
 #include <cstdint>
@@ -192,6 +193,31 @@ RandomExits(const ModelConfig& config,
                                         .norm = norm()});
     }
     return {owner, &owner->exits};
+}
+
+/// A side network of width \p width whose blocks are \p inner wide, with random weights, and a gate.
+inline std::shared_ptr<const SideNetwork>
+RandomSideNetwork(const ModelConfig& config, std::size_t width, std::size_t inner, DType dtype, std::uint64_t seed)
+{
+    struct Owner
+    {
+        RandomArrays arrays;
+        SideNetwork side;
+    };
+
+    const auto owner = std::make_shared<Owner>(Owner{RandomArrays(seed), {}});
+    RandomArrays& arrays = owner->arrays;
+    owner->side.width = width;
+    owner->side.inner = inner;
+    for (std::size_t i = 0; i < config.layers; ++i)
+    {
+        owner->side.layers.push_back({.down = arrays.Matrix(dtype, width, config.hidden),
+                                      .inner = arrays.Matrix(dtype, inner, width),
+                                      .outer = arrays.Matrix(dtype, width, inner)});
+    }
+    owner->side.up = arrays.Matrix(dtype, config.hidden, width);
+    owner->side.gate = {.weight = arrays.Matrix(dtype, 2, config.hidden), .bias = arrays.Make(dtype, {2}, 0.5F)};
+    return {owner, &owner->side};
 }
 
 } // namespace splitllm::test

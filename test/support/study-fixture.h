@@ -23,7 +23,8 @@ Folders()
             std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/data",
             std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/data",
             std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/data",
-            scenarios / "exits"};
+            scenarios / "exits",
+            scenarios / "side-networks"};
 }
 
 /// A numeric study of tiny-llama with two users on one edge server, 2 prompts of 7 and 12 tokens, 4 new tokens each.

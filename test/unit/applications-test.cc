@@ -100,7 +100,7 @@ TEST_CASE("an unknown scheme, shape, profile or element type says what is accept
           "\"int4\" is not an element type of weights; accepted: fp32, fp16, bf16, int8");
     llm.SetShape("llama-7b", "fp16");
     llm.SetScheme("tcl");
-    CHECK(ErrorOf([&] { llm.GetScheme(); }) == "unknown scheme \"tcl\"; accepted: server, local, mlora, linfer, dlora, tlc, opsc, naive-split, ce-collm");
+    CHECK(ErrorOf([&] { llm.GetScheme(); }) == "unknown scheme \"tcl\"; accepted: server, local, mlora, linfer, dlora, tlc, opsc, naive-split, ce-collm, spa, lst, adapter-split");
     llm.SetScheme("linfer");
     CHECK(ErrorOf([&] { llm.GetScheme(); }) ==
           "scheme \"linfer\" splits a LoRA adapter off the model: give model.adapter");

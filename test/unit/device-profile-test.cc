@@ -224,6 +224,11 @@ TEST_CASE("A layer in a table is charged once, with finish-layer")
         Small(R"(, "timing": {"table": {"layer": {"ms_per_row": 0.5}}, "otherwise": "free"})");
     CHECK(Time(rows, work, DType::F32, Operation::FinishLayer, 3) == 1'500'000);
     CHECK(Time(rows, work, DType::F32, Operation::Project, 3) == 0);
+
+    // In halves it is charged with the second one.
+    CHECK(Time(table, work, DType::F32, Operation::Attend) == 0);
+    CHECK(Time(table, work, DType::F32, Operation::FeedForward) == 1'125'000);
+    CHECK(Time(rows, work, DType::F32, Operation::FeedForward, 3) == 1'500'000);
 }
 
 TEST_CASE("Measured timing passes on what the kernel took")
@@ -289,6 +294,8 @@ TEST_CASE("A bad value is an error that names its path")
     failsInTable(R"("head": 1)", "head");
     failsInTable(R"("layer": {"ms": 1}, "project": {"ms": 1})", "layer");
     failsInTable(R"("layer": {"ms": 1}, "finish-layer": {"ms": 1})", "layer");
+    failsInTable(R"("layer": {"ms": 1}, "attend": {"ms": 1})", "layer");
+    failsInTable(R"("layer": {"ms": 1}, "feed-forward": {"ms": 1})", "layer");
 
     const auto failsAlone = [](const std::string& keys, const std::string& path) {
         INFO(keys);

@@ -173,7 +173,7 @@ TEST_CASE("a mistake in the study is one line with the path and what is accepted
     CHECK(place.Mistake("--set=mode=dream") ==
           "study.json: mode: is \"dream\"; accepted: numeric, shape");
     CHECK(place.Mistake("--set=scheme.name=tcl") ==
-          "study.json: scheme.name: is \"tcl\"; accepted: server, local, mlora, linfer, dlora, tlc, opsc, naive-split, ce-collm");
+          "study.json: scheme.name: is \"tcl\"; accepted: server, local, mlora, linfer, dlora, tlc, opsc, naive-split, ce-collm, spa, lst, adapter-split");
     CHECK(place.Mistake("--set=workload.new_tokens=600") ==
           "study.json: workload: prompt \"seven\" of 7 tokens and 600 new ones exceed the context of tiny-llama, 512 "
           "positions");

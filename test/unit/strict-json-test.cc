@@ -138,6 +138,11 @@ TEST_CASE("A default is written into the object that lacks the key")
     CHECK(inner.Bool("flag", false) == false);
     CHECK(inner.String("text", "t") == "t");
     CHECK(inner.Choice("choice", {"a", "b"}, "b") == "b");
+    StrictObject made = object.Object("made", Json{{"name", "a"}});
+    CHECK(made.String("name") == "a");
+    CHECK(made.Integer("size", 0, 9, 3) == 3);
+    CHECK(json["made"].dump() == R"({"name":"a","size":3})");
+    CHECK(object.Object("inner", Json{{"name", "a"}}).Has("number"));
     CHECK(json["k99"] == 99);
     CHECK(json["inner"].dump() == R"({"number":0.5,"flag":false,"text":"t","choice":"b"})");
     object.Finish();

@@ -115,6 +115,12 @@ AtLeast(std::vector<float>& buffer, std::size_t size)
     return buffer.data();
 }
 
+void
+Relu(std::span<float> values)
+{
+    std::ranges::transform(values, values.begin(), [](float x) { return x > 0.0F ? x : 0.0F; });
+}
+
 } // namespace
 
 CpuBackend::CpuBackend(std::size_t threads, const Kernels& kernels)
@@ -136,10 +142,22 @@ CpuBackend::Resident(std::shared_ptr<const Adapter> adapter, const ModelConfig& 
     return std::make_shared<CpuAdapter>(std::move(adapter), config);
 }
 
+std::shared_ptr<const ResidentBottleneck>
+CpuBackend::Resident(std::shared_ptr<const BottleneckAdapter> adapter, const ModelConfig& config)
+{
+    return std::make_shared<CpuBottleneckAdapter>(std::move(adapter), config);
+}
+
 std::shared_ptr<const ResidentExits>
 CpuBackend::Resident(std::shared_ptr<const Exits> exits, const ModelConfig& config)
 {
     return std::make_shared<CpuExits>(std::move(exits), config);
+}
+
+std::shared_ptr<const ResidentSide>
+CpuBackend::Resident(std::shared_ptr<const SideNetwork> side, const ModelConfig& config)
+{
+    return std::make_shared<CpuSide>(std::move(side), config);
 }
 
 std::unique_ptr<KvCache>
@@ -230,39 +248,81 @@ CpuBackend::DoFinishLayer(const ResidentModel& model,
                           std::span<KvCache* const> caches)
 {
     ExpectNumbers(hidden);
+    Tensor next = DoAttend(model, layer, projections, caches);
+    next += hidden;
+    float* mlp = AtLeast(m_scratch.mlp, next.Elements());
+    Mlp(model.Config(), Own<const CpuModel>(model).layers[layer], next, mlp);
+    std::ranges::transform(next.Values(), std::span(mlp, next.Elements()), next.Values().begin(), std::plus<>());
+    return next;
+}
+
+Tensor
+CpuBackend::DoAttend(const ResidentModel& model,
+                     std::size_t layer,
+                     const Projections& projections,
+                     std::span<KvCache* const> caches)
+{
     ExpectNumbers(projections.query);
     ExpectNumbers(projections.key);
     ExpectNumbers(projections.value);
     const ModelConfig& config = model.Config();
-    const CpuLayer& weights = Own<const CpuModel>(model).layers[layer];
+    const std::size_t rows = projections.query.Rows();
+    AttendValues(config, layer, projections, caches);
+    Tensor output = Tensor::Zeros(rows, config.hidden);
+    const CpuLinear& projection = Own<const CpuModel>(model).layers[layer].output;
+    Multiply(m_scratch.attended.data(), rows, {{&projection, output.Values().data()}});
+    return output;
+}
+
+Tensor
+CpuBackend::DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden)
+{
+    ExpectNumbers(hidden);
+    Tensor output = Tensor::Zeros(hidden.Rows(), hidden.Cols());
+    Mlp(model.Config(), Own<const CpuModel>(model).layers[layer], hidden, output.Values().data());
+    return output;
+}
+
+void
+CpuBackend::Mlp(const ModelConfig& config, const CpuLayer& layer, const Tensor& hidden, float* result)
+{
     const std::size_t rows = hidden.Rows();
-
-    Attend(config, layer, projections, caches);
-    Tensor next = Tensor::Zeros(rows, config.hidden);
-    Multiply(m_scratch.attended.data(), rows, {{&weights.output, next.Values().data()}});
-    next += hidden;
-
-    float* normed = AtLeast(m_scratch.normed, next.Elements());
-    Normalise(config, weights.mlpNorm, next, normed);
+    float* normed = AtLeast(m_scratch.normed, hidden.Elements());
+    Normalise(config, layer.mlpNorm, hidden, normed);
     const std::size_t width = config.ffn;
     float* inner = AtLeast(m_scratch.inner, rows * width);
     if (config.family == Family::Llama)
     {
         float* up = AtLeast(m_scratch.up, rows * width);
-        Multiply(normed, rows, {{&weights.gate, inner}, {&weights.up, up}});
+        Multiply(normed, rows, {{&layer.gate, inner}, {&layer.up, up}});
         m_team.Run(rows, rows * width >= kWorthSharing, [&](std::size_t i, std::size_t) {
             m_kernels.siluTimes(inner + i * width, up + i * width, width);
         });
     }
     else
     {
-        Multiply(normed, rows, {{&weights.up, inner}});
-        std::transform(inner, inner + rows * width, inner, [](float x) { return x > 0.0F ? x : 0.0F; });
+        Multiply(normed, rows, {{&layer.up, inner}});
+        Relu(std::span(inner, rows * width));
     }
-    float* mlp = AtLeast(m_scratch.mlp, next.Elements());
-    Multiply(inner, rows, {{&weights.down, mlp}});
-    std::ranges::transform(next.Values(), std::span(mlp, next.Elements()), next.Values().begin(), std::plus<>());
-    return next;
+    Multiply(inner, rows, {{&layer.down, result}});
+}
+
+Tensor
+CpuBackend::DoBottleneck(const ResidentBottleneck& adapter,
+                         std::size_t layer,
+                         Sublayer sublayer,
+                         const Tensor& output)
+{
+    ExpectNumbers(output);
+    const CpuBottleneckLayer& weights = Own<const CpuBottleneckAdapter>(adapter).layers[layer];
+    const CpuBottleneck& bottleneck = sublayer == Sublayer::Attention ? weights.attention : weights.mlp;
+    const std::size_t rows = output.Rows();
+    float* inner = AtLeast(m_scratch.inner, rows * adapter.Width());
+    Multiply(output.Values().data(), rows, {{&bottleneck.down, inner}});
+    Relu(std::span(inner, rows * adapter.Width()));
+    Tensor added = Tensor::Zeros(rows, output.Cols());
+    Multiply(inner, rows, {{&bottleneck.up, added.Values().data()}});
+    return added;
 }
 
 std::unique_ptr<KvCache>
@@ -337,15 +397,76 @@ CpuBackend::DoExit(const ResidentModel& model, const ResidentExits& exits, std::
     Normalise(model.Config(), weights.inputNorm, hidden, normed);
     float* inner = AtLeast(m_scratch.inner, rows * width);
     Multiply(normed, rows, {{&weights.down, inner}});
-    float* ones = AtLeast(m_scratch.up, width); // the kernel's product is with nothing here
-    std::fill_n(ones, width, 1.0F);
-    m_team.Run(rows, rows * width >= kWorthSharing, [&](std::size_t i, std::size_t) {
-        m_kernels.siluTimes(inner + i * width, ones, width);
-    });
+    Silu(inner, rows, width);
     Tensor adapted = Tensor::Zeros(rows, hidden.Cols());
     Multiply(inner, rows, {{&weights.up, adapted.Values().data()}});
     adapted += hidden;
     return Logits(Own<const CpuModel>(model), weights.norm, adapted);
+}
+
+Tensor
+CpuBackend::DoSideInput(const ResidentSide& side, std::span<const Tensor> states)
+{
+    const CpuSide& own = Own<const CpuSide>(side);
+    const std::size_t rows = states.front().Rows();
+    const std::size_t width = own.Width();
+    Tensor input = Tensor::Zeros(rows, states.size() * width);
+    for (std::size_t layer = 0; layer < states.size(); ++layer)
+    {
+        ExpectNumbers(states[layer]);
+        float* normed = AtLeast(m_scratch.normed, states[layer].Elements());
+        Normalise(own.Config(), own.stateNorm, states[layer], normed);
+        float* narrow = AtLeast(m_scratch.inner, rows * width);
+        Multiply(normed, rows, {{&own.layers[layer].down, narrow}});
+        for (std::size_t i = 0; i < rows; ++i)
+        {
+            std::copy_n(narrow + i * width, width, input.Row(i).begin() + layer * width);
+        }
+    }
+    return input;
+}
+
+Tensor
+CpuBackend::DoSide(const ResidentSide& side, const Tensor& input)
+{
+    ExpectNumbers(input);
+    const CpuSide& own = Own<const CpuSide>(side);
+    const ModelConfig& config = own.Config();
+    const std::size_t rows = input.Rows();
+    const std::size_t width = own.Width();
+    Tensor state = Tensor::Zeros(rows, width);
+    Tensor update = Tensor::Zeros(rows, width);
+    float* normed = AtLeast(m_scratch.normed, state.Elements());
+    float* inner = AtLeast(m_scratch.inner, rows * own.Inner());
+    for (std::size_t layer = 0; layer < own.layers.size(); ++layer)
+    {
+        for (std::size_t i = 0; i < rows; ++i)
+        {
+            const auto down = input.Row(i).subspan(layer * width, width);
+            std::ranges::transform(state.Row(i), down, state.Row(i).begin(), std::plus<>());
+        }
+        Normalise(config, own.widthNorm, state, normed);
+        Multiply(normed, rows, {{&own.layers[layer].inner, inner}});
+        Silu(inner, rows, own.Inner());
+        Multiply(inner, rows, {{&own.layers[layer].outer, update.Values().data()}});
+        state += update;
+    }
+    Normalise(config, own.widthNorm, state, normed);
+    Tensor output = Tensor::Zeros(rows, config.hidden);
+    Multiply(normed, rows, {{&own.up, output.Values().data()}});
+    return output;
+}
+
+Tensor
+CpuBackend::DoGate(const ResidentSide& side, const Tensor& hidden)
+{
+    ExpectNumbers(hidden);
+    const CpuSide& own = Own<const CpuSide>(side);
+    float* normed = AtLeast(m_scratch.normed, hidden.Elements());
+    Normalise(own.Config(), own.stateNorm, hidden, normed);
+    Tensor logits = Tensor::Zeros(hidden.Rows(), 2);
+    Multiply(normed, hidden.Rows(), {{&own.gate, logits.Values().data()}});
+    return logits;
 }
 
 Tensor
@@ -418,10 +539,20 @@ CpuBackend::Normalise(const ModelConfig& config, const CpuNorm& norm, const Tens
 }
 
 void
-CpuBackend::Attend(const ModelConfig& config,
-                   std::size_t layer,
-                   const Projections& projections,
-                   std::span<KvCache* const> caches)
+CpuBackend::Silu(float* x, std::size_t rows, std::size_t width)
+{
+    float* ones = AtLeast(m_scratch.up, width); // the kernel's product is with nothing here
+    std::fill_n(ones, width, 1.0F);
+    m_team.Run(rows, rows * width >= kWorthSharing, [&](std::size_t i, std::size_t) {
+        m_kernels.siluTimes(x + i * width, ones, width);
+    });
+}
+
+void
+CpuBackend::AttendValues(const ModelConfig& config,
+                         std::size_t layer,
+                         const Projections& projections,
+                         std::span<KvCache* const> caches)
 {
     const std::size_t rows = projections.query.Rows();
     float* attended = AtLeast(m_scratch.attended, rows * config.QueryWidth());

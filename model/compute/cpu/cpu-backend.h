@@ -36,8 +36,12 @@ class CpuBackend final : public Backend
                                                   const WeightPrecision& precision) override;
     std::shared_ptr<const ResidentAdapter> Resident(std::shared_ptr<const Adapter> adapter,
                                                     const ModelConfig& config) override;
+    std::shared_ptr<const ResidentBottleneck> Resident(std::shared_ptr<const BottleneckAdapter> adapter,
+                                                       const ModelConfig& config) override;
     std::shared_ptr<const ResidentExits> Resident(std::shared_ptr<const Exits> exits,
                                                   const ModelConfig& config) override;
+    std::shared_ptr<const ResidentSide> Resident(std::shared_ptr<const SideNetwork> side,
+                                                 const ModelConfig& config) override;
     std::unique_ptr<KvCache> NewCache(const ResidentModel& model,
                                       std::size_t first,
                                       std::size_t last,
@@ -54,6 +58,15 @@ class CpuBackend final : public Backend
                          const Tensor& hidden,
                          const Projections& projections,
                          std::span<KvCache* const> caches) override;
+    Tensor DoAttend(const ResidentModel& model,
+                    std::size_t layer,
+                    const Projections& projections,
+                    std::span<KvCache* const> caches) override;
+    Tensor DoFeedForward(const ResidentModel& model, std::size_t layer, const Tensor& hidden) override;
+    Tensor DoBottleneck(const ResidentBottleneck& adapter,
+                        std::size_t layer,
+                        Sublayer sublayer,
+                        const Tensor& output) override;
     std::unique_ptr<KvCache> DoFork(const KvCache& cache) override;
     void DoPrune(KvCache& cache, std::size_t layer, std::size_t kept) override;
     Tensor DoSnapshot(const KvCache& cache,
@@ -67,6 +80,9 @@ class CpuBackend final : public Backend
                   const ResidentExits& exits,
                   std::size_t exit,
                   const Tensor& hidden) override;
+    Tensor DoSideInput(const ResidentSide& side, std::span<const Tensor> states) override;
+    Tensor DoSide(const ResidentSide& side, const Tensor& input) override;
+    Tensor DoGate(const ResidentSide& side, const Tensor& hidden) override;
 
   private:
     /// A matrix and where its product goes: tokens x out.
@@ -93,12 +109,15 @@ class CpuBackend final : public Backend
     void Multiply(const float* input, std::size_t tokens, std::initializer_list<Product> products);
     void Normalise(const ModelConfig& config, const CpuNorm& norm, const Tensor& hidden, float* normed);
 
+    /// x = x / (1 + exp(-x)) for all of \p rows rows of \p width.
+    void Silu(float* x, std::size_t rows, std::size_t width);
+
     /// Appends keys and values to \p caches, which are one or as many as rows, and leaves the attended values, w x q,
     /// in the scratch memory. Adds up the attention where a cache tracks it.
-    void Attend(const ModelConfig& config,
-                std::size_t layer,
-                const Projections& projections,
-                std::span<KvCache* const> caches);
+    void AttendValues(const ModelConfig& config,
+                      std::size_t layer,
+                      const Projections& projections,
+                      std::span<KvCache* const> caches);
 
     /// The same for the next positions of \p cache; the values go to \p attended.
     void AttendOne(const ModelConfig& config,
@@ -106,6 +125,9 @@ class CpuBackend final : public Backend
                    const Projections& projections,
                    CpuKvCache& cache,
                    float* attended);
+
+    /// Norm and MLP of \p hidden into \p result, w x d.
+    void Mlp(const ModelConfig& config, const CpuLayer& layer, const Tensor& hidden, float* result);
 
     /// The head's logits of \p hidden as \p norm norms it.
     Tensor Logits(const CpuModel& model, const CpuNorm& norm, const Tensor& hidden);

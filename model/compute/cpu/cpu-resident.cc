@@ -82,6 +82,29 @@ CpuAdapter::CpuAdapter(std::shared_ptr<const Adapter> from, const ModelConfig& c
     }
 }
 
+CpuBottleneckAdapter::CpuBottleneckAdapter(std::shared_ptr<const BottleneckAdapter> from, const ModelConfig& config)
+    : ResidentBottleneck(*from, config),
+      adapter(std::move(from))
+{
+    const std::vector<std::size_t> down{Width(), config.hidden};
+    const std::vector<std::size_t> up{config.hidden, Width()};
+    const auto widened = [&](const BottleneckWeights& weights) -> CpuBottleneck {
+        if (weights.down.weight.shape != down || weights.up.weight.shape != up)
+        {
+            throw std::logic_error("bottleneck adapter of another model than " + config.name);
+        }
+        return {.down = Widened(weights.down), .up = Widened(weights.up)};
+    };
+    if (adapter->layers.size() != config.layers)
+    {
+        throw std::logic_error("bottleneck adapter of another model than " + config.name);
+    }
+    for (const BottleneckLayer& layer : adapter->layers)
+    {
+        layers.push_back({.attention = widened(layer.attention), .mlp = widened(layer.mlp)});
+    }
+}
+
 CpuExits::CpuExits(std::shared_ptr<const Exits> from, const ModelConfig& config)
     : ResidentExits(*from, config),
       exits(std::move(from))
@@ -102,6 +125,33 @@ CpuExits::CpuExits(std::shared_ptr<const Exits> from, const ModelConfig& config)
                            .down = {exit.down, {}, {}},
                            .up = {exit.up, {}, {}},
                            .norm = Widened(exit.norm)});
+    }
+}
+
+CpuSide::CpuSide(std::shared_ptr<const SideNetwork> from, const ModelConfig& config)
+    : ResidentSide(*from, config),
+      network(std::move(from)),
+      up{network->up, {}, {}},
+      gate{network->gate.weight, splitllm::Widened(network->gate.bias), {}},
+      stateNorm{std::vector<float>(config.hidden, 1.0F), {}},
+      widthNorm{std::vector<float>(Width(), 1.0F), {}}
+{
+    using Shape = std::vector<std::size_t>;
+    const auto expect = [&config](const ArrayView& view, const Shape& shape) {
+        if (view.data == nullptr || view.shape != shape)
+        {
+            throw std::logic_error("side network without weights, or of another model than " + config.name);
+        }
+    };
+    expect(network->up, {config.hidden, Width()});
+    expect(network->gate.weight, {2, config.hidden});
+    expect(network->gate.bias, {2});
+    for (const SideLayerWeights& layer : network->layers)
+    {
+        expect(layer.down, {Width(), config.hidden});
+        expect(layer.inner, {Inner(), Width()});
+        expect(layer.outer, {Width(), Inner()});
+        layers.push_back({.down = {layer.down, {}, {}}, .inner = {layer.inner, {}, {}}, .outer = {layer.outer, {}, {}}});
     }
 }
 

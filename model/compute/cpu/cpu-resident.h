@@ -70,6 +70,30 @@ struct CpuAdapter final : ResidentAdapter
     std::shared_ptr<const Adapter> adapter;
 };
 
+/// One bottleneck, as BottleneckWeights has it.
+struct CpuBottleneck
+{
+    CpuLinear down;
+    CpuLinear up;
+};
+
+/// Those of one layer.
+struct CpuBottleneckLayer
+{
+    CpuBottleneck attention;
+    CpuBottleneck mlp;
+};
+
+/// Bottleneck adapters in the CPU backend.
+struct CpuBottleneckAdapter final : ResidentBottleneck
+{
+    /// \throws std::logic_error if \p from lacks weights, or has those of another model
+    CpuBottleneckAdapter(std::shared_ptr<const BottleneckAdapter> from, const ModelConfig& config);
+
+    std::shared_ptr<const BottleneckAdapter> adapter; //!< keeps the weights mapped
+    std::vector<CpuBottleneckLayer> layers;
+};
+
 /// One exit, as ExitWeights has it.
 struct CpuExit
 {
@@ -87,6 +111,28 @@ struct CpuExits final : ResidentExits
 
     std::shared_ptr<const Exits> exits; //!< keeps the weights mapped
     std::vector<CpuExit> weights;       //!< none where untrained
+};
+
+/// What a side network has for one layer, as SideLayerWeights has it.
+struct CpuSideLayer
+{
+    CpuLinear down;
+    CpuLinear inner;
+    CpuLinear outer;
+};
+
+/// A side network in the CPU backend.
+struct CpuSide final : ResidentSide
+{
+    /// \throws std::logic_error if \p from has widths but no weights, or those of another model
+    CpuSide(std::shared_ptr<const SideNetwork> from, const ModelConfig& config);
+
+    std::shared_ptr<const SideNetwork> network; //!< keeps the weights mapped
+    std::vector<CpuSideLayer> layers;
+    CpuLinear up;
+    CpuLinear gate;
+    CpuNorm stateNorm; //!< of d elements; its scale is 1 everywhere, as that of widthNorm
+    CpuNorm widthNorm; //!< of s elements
 };
 
 /**

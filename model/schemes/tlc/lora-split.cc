@@ -4,15 +4,14 @@
 #include "codec/dense-codec.h"
 #include "compute/timed.h"
 #include "policy/calibrator-features.h"
+#include "schemes/embedding.h"
 #include "schemes/full-model.h"
-#include "schemes/parents.h"
 #include "schemes/tlc/delta-rows.h"
 #include "schemes/tlc/selected-rows.h"
 
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,20 +43,6 @@ TakeRows(Message& message, const OffloadPolicy& policy, std::size_t of)
     {
         throw ProtocolError(std::string(NameOf(message.kind)) + ": " + error.what());
     }
-}
-
-/// The tensor in \p message, which must have \p rows rows. \throws ProtocolError
-Task<Tensor>
-TensorOf(Session& session, Message message, std::size_t rows, std::size_t cols)
-{
-    const std::string_view kind = NameOf(message.kind);
-    Tensor tensor = co_await session.TensorIn(std::move(message), cols);
-    if (tensor.Rows() != rows)
-    {
-        throw ProtocolError(std::string(kind) + ": " + std::to_string(tensor.Rows()) + " rows instead of " +
-                            std::to_string(rows));
-    }
-    co_return tensor;
 }
 
 /// \p payload of a message about \p rows of \p of.
@@ -176,22 +161,11 @@ class Device final : public UserRole
     {
         const ResidentModel& model = *m_parts.model;
         const ModelConfig& config = model.Config();
-        const bool hypotheses = m_parts.sampling.beams > 0 && position > 0; // the rows, or positions
-        tokens = m_decoder.Inputs(tokens);
-        std::vector<std::size_t> positions(tokens.size(), position);
-        if (!hypotheses)
-        {
-            std::iota(positions.begin(), positions.end(), position);
-        }
+        const EmbeddedStep step = co_await SendEmbedding(s, m_parts, m_decoder, tokens, position);
         m_position = position;
-        m_rows = tokens.size();
+        m_rows = step.positions.size();
         m_layer = 0;
         m_previous.assign(m_rows, {});
-
-        const Tensor h0 = co_await s.Run(model, s.host.backend->Embed(model, tokens, positions));
-        Payload payload = co_await s.Encode(MessageKind::Embedding, 0, h0);
-        payload = hypotheses ? WithParents(m_decoder.Parents(), std::move(payload)) : std::move(payload);
-        s.Send(MessageKind::Embedding, position, 0, std::move(payload), s.Codec().Exact());
         Message message = co_await s.Receive();
         while (message.kind == MessageKind::LayerInput)
         {
@@ -199,8 +173,8 @@ class Device final : public UserRole
             message = co_await s.Receive();
         }
         s.Expect(message, MessageKind::FinalState, config.layers);
-        Tensor hL = co_await TensorOf(s, std::move(message), hypotheses ? m_rows : 1, config.hidden);
-        co_return (co_await m_decoder.Next(positions.back(), std::move(hL))).front();
+        Tensor hL = co_await s.TensorIn(std::move(message), step.states, config.hidden);
+        co_return (co_await m_decoder.Next(step.positions.back(), std::move(hL))).front();
     }
 
     std::optional<std::vector<TokenId>> Answer() const override
@@ -232,7 +206,7 @@ class Device final : public UserRole
         const Rows rows = TakeRows(message, m_policy, m_rows);
         const std::vector<BaseNorm> norms =
             m_policy.UsesBaseNorms() ? TakeBaseNorms(message.payload, rows.size()) : std::vector<BaseNorm>(rows.size());
-        const Tensor input = co_await TensorOf(s, std::move(message), rows.size(), config.hidden);
+        const Tensor input = co_await s.TensorIn(std::move(message), rows.size(), config.hidden);
         const Deltas deltas = co_await s.Run(model, s.host.backend->Adapt(*m_parts.adapter, layer - 1, input), layer);
         const Tensor updates = SideBySide(deltas);
 
@@ -303,17 +277,7 @@ class Edge final : public ServerRole
                 m_admission = {};
                 continue;
             }
-            const std::size_t hidden = m_parts.model->Config().hidden;
-            const std::size_t beams = m_parts.sampling.beams;
-            if (beams == 0 || position == 0)
-            {
-                Tensor h0 = co_await s.TensorIn(std::move(message), hidden);
-                co_await ServeStep(std::move(h0), position);
-                continue;
-            }
-            std::vector<std::size_t> parents = TakeParents(message, beams, m_cache->Caches().size());
-            Tensor h0 = co_await TensorOf(s, std::move(message), beams, hidden);
-            co_await m_cache->Branch(s, *m_parts.model, std::move(parents));
+            Tensor h0 = co_await TakeEmbedding(s, m_parts, std::move(message), m_cache.get());
             co_await ServeStep(std::move(h0), position);
         }
     }
@@ -416,10 +380,9 @@ class Edge final : public ServerRole
         s.Expect(message, MessageKind::Deltas, layer);
         Updates updates;
         updates.rows = TakeRows(message, m_policy, offloaded.size());
-        updates.tensor = co_await TensorOf(s,
-                                           std::move(message),
-                                           updates.rows.size(),
-                                           config.QueryWidth() + 2 * config.KvWidth());
+        updates.tensor = co_await s.TensorIn(std::move(message),
+                                             updates.rows.size(),
+                                             config.QueryWidth() + 2 * config.KvWidth());
         for (std::size_t& row : updates.rows)
         {
             row = offloaded[row];
