@@ -207,6 +207,13 @@ TEST_CASE("the most likely token is the greedy one, whatever the logits are", "[
         }
     }
     CHECK(MostLikely(rows[1], 3)[1].token == 2);
+    Tokens order;
+    for (const ScoredToken& each :
+         MostLikely(std::vector<float>{1.0F, kNaN, 5.0F, kNaN, 3.0F, kNaN, 4.0F, 2.0F, kNaN, 6.0F}, 10))
+    {
+        order.push_back(each.token);
+    }
+    CHECK(order == Tokens{9, 2, 6, 4, 7, 0, 1, 3, 5, 8});
 }
 
 TEST_CASE("with as many beams as there are answers the search finds the best of all", "[beams]")

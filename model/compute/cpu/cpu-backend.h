@@ -112,8 +112,8 @@ class CpuBackend final : public Backend
     /// x = x / (1 + exp(-x)) for all of \p rows rows of \p width.
     void Silu(float* x, std::size_t rows, std::size_t width);
 
-    /// Appends keys and values to \p caches, which are one or as many as rows, and leaves the attended values, w x q, in
-    /// the scratch memory. Adds up the attention where a cache tracks it.
+    /// Appends keys and values to \p caches, which are one or as many as rows, and leaves the attended values, w x q,
+    /// in the scratch memory. Adds up the attention where a cache tracks it.
     void AttendValues(const ModelConfig& config,
                       std::size_t layer,
                       const Projections& projections,

@@ -48,7 +48,7 @@ SpaCloud::Answer(Order order)
     std::vector<TokenId> tokens = std::move(order.prompt);
     for (m_token = 1;; m_token++)
     {
-        const std::optional<std::vector<TokenId>> own = co_await Step(std::move(tokens));
+        const std::optional<std::vector<TokenId>> own = co_await Step(tokens);
         const bool last = m_token == limits.newTokens || m_decoder.Answer() ||
                           (own && std::ranges::find(limits.stop, own->front()) != limits.stop.end());
         if (own && goesOn && !last)
@@ -72,9 +72,9 @@ SpaCloud::Answer(Order order)
 }
 
 Task<std::optional<std::vector<TokenId>>>
-SpaCloud::Step(std::vector<TokenId> tokens)
+SpaCloud::Step(std::span<const TokenId> tokens)
 {
-    LayerStates states = co_await Forward(std::move(tokens));
+    LayerStates states = co_await Forward(tokens);
     const std::size_t hypotheses = states.back().Rows();
     const std::size_t position = m_cache->Position() - 1;
     Tensor h = states.back();
@@ -98,7 +98,7 @@ SpaCloud::Step(std::vector<TokenId> tokens)
 }
 
 Task<LayerStates>
-SpaCloud::Forward(std::vector<TokenId> tokens)
+SpaCloud::Forward(std::span<const TokenId> tokens)
 {
     const ResidentModel& model = *m_parts.model;
     const ModelConfig& config = model.Config();

@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace splitllm
@@ -35,10 +36,10 @@ class SpaCloud final : public ServerRole
      * One token of the answer, from \p tokens, which were consumed by nobody yet.
      * \return it, in a search that of each hypothesis; nothing where the device makes it
      */
-    Task<std::optional<std::vector<TokenId>>> Step(std::vector<TokenId> tokens);
+    Task<std::optional<std::vector<TokenId>>> Step(std::span<const TokenId> tokens);
 
     /// The base model's layers for \p tokens. \return the states of the newest of them, in a search of each hypothesis
-    Task<LayerStates> Forward(std::vector<TokenId> tokens);
+    Task<LayerStates> Forward(std::span<const TokenId> tokens);
 
     /// Whether the device is asked about the position whose last state, in a search the best hypothesis', is \p last.
     Task<bool> Opens(Tensor last, std::size_t position);
