@@ -103,8 +103,8 @@ TEST_CASE("A token's row says what of its time was the server's", "[results]")
     ResultsFolder(temporary.Path()).Write("tokens", {Point(run)}, Json::object());
     CHECK(Content(temporary.Path() / "tokens.csv") ==
           "point,repetition,session,request,position,token,start_ns,latency_ns,base_ns,adapter_ns,calibrator_ns,codec_ns,"
-          "network_ns,queue_ns,server_ns,payload_bytes_up,payload_bytes_down,messages_up,messages_down,offloaded,returned\n"
-          "0,0,0,0,0,0,0,1000,1,2,3,4,5,6,7,8,9,0,0,0,0\n");
+          "network_ns,queue_ns,server_ns,payload_bytes_up,payload_bytes_down,messages_up,messages_down,offloaded,returned,exchanges\n"
+          "0,0,0,0,0,0,0,1000,1,2,3,4,5,6,7,8,9,0,0,0,0,0\n");
 }
 
 TEST_CASE("The table says how many tokens came from exits and the cloud where there are exits", "[results]")
