@@ -29,7 +29,7 @@ def read_requests(path):
         with open(path, encoding="utf-8", newline="") as file:
             for line in csv.DictReader(file):
                 row = {name: parse(line[name]) for name, parse in numbers.items()}
-                row |= {name: parse(line[name]) if line[name] else None for name, parse in optional.items()}
+                row |= {name: parse(line[name]) if line.get(name) else None for name, parse in optional.items()}
                 rows.append(row | {"group": line["group"]})
     except FileNotFoundError:
         return []
