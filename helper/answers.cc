@@ -174,9 +174,10 @@ struct ReferenceModel::Parts
     std::shared_ptr<const ResidentModel> model;
     std::shared_ptr<const ResidentAdapter> adapter;
     std::shared_ptr<const ResidentBottleneck> bottleneck;
+    std::shared_ptr<const ResidentSide> side;
 };
 
-ReferenceModel::ReferenceModel(const ModelSpec& spec, std::uint32_t threads)
+ReferenceModel::ReferenceModel(const ModelSpec& spec, std::shared_ptr<const SideNetwork> side, std::uint32_t threads)
     : m_parts(std::make_unique<Parts>(threads))
 {
     const std::shared_ptr<const Model> model = Model::Load(spec.folder);
@@ -190,6 +191,10 @@ ReferenceModel::ReferenceModel(const ModelSpec& spec, std::uint32_t threads)
     {
         m_parts->bottleneck =
             m_parts->backend.Resident(BottleneckAdapter::Load(spec.adapterFolder, model->config), model->config);
+    }
+    if (side)
+    {
+        m_parts->side = m_parts->backend.Resident(std::move(side), model->config);
     }
 }
 
@@ -205,6 +210,8 @@ ReferenceModel::Logits(std::span<const TokenId> prompt, std::span<const TokenId>
     const std::size_t layers = model.Config().layers;
     const std::unique_ptr<KvCache> cache = backend.NewCache(model, 0, layers, tokens.size());
     KvCache* const view = cache.get();
+    const auto ofAnswer = [&](const Tensor& states) { return states.Slice(prompt.size() - 1, answer.size()); };
+    std::vector<Tensor> states; // of the answer, behind every layer
     Tensor h = backend.Embed(model, tokens, 0).value;
     for (std::size_t l = 0; l < layers; l++)
     {
@@ -229,8 +236,17 @@ ReferenceModel::Logits(std::span<const TokenId> prompt, std::span<const TokenId>
         {
             h = backend.FinishLayer(model, l, h, qkv, *cache).value;
         }
+        if (m_parts->side)
+        {
+            states.push_back(ofAnswer(h));
+        }
     }
-    return backend.Head(model, h.Slice(prompt.size() - 1, answer.size())).value;
+    if (!m_parts->side)
+    {
+        return backend.Head(model, ofAnswer(h)).value;
+    }
+    const Tensor g = backend.Side(*m_parts->side, backend.SideInput(*m_parts->side, states).value).value;
+    return backend.Head(model, m_parts->side->Alone() ? g : backend.Combine(std::move(states.back()), g).value).value;
 }
 
 void
@@ -288,7 +304,7 @@ JudgeQuality(const Study& study,
         std::size_t token = 0;
     };
 
-    ReferenceModel model(study.model, threads);
+    ReferenceModel model(study.model, study.scheme.side, threads);
     std::map<std::uint32_t, Answering> answering; // by request: users may be answered at the same time
     std::vector<QualityRow> rows;
     ChosenLogits chosen;

@@ -55,13 +55,14 @@ std::map<std::uint32_t, AnswerQuality> QualityByRequest(const std::vector<Qualit
 QualityRow Compare(std::span<const float> logits, std::span<const float> reference, TokenId token);
 
 /**
- * The model with its whole adapter in one piece, outside of simulated time, as what a scheme is measured against on the
- * same prefixes.
+ * The model with its whole adapter, or a side network that is always asked, in one piece, outside of simulated time, as
+ * what a scheme is measured against on the same prefixes.
  */
 class ReferenceModel
 {
   public:
-    ReferenceModel(const ModelSpec& model, std::uint32_t threads);
+    /// \param side null without a side network
+    ReferenceModel(const ModelSpec& model, std::shared_ptr<const SideNetwork> side, std::uint32_t threads);
     ~ReferenceModel();
 
     /// Logits of every token of \p answer after \p prompt: row k is what answer[k] is chosen from.

@@ -151,8 +151,10 @@ def plot_page(points, figure):
         values = [factor * (value_of(point, metric) or 0) for point in points.points]
         positive = [value for value in values if value > 0]
         if positive and max(positive) / min(positive) > 50:
-            axes.set_xscale("symlog", linthresh=min(positive))
-        axes.set_xlim(0, 1.25 * max(values) if axes.get_xscale() == "linear" else 4 * max(values))
+            axes.set_xscale("log")
+            axes.set_xlim(min(positive) / 3, 6 * max(values))
+        else:
+            axes.set_xlim(0, 1.25 * max(values))
         axes.set_yticks(range(len(cases)), [written(case) for case in cases])
         axes.set_ylim(len(cases) - 0.4, -0.6)  # downwards
         axes.set_xlabel(label)
