@@ -2,11 +2,14 @@
 """SPA's questions: what quality an exchange buys, with the gate and by chance; how it grows with training; and schemes
 side by side on one page."""
 
+import re
+
 from splitllm.plots_base import LINES, MARKERS
 from splitllm.plots_quality import family, half_interval
-from splitllm.units import measure, written
+from splitllm.units import written
 
 STEPS = "scheme.side"
+STEPS_LABEL = re.compile(r"(\d+) steps")
 QUALITIES = (
     ("exact_match", "quality.exact_match", 100, "exact match (%)"),
     ("f1", "quality.f1", 100, "F1 (%)"),
@@ -73,7 +76,12 @@ def plot_gate(points, requests, figure):
 
 def sweeps_steps(points):
     """Whether side networks of several numbers of training steps are compared."""
-    return points.axis == STEPS and points.dimension(STEPS) == "" and len(points.values(STEPS)) > 1
+    labels = points.values(STEPS)
+    return points.axis == STEPS and len(labels) > 1 and all(STEPS_LABEL.fullmatch(str(label)) for label in labels)
+
+
+def steps_of(point):
+    return int(STEPS_LABEL.fullmatch(point["set"][STEPS])[1])
 
 
 def plot_steps(points, requests, figure):
@@ -82,8 +90,8 @@ def plot_steps(points, requests, figure):
     panels = [*QUALITIES, (None, "gate_ratio", 100, "tokens at which the device is asked (%)")]
     for axes, (column, metric, factor, label) in zip(grid, panels):
         for number, (name, row) in enumerate(points.lines().items()):
-            row = sorted((p for p in row if metric in p["metrics"]), key=lambda p: measure(p["set"][STEPS])[0])
-            x = [measure(point["set"][STEPS])[0] for point in row]
+            row = sorted((p for p in row if metric in p["metrics"]), key=steps_of)
+            x = [steps_of(point) for point in row]
             y = [factor * point["metrics"][metric] for point in row]
             half = None
             if column is not None:
@@ -91,7 +99,7 @@ def plot_steps(points, requests, figure):
             look = {"marker": MARKERS[number % len(MARKERS)], "markersize": 5, "color": LINES[number % len(LINES)]}
             axes.errorbar(x, y, half, label=name, capsize=2.5, linewidth=1.4, elinewidth=0.9, **look)
         axes.set_xscale("log")
-        axes.set_xticks(x, [f"{step:g}" for step in x])
+        axes.set_xticks(x, [str(step) for step in x])
         axes.minorticks_off()
         axes.set(ylim=(0, None), xlabel="steps of training", ylabel=label)
     handles, labels = axes.get_legend_handles_labels()

@@ -87,6 +87,21 @@ TEST_CASE("Early exits have tables where there are any, and none from an earlier
     CHECK(std::filesystem::exists(temporary.Path() / "tokens.csv"));
 }
 
+TEST_CASE("A gate's decisions have a table where there is a gate", "[results]")
+{
+    RunRecords run;
+    run.gates.push_back({.session = 1, .request = 3, .position = 41, .open = true, .probability = 0.8125});
+    run.gates.push_back({.session = 1, .request = 3, .position = 42, .open = false, .probability = std::numeric_limits<double>::quiet_NaN()});
+    const test::TemporaryFolder temporary;
+    const ResultsFolder folder(temporary.Path());
+    folder.Write("gates", {Point(RunRecords()), Point(run)}, Json::object());
+    CHECK(Content(temporary.Path() / "gates.csv") == "point,repetition,session,request,position,open,probability\n"
+                                                     "1,0,1,3,41,1,0.8125\n"
+                                                     "1,0,1,3,42,0,\n");
+    folder.Write("none", {Point(RunRecords())}, Json::object());
+    CHECK_FALSE(std::filesystem::exists(temporary.Path() / "gates.csv"));
+}
+
 TEST_CASE("A token's row says what of its time was the server's", "[results]")
 {
     TokenRow row{};
