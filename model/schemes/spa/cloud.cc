@@ -74,14 +74,14 @@ SpaCloud::Answer(Order order)
 Task<std::optional<std::vector<TokenId>>>
 SpaCloud::Step(std::span<const TokenId> tokens)
 {
-    LayerStates states = co_await Forward(tokens);
+    const LayerStates states = co_await Forward(tokens);
     const std::size_t hypotheses = states.back().Rows();
     const std::size_t position = m_cache->Position() - 1;
     Tensor h = states.back();
     const bool open = co_await Opens(h.Slice(0, 1), position);
     if (open && m_options.head == SpaNode::Device)
     {
-        co_await SendSideStates(s, m_parts, m_options, position, std::move(states));
+        co_await SendSideStates(s, m_parts, m_options, position, states);
         if (!m_decoder.Searches())
         {
             co_return std::nullopt;
@@ -91,7 +91,7 @@ SpaCloud::Step(std::span<const TokenId> tokens)
     }
     if (open)
     {
-        h = co_await AskDevice(std::move(states), position);
+        h = co_await AskDevice(states, position);
     }
     std::vector<TokenId> next = co_await m_decoder.Next(position, std::move(h));
     co_return Tell(std::move(next), position);
@@ -152,10 +152,10 @@ SpaCloud::Opens(Tensor last, std::size_t position)
 }
 
 Task<Tensor>
-SpaCloud::AskDevice(LayerStates states, std::size_t position)
+SpaCloud::AskDevice(const LayerStates& states, std::size_t position)
 {
     Tensor last = states.back();
-    co_await SendSideStates(s, m_parts, m_options, position, std::move(states));
+    co_await SendSideStates(s, m_parts, m_options, position, states);
     Message reply = co_await s.Receive();
     s.Expect(reply, MessageKind::SideOutput, 0);
     Tensor g = co_await s.TensorIn(std::move(reply), last.Rows(), m_parts.model->Config().hidden);

@@ -45,7 +45,7 @@ class SpaCloud final : public ServerRole
     Task<bool> Opens(Tensor last, std::size_t position);
 
     /// What the device makes of \p states, for the head here.
-    Task<Tensor> AskDevice(LayerStates states, std::size_t position);
+    Task<Tensor> AskDevice(const LayerStates& states, std::size_t position);
 
     /// The most likely tokens that the device finds for each of \p hypotheses. \throws ProtocolError
     Task<Candidates> ReceiveCandidates(std::size_t hypotheses);

@@ -83,7 +83,7 @@ SendSideStates(Session& s,
                const SchemeParts& parts,
                const SpaOptions& options,
                std::size_t position,
-               LayerStates states)
+               const LayerStates& states)
 {
     Payload payload;
     if (options.downProjection == SpaNode::Device)
@@ -101,7 +101,7 @@ SendSideStates(Session& s,
         payload = co_await s.Encode(MessageKind::SideStates, 0, std::move(input));
         if (SendsLast(options))
         {
-            Payload last = co_await s.Encode(MessageKind::SideStates, states.size(), std::move(states.back()));
+            Payload last = co_await s.Encode(MessageKind::SideStates, states.size(), states.back());
             payload = Joined(std::move(payload), std::move(last));
         }
     }

@@ -31,7 +31,7 @@ Task<void> SendSideStates(Session& session,
                           const SchemeParts& parts,
                           const SpaOptions& options,
                           std::size_t position,
-                          LayerStates states);
+                          const LayerStates& states);
 
 /// What SendSideStates sent in \p message, projected down. \throws ProtocolError unless it is that of \p rows rows
 Task<SideInputs> TakeSideStates(Session& session,
