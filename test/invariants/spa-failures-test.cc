@@ -435,6 +435,7 @@ TEST_CASE("Whoever breaks SPA's protocol loses the connection, and nobody else n
         {
             CHECK(end.session == 1);
         }
+        CHECK(both.memory == 0);
     }
     CHECK(FramePool::Live() == frames);
 }
