@@ -5,7 +5,6 @@
 
 #include "support/catch.h"
 #include "support/random-model.h"
-#include "support/same-bits.h"
 #include "support/side-folder.h"
 #include "support/split-run.h"
 #include "support/study-fixture.h"
@@ -25,15 +24,15 @@
 #include "ns3/node-container.h"
 #include "ns3/simulator.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
-#include <cstring>
+#include <cstdint>
 #include <fstream>
 #include <functional>
 #include <limits>
 #include <memory>
 #include <numeric>
-#include <set>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -148,7 +147,8 @@ class TwoDevices
         }
         Simulator::Stop(Seconds(10));
         Simulator::Run();
-        memory = m_cloud->GetHost()->memory.Used(MemoryUse::Kv) + m_cloud->GetHost()->memory.Used(MemoryUse::Activations);
+        const MemoryLedger& ledger = m_cloud->GetHost()->memory;
+        memory = ledger.Used(MemoryUse::Kv) + ledger.Used(MemoryUse::Activations);
     }
 
     ~TwoDevices()
@@ -296,7 +296,7 @@ Cases()
     const std::string notOutput = "expected side-output of layer 0, request 0, got ";
     const std::string notNext = "expected next-token of layer 0, request 0, got ";
     const std::string notStates = "expected side-states of layer 0, request 0, got ";
-    const std::string twelve = " instead of 6 tokens of each of 1 hypotheses";
+    const std::string instead = " instead of 6 tokens of each of 1 hypotheses";
     const std::string rising = "candidates: a log-probability that is above 0, or above the one before";
     const float nan = std::numeric_limits<float>::quiet_NaN();
     std::vector<Case> cases{
@@ -350,18 +350,22 @@ Cases()
         // To the cloud: candidates of its search.
         {"tokens where candidates are due", kSearch, MessageKind::Candidates, 1, Kind(Tokens),
          "expected candidates of layer 0, request 0, got tokens"},
-        {"a candidate too few", kSearch, MessageKind::Candidates, 1, Sized(8 * (kEach - 1)), "candidates: 10 words" + twelve},
-        {"half a candidate too many", kSearch, MessageKind::Candidates, 1, Sized(8 * kEach + 4), "candidates: 13 words" + twelve},
+        {"a candidate too few", kSearch, MessageKind::Candidates, 1, Sized(8 * (kEach - 1)),
+         "candidates: 10 words" + instead},
+        {"half a candidate too many", kSearch, MessageKind::Candidates, 1, Sized(8 * kEach + 4),
+         "candidates: 13 words" + instead},
         {"no candidates", kSearch, MessageKind::Candidates, 1, Sized(0), "candidates: "},
         {"candidates of a hypothesis too few", kSearch, MessageKind::Candidates, 2, Sized(8 * kEach * (kBeams - 1)),
          "candidates: 24 words instead of 6 tokens of each of 3 hypotheses"},
         {"an unknown candidate", kSearch, MessageKind::Candidates, 1, Word(2 * kEach - 2, 256), "token 256 is outside"},
         {"a log-probability above 0", kSearch, MessageKind::Candidates, 1, Number(1, 0.25F), rising},
         {"rising log-probabilities", kSearch, MessageKind::Candidates, 2, Number(2 * kEach - 1, -1e-6F), rising},
-        {"a log-probability above 0 of a later hypothesis", kSearch, MessageKind::Candidates, 2, Number(2 * kEach + 1, 1.0F), rising},
+        {"a log-probability above 0 of a later hypothesis", kSearch, MessageKind::Candidates, 2,
+         Number(2 * kEach + 1, 1.0F), rising},
         {"a log-probability that is no number", kSearch, MessageKind::Candidates, 1, Number(1, nan), rising},
         {"a later one that is no number", kSearch, MessageKind::Candidates, 1, Number(2 * kEach - 1, nan), rising},
-        {"candidates of numbers", kSearch, MessageKind::Candidates, 1, Type(DType::F32), "expected token ids, got elements of fp32"},
+        {"candidates of numbers", kSearch, MessageKind::Candidates, 1, Type(DType::F32),
+         "expected token ids, got elements of fp32"},
         // To the device.
         {"states of another layer", kDeviceHead, SideStates, 1, Layer(1), notStates + "side-states of layer 1"},
         {"states for another request", kDeviceHead, SideStates, 2, OfRequest(4),
@@ -370,11 +374,13 @@ Cases()
          "side-states: 3 bytes have no room for a length"},
         {"a first part that is too long by far", kDeviceHead, SideStates, 1, FirstPart(0xffffffff),
          "side-states: a first part of 4294967295 bytes in a payload of 340"},
-        {"a first part of a length that overflows with what is in front", kDeviceHead, SideStates, 1, FirstPart(0xfffffffc),
+        {"a first part of a length that overflows with what is in front", kDeviceHead, SideStates, 1,
+         FirstPart(0xfffffffc),
          "side-states: a first part of 4294967292 bytes in a payload of 340"},
         {"a first part too long by a byte", kDeviceHead, SideStates, 1, FirstPart(kStatesBytes - 4 + 1),
          "side-states: a first part of 337 bytes in a payload of 340"},
-        {"a first part that is all", kDeviceHead, SideStates, 1, FirstPart(kStatesBytes - 4), "side-states: payload of 336 bytes"},
+        {"a first part that is all", kDeviceHead, SideStates, 1, FirstPart(kStatesBytes - 4),
+         "side-states: payload of 336 bytes"},
         {"no first part", kDeviceHead, SideStates, 2, FirstPart(0), "side-states: "},
         {"two rows in the first part", kDeviceHead, SideStates, 1, FirstPart(160), "side-states: 2 rows instead of 1"},
         {"no last state", kDeviceHead, SideStates, 1, Sized(84), "side-states: "},
@@ -382,17 +388,21 @@ Cases()
         {"a phantom of states", kDeviceHead, SideStates, 1, MakePhantomBehindFront, "side-states: a phantom"},
         {"a phantom of states without a length", kDeviceHead, SideStates, 1, MakePhantom,
          "side-states: 340 bytes have no room for a length"},
-        {"states of another type", kDeviceHead, SideStates, 1, Type(DType::BF16), "expected elements of fp32, got bf16"},
+        {"states of another type", kDeviceHead, SideStates, 1, Type(DType::BF16),
+         "expected elements of fp32, got bf16"},
         {"a layer's state too few", kDeviceProjects, SideStates, 1, Sized(3 * 256), "side-states: 3 rows instead of 4"},
         {"a phantom of all layers' states", kDeviceProjects, SideStates, 1, MakePhantom, "side-states: a phantom"},
         {"a hypothesis too few", Setup{.downProjection = SpaNode::Device, .beams = kBeams}, NextToken, 3,
          Sized(4 * (kBeams - 1)), "side-states: 12 rows instead of 8"},
         {"another kind for a token", kDeviceHead, NextToken, 1, Kind(SideOutput), notNext + "side-output"},
         {"what no search has found", kDeviceHead, NextToken, 1, Kind(MessageKind::Answer), notNext + "answer"},
-        {"a second question in place of the token", kCloudHead, NextToken, 1, Kind(FinalState), notNext + "final-state"},
-        {"a token for another request", kDeviceHead, NextToken, 1, OfRequest(2), notNext + "next-token of layer 0, request 2"},
+        {"a second question in place of the token", kCloudHead, NextToken, 1, Kind(FinalState),
+         notNext + "final-state"},
+        {"a token for another request", kDeviceHead, NextToken, 1, OfRequest(2),
+         notNext + "next-token of layer 0, request 2"},
         {"an unknown token from the cloud", kDeviceHead, NextToken, 1, Word(0, 300), "token 300 is outside"},
-        {"an unknown token in what a search has found", kSearch, MessageKind::Answer, 1, Word(5, 300), "token 300 is outside"},
+        {"an unknown token in what a search has found", kSearch, MessageKind::Answer, 1, Word(5, 300),
+         "token 300 is outside"},
         {"an answer without tokens", kSearch, MessageKind::Answer, 1, Sized(0), "answer: "},
     };
     return cases;
@@ -438,4 +448,203 @@ TEST_CASE("Whoever breaks SPA's protocol loses the connection, and nobody else n
         CHECK(both.memory == 0);
     }
     CHECK(FramePool::Live() == frames);
+}
+
+namespace
+{
+
+/// A study of SPA on the tiny LLaMA: two users who draw their tokens, five requests, a gate that opens at random.
+class SpaStudy
+{
+  public:
+    SpaStudy()
+        : json(TinyStudy())
+    {
+        const ModelConfig config = LoadConfig(TestModel("tiny-llama"));
+        json["model"].erase("adapter");
+        json["scheme"] = {{"name", "spa"},
+                          {"side", {{"path", WriteSideNetwork(m_folder, config, kWidth, kInner).string()}}},
+                          {"policy", {{"name", "random"}, {"open", 0.5}}}};
+        json["workload"] = {
+            {"prompts", "tiny"}, {"requests", 5}, {"new_tokens", 6}, {"temperature", 1.2}, {"top_p", 0.9}};
+    }
+
+    RunRecords Run() const
+    {
+        Json copy = json;
+        return Simulate(ReadStudy(copy, "test", Folders()), 0, 1, [] {});
+    }
+
+    /// What the results of three repetitions say.
+    std::string Summary(std::uint32_t threads) const
+    {
+        Json copy = json;
+        const Study study = ReadStudy(copy, "test", Folders());
+        PointResult result{.set = {}, .study = study, .runs = {}, .metrics = {}};
+        for (std::uint32_t repetition = 0; repetition < 3; repetition++)
+        {
+            result.runs.push_back(Simulate(study, repetition, threads, [] {}));
+        }
+        result.metrics = ComputeMetrics(study, result.runs);
+        const TemporaryFolder folder;
+        ResultsFolder(folder.Path()).Write(study.name, {result}, Json::object());
+        std::ostringstream text;
+        for (const char* file : {"summary.json", "tokens.csv", "gates.csv"})
+        {
+            text << std::ifstream(folder.Path() / file).rdbuf();
+        }
+        return text.str();
+    }
+
+    Json json;
+
+  private:
+    TemporaryFolder m_folder;
+};
+
+/// Tokens of every request, in its order.
+std::vector<std::vector<std::uint32_t>>
+Answers(const RunRecords& records)
+{
+    std::vector<std::vector<std::uint32_t>> answers;
+    for (const RequestRow& request : records.requests)
+    {
+        answers.push_back(request.generated);
+    }
+    return answers;
+}
+
+void
+CheckComplete(const RunRecords& records, std::size_t tokens)
+{
+    CHECK(records.sessionsLost.empty());
+    CHECK(records.outOfMemory.empty());
+    CHECK(records.messagesUnderWay == 0);
+    CHECK(records.messagesSent == records.messagesReceived);
+    CHECK(records.tokens.size() == tokens);
+    CHECK(records.gates.size() == tokens);
+    for (const TokenRow& row : records.tokens)
+    {
+        CHECK(std::accumulate(row.token.components.begin(), row.token.components.end(), ns3::Time()) ==
+              row.token.latency);
+    }
+}
+
+} // namespace
+
+TEST_CASE("SPA's answers do not depend on the link, its losses or who else is served", "[spa][invariant-4]")
+{
+    SpaStudy study;
+    const RunRecords wired = study.Run();
+    CheckComplete(wired, 30);
+    const auto open = std::ranges::count(wired.gates, true, &GateRecord::open);
+    CHECK(open > 5);
+    CHECK(open < 25);
+
+    for (const char* link : {R"({"type": "wired", "rate": "10Mbps", "delay": "2ms", "loss": 0.05})",
+                             R"({"type": "service", "rate": "10Mbps", "delay": "1ms", "startup": "4ms"})",
+                             R"({"type": "fading", "bandwidth": "10MHz", "snr": 2, "attempts": 20})",
+                             R"({"type": "fading", "bandwidth": "10MHz", "snr": 2, "attempts": 20, "transport": "tcp"})"})
+    {
+        CAPTURE(link);
+        study.json["links"]["device-edge"] = Json::parse(link);
+        const RunRecords records = study.Run();
+        CheckComplete(records, 30);
+        CHECK(Answers(records) == Answers(wired));
+        if (records.links.contains("device-edge"))
+        {
+            CHECK(records.links.at("device-edge").failed > 0);
+        }
+    }
+    study.json["nodes"]["edge"]["batch"] = 2;
+    CHECK(Answers(study.Run()) == Answers(wired));
+    study.json["seed"] = 2;
+    CHECK(Answers(study.Run()) != Answers(wired));
+}
+
+TEST_CASE("The same study of SPA and seed give byte-identical results", "[spa][invariant-4]")
+{
+    SpaStudy study;
+    for (const char* head : {"cloud", "device"})
+    {
+        study.json["scheme"]["head"] = head;
+        study.json["scheme"]["policy"] = {{"name", "gate"}};
+        const std::string first = study.Summary(1);
+        REQUIRE(first.find("gate_ratio") != std::string::npos);
+        CHECK(study.Summary(1) == first);
+        CHECK(study.Summary(3) == first);
+        study.json["scheme"]["policy"] = {{"name", "random"}, {"open", 0.5}};
+        const std::string drawn = study.Summary(1);
+        CHECK(study.Summary(2) == drawn);
+        study.json["seed"] = 2;
+        CHECK(study.Summary(1) != drawn);
+        study.json["seed"] = 1;
+    }
+}
+
+TEST_CASE("A fading link that loses messages for good ends sessions of SPA, and not the run", "[spa][fading]")
+{
+    SpaStudy study;
+    study.json["links"]["device-edge"] = Json::parse(
+        R"({"type": "fading", "bandwidth": "10MHz", "snr": 2, "delay": "1ms", "attempts": 1, "on_loss": "fail"})");
+    for (const unsigned beams : {0U, 3U})
+    {
+        study.json["workload"]["beams"] = beams;
+        if (beams > 0)
+        {
+            study.json["workload"].erase("temperature");
+            study.json["workload"].erase("top_p");
+        }
+        const RunRecords records = study.Run();
+        CHECK(records.outOfMemory.empty());
+        CHECK(records.sessionsLost.size() == 2);
+        CHECK(records.tokens.size() < 30);
+    }
+}
+
+TEST_CASE("A cloud of SPA admits a request when the one before has given its memory back", "[spa]")
+{
+    SpaStudy study;
+    const RunRecords together = study.Run();
+    // K and V of 4 layers, 2 heads of 16, fp32: for 12 prompt tokens and all but the last new one.
+    const std::uint64_t one = 4 * 2 * 32 * 4 * (12 + 5);
+    const auto kv = [](const RunRecords& records) {
+        return records.memory.at("edge").uses[static_cast<std::size_t>(MemoryUse::Kv)];
+    };
+    CHECK(kv(together) > one);
+    study.json["nodes"]["edge"]["kv_memory"] = one;
+    const RunRecords inTurn = study.Run();
+    CheckComplete(inTurn, 30);
+    CHECK(Answers(inTurn) == Answers(together));
+    CHECK(kv(inTurn) <= one);
+    CHECK(std::ranges::any_of(inTurn.tokens, [](const TokenRow& row) {
+        return row.token.components[static_cast<std::size_t>(Component::Queue)] > ns3::MicroSeconds(100);
+    }));
+    study.json["nodes"]["edge"]["kv_memory"] = one - 1;
+    const RunRecords never = study.Run();
+    CHECK(never.outOfMemory == "edge");
+    CHECK(never.outOfMemoryReason.find("KV memory") != std::string::npos);
+}
+
+TEST_CASE("A device or a cloud of SPA that has not enough memory is a result", "[spa]")
+{
+    SpaStudy study;
+    const ModelConfig config = LoadConfig(TestModel("tiny-llama"));
+    const RunRecords enough = study.Run();
+    const auto peak = [&](const char* node) { return enough.memory.at(node).total; };
+    const std::pair<const char*, const char*> nodes[] = {{"device", "device-13tflops"}, {"edge", "a800-80gb"}};
+    for (const auto& [node, profile] : nodes)
+    {
+        for (const std::uint64_t missing : {std::uint64_t{0}, std::uint64_t{1}, peak(node) - 1})
+        {
+            CAPTURE(node, missing);
+            Json& hardware = study.json["nodes"][node]["hardware"];
+            hardware = {{"profile", profile}, {"memory", peak(node) - missing}};
+            const RunRecords records = study.Run();
+            CHECK(records.outOfMemory == (missing == 0 ? "" : node));
+            CHECK(records.outOfMemoryReason.empty() == (missing == 0));
+            CHECK((records.tokens.size() == 30) == (missing == 0));
+            hardware = profile;
+        }
+    }
 }

@@ -18,7 +18,7 @@
 namespace splitllm::test
 {
 
-/// A side network of random weights for the model of \p config, as side.json and side.safetensors in a folder. \return it
+/// A side network of random weights for the model of \p config, as side.json and side.safetensors. \return \p folder
 inline std::filesystem::path
 WriteSideNetwork(const TemporaryFolder& folder, const ModelConfig& config, std::size_t width, std::size_t inner)
 {
