@@ -4,6 +4,8 @@
 // requests and links that lose packets.
 
 #include "support/catch.h"
+#include "support/endpoint.h"
+#include "support/error-of.h"
 #include "support/random-model.h"
 #include "support/side-folder.h"
 #include "support/split-run.h"
@@ -13,9 +15,11 @@
 #include "support/tiny-deployment.h"
 
 #include "base/strict-json.h"
+#include "codec/baseline-codecs.h"
 #include "codec/dense-codec.h"
 #include "metrics.h"
 #include "results.h"
+#include "schemes/order.h"
 #include "schemes/spa/spa-options.h"
 #include "sim/frame-pool.h"
 #include "simulation.h"
@@ -31,8 +35,10 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <numeric>
+#include <set>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -66,7 +72,7 @@ constexpr Setup kDeviceProjects{.downProjection = SpaNode::Device};
 constexpr Setup kSearch{.beams = kBeams};
 
 SplitLlmHelper
-Spa(const Setup& setup)
+Spa(const Setup& setup, std::shared_ptr<const GatePolicy> policy = OpenAsListed(kPattern))
 {
     SplitLlmHelper llm;
     llm.SetModel(TestModel("tiny-llama"));
@@ -75,7 +81,7 @@ Spa(const Setup& setup)
     llm.SetWireType("fp32");
     llm.SetBeams(setup.beams);
     SpaOptions options;
-    options.policy = OpenAsListed(kPattern);
+    options.policy = std::move(policy);
     options.downProjection = setup.downProjection;
     options.head = setup.head;
     options.stream = setup.stream;
@@ -113,8 +119,8 @@ class TwoDevices
         std::string reason;
     };
 
-    TwoDevices(const Setup& setup, const TamperingPort::Tamper& tamper)
-        : m_llm(Spa(setup))
+    TwoDevices(SplitLlmHelper llm, const TamperingPort::Tamper& tamper)
+        : m_llm(std::move(llm))
     {
         using namespace ns3;
         NodeContainer nodes;
@@ -163,6 +169,7 @@ class TwoDevices
     std::array<Got, 2> got;
     std::vector<End> ends;    //!< sessions that ended before their time
     std::uint64_t memory = 0; //!< that requests still take at the cloud
+    std::map<std::string, std::multiset<int>> layers; //!< that operations were for, by name
 
   private:
     void Watch(ns3::Ptr<SplitLlmApplication> application)
@@ -171,6 +178,10 @@ class TwoDevices
             "SessionEnd",
             ns3::Callback<void, std::uint32_t, const std::string&>(
                 [this](std::uint32_t session, const std::string& reason) { ends.push_back({session, reason}); }));
+        application->TraceConnectWithoutContext(
+            "Compute", ns3::Callback<void, const ComputeRecord&>([this](const ComputeRecord& record) {
+                layers[record.operation].insert(record.layer);
+            }));
     }
 
     SplitLlmHelper m_llm;
@@ -412,7 +423,7 @@ Cases()
 Got
 Undisturbed(const Setup& setup)
 {
-    const TwoDevices run(setup, [](Message&) {});
+    const TwoDevices run(Spa(setup), [](Message&) {});
     REQUIRE(run.ends.empty());
     REQUIRE(run.got[0].tokens.size() == 2 * kNewTokens);
     REQUIRE(run.got[0].found.size() == (setup.beams > 0 ? 2 : 0));
@@ -430,7 +441,7 @@ TEST_CASE("Whoever breaks SPA's protocol loses the connection, and nobody else n
         CAPTURE(its.what, its.reason);
         const Got honest = Undisturbed(its.setup);
         const auto seen = std::make_shared<std::size_t>(0);
-        const TwoDevices both(its.setup, [&its, seen](Message& message) {
+        const TwoDevices both(Spa(its.setup), [&its, seen](Message& message) {
             if (message.kind == its.kind && ++*seen == its.which)
             {
                 its.change(message);
@@ -544,7 +555,8 @@ TEST_CASE("SPA's answers do not depend on the link, its losses or who else is se
     for (const char* link : {R"({"type": "wired", "rate": "10Mbps", "delay": "2ms", "loss": 0.05})",
                              R"({"type": "service", "rate": "10Mbps", "delay": "1ms", "startup": "4ms"})",
                              R"({"type": "fading", "bandwidth": "10MHz", "snr": 2, "attempts": 20})",
-                             R"({"type": "fading", "bandwidth": "10MHz", "snr": 2, "attempts": 20, "transport": "tcp"})"})
+                             R"({"type": "fading", "bandwidth": "10MHz", "snr": 2, "attempts": 20,
+                                 "transport": "tcp"})"})
     {
         CAPTURE(link);
         study.json["links"]["device-edge"] = Json::parse(link);
@@ -647,4 +659,169 @@ TEST_CASE("A device or a cloud of SPA that has not enough memory is a result", "
             hardware = profile;
         }
     }
+}
+
+namespace
+{
+
+/// A cloud of SPA whose gate is closed for ever, and a user that is no role: it sends what it is told to.
+class RawUser
+{
+  public:
+    explicit RawUser(std::size_t beams)
+        : m_llm(Spa({.beams = beams}, OpenNever())),
+          m_beams(beams)
+    {
+        const auto node = ns3::CreateObject<ns3::Node>();
+        ns3::InternetStackHelper().Install(node);
+        m_cloud = m_llm.InstallCloud(node, Free());
+        SplitRun::Ports ports = TamperingPair([](Message&) {});
+        m_cloud->Attach(std::move(ports.second), Api::Inference);
+        m_user = std::make_unique<Endpoint>(std::move(ports.first));
+        m_cloud->TraceConnectWithoutContext(
+            "SessionEnd", ns3::Callback<void, std::uint32_t, const std::string&>(
+                              [this](std::uint32_t, const std::string& reason) { reasons.push_back(reason); }));
+    }
+
+    ~RawUser()
+    {
+        m_user.reset();
+        m_cloud = nullptr;
+        ns3::Simulator::Destroy();
+    }
+
+    RawUser(const RawUser&) = delete;
+    RawUser& operator=(const RawUser&) = delete;
+
+    void Order(std::uint32_t newTokens, const std::vector<TokenId>& stop)
+    {
+        Send(MessageKind::Generate, 0,
+             EncodeOrder({.newTokens = newTokens, .stop = stop}, {.beams = m_beams}, Prompt()));
+    }
+
+    /// Sends it, and waits for all that comes of it.
+    void Send(MessageKind kind, std::uint32_t position, Payload payload)
+    {
+        m_user->port->Send({.kind = kind,
+                            .dtype = DType::I32,
+                            .session = 3,
+                            .request = 0,
+                            .sequence = 0,
+                            .position = position,
+                            .layer = 0,
+                            .payload = std::move(payload)},
+                           CriticalPath());
+        ns3::Simulator::Stop(ns3::Seconds(1));
+        ns3::Simulator::Run();
+    }
+
+    std::uint64_t Used(MemoryUse use) const
+    {
+        return m_cloud->GetHost()->memory.Used(use);
+    }
+
+    std::size_t Received() const
+    {
+        return m_user->inbox.arrivals.size();
+    }
+
+    std::vector<std::string> reasons; //!< for which the session has ended
+
+  private:
+    SplitLlmHelper m_llm;
+    std::size_t m_beams;
+    ns3::Ptr<Cloud> m_cloud;
+    std::unique_ptr<Endpoint> m_user;
+};
+
+} // namespace
+
+TEST_CASE("Between tokens SPA's cloud holds keys, values and the newest states, between requests nothing", "[spa]")
+{
+    for (const std::size_t beams : {0, 1, 3})
+    {
+        RawUser user(beams);
+        const std::size_t hypotheses = std::max<std::size_t>(1, beams);
+        for (const std::uint32_t newTokens : {4U, 2U})
+        {
+            CAPTURE(beams, newTokens);
+            user.Order(newTokens, {});
+            const std::size_t rows = Prompt().size() + newTokens - 1;
+            CHECK(user.Used(MemoryUse::Kv) == hypotheses * rows * 4 * 2 * 32 * 4);
+            CHECK(user.Used(MemoryUse::Activations) == hypotheses * 4 * 64 * 4);
+            user.Send(MessageKind::End, 0, {});
+            CHECK(user.Used(MemoryUse::Kv) == 0);
+            CHECK(user.Used(MemoryUse::Activations) == 0);
+        }
+        CHECK(user.Received() == 6);
+        CHECK(user.reasons.empty());
+    }
+}
+
+TEST_CASE("Nobody goes on with what a search has found before its time", "[spa][beams][protocol]")
+{
+    std::vector<TokenId> all(256);
+    std::iota(all.begin(), all.end(), 0);
+    RawUser user(kBeams);
+    user.Order(5, all); // whatever the search says ends it
+    REQUIRE(user.Received() == 1);
+    const TokenId token = 5;
+    user.Send(MessageKind::Tokens, Prompt().size(), EncodeTokens({&token, 1}));
+    CHECK(user.reasons == std::vector<std::string>{"tokens: 1 after 1 of an answer of 5"});
+    CHECK(user.Received() == 1);
+}
+
+TEST_CASE("Side states are decoded for the layers for which they were coded", "[spa]")
+{
+    for (const Setup& setup : {kDeviceHead, kCloudHead, kDeviceProjects})
+    {
+        SplitLlmHelper llm = Spa(setup, OpenAlways());
+        llm.SetCodec(MakeRoundToNearest(8));
+        TwoDevices run(std::move(llm), [](Message&) {});
+        REQUIRE(run.ends.empty());
+        // Two devices, two requests each: of two parts the second is the state behind the last layer, of 4.
+        std::multiset<int> layers;
+        for (std::size_t i = 0; i < 4 * kNewTokens; i++)
+        {
+            layers.insert(0);
+            if (setup.downProjection == SpaNode::Cloud)
+            {
+                layers.insert(setup.head == SpaNode::Device ? 4 : 0); // or what goes back up
+            }
+        }
+        CHECK(run.layers["encode"] == layers);
+        CHECK(run.layers["decode"] == layers);
+    }
+}
+
+TEST_CASE("What SPA's nodes keep is what they compute with", "[spa]")
+{
+    // tiny-llama in bf16, 4 layers, d = 64, 256 tokens; a side network of 5 and 7, fp32.
+    const std::uint64_t down = 4 * 5 * 64 * 4;
+    const std::uint64_t block = (4 * 2 * 5 * 7 + 5 * 64) * 4;
+    const std::uint64_t gate = (2 * 64 + 2) * 4;
+    const std::uint64_t head = (256 * 64 + 64) * 2;
+    for (const SpaNode projects : {SpaNode::Cloud, SpaNode::Device})
+    {
+        for (const SpaNode chooses : {SpaNode::Cloud, SpaNode::Device})
+        {
+            for (const bool asks : {false, true})
+            {
+                SplitLlmHelper llm = Spa({.downProjection = projects, .head = chooses},
+                                               asks ? OpenByGate(0.5) : OpenAlways());
+                const auto scheme = llm.GetScheme();
+                const bool atDevice = projects == SpaNode::Device;
+                CHECK(scheme->UserFootprint().weights == (chooses == SpaNode::Device ? head : 0));
+                CHECK(scheme->UserFootprint().adapters == block + (atDevice ? down : 0));
+                CHECK(scheme->ServerFootprint().adapters == (atDevice ? 0 : down) + (asks ? gate : 0));
+            }
+        }
+    }
+}
+
+TEST_CASE("SPA takes no adapter", "[spa][bad-input]")
+{
+    SplitLlmHelper llm = Spa(kDeviceHead);
+    llm.SetAdapter(TestModel("tiny-llama-lora"));
+    CHECK(ErrorOf([&] { llm.GetScheme(); }) == "scheme \"spa\" has a side network in place of an adapter");
 }
