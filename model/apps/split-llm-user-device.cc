@@ -235,6 +235,10 @@ UserDevice::StartApplication()
     conversation.process =
         std::make_unique<Process>(conversation.Run(), [this, &conversation](std::exception_ptr error) {
             HandleEnd(*conversation.session, error);
+            if (error)
+            {
+                conversation.session->Close(); // or the server keeps what it has for the request
+            }
         });
     conversation.process->Start();
 }

@@ -21,8 +21,8 @@ class TamperingPort final : public MessagePort
   public:
     using Tamper = std::function<void(Message&)>;
 
-    TamperingPort(Direction sends, Tamper tamper)
-        : MessagePort(sends, ConnectionId()),
+    TamperingPort(Direction sends, const ConnectionId& connection, Tamper tamper)
+        : MessagePort(sends, connection),
           m_tamper(std::move(tamper))
     {
         Open();
@@ -70,12 +70,12 @@ class TamperingPort final : public MessagePort
     TamperingPort* m_peer = nullptr;
 };
 
-/// Both ends of such a wire, which does the same in both directions.
+/// Both ends of such a wire, which does the same in both directions. \param connection of several each has its own
 inline SplitRun::Ports
-TamperingPair(const TamperingPort::Tamper& tamper)
+TamperingPair(const TamperingPort::Tamper& tamper, const ConnectionId& connection = {})
 {
-    auto user = std::make_unique<TamperingPort>(Direction::Up, tamper);
-    auto edge = std::make_unique<TamperingPort>(Direction::Down, tamper);
+    auto user = std::make_unique<TamperingPort>(Direction::Up, connection, tamper);
+    auto edge = std::make_unique<TamperingPort>(Direction::Down, connection, tamper);
     user->Connect(*edge);
     return {std::move(user), std::move(edge)};
 }
