@@ -669,8 +669,7 @@ class RawUser
 {
   public:
     explicit RawUser(std::size_t beams)
-        : m_llm(Spa({.beams = beams}, OpenNever())),
-          m_beams(beams)
+        : m_llm(Spa({.beams = beams}, OpenNever()))
     {
         const auto node = ns3::CreateObject<ns3::Node>();
         ns3::InternetStackHelper().Install(node);
@@ -693,10 +692,10 @@ class RawUser
     RawUser(const RawUser&) = delete;
     RawUser& operator=(const RawUser&) = delete;
 
-    void Order(std::uint32_t newTokens, const std::vector<TokenId>& stop)
+    /// \param beams that the search is to have, of those that the cloud makes room for
+    void Order(std::uint32_t newTokens, const std::vector<TokenId>& stop, std::size_t beams)
     {
-        Send(MessageKind::Generate, 0,
-             EncodeOrder({.newTokens = newTokens, .stop = stop}, {.beams = m_beams}, Prompt()));
+        Send(MessageKind::Generate, 0, EncodeOrder({.newTokens = newTokens, .stop = stop}, {.beams = beams}, Prompt()));
     }
 
     /// Sends it, and waits for all that comes of it.
@@ -729,7 +728,6 @@ class RawUser
 
   private:
     SplitLlmHelper m_llm;
-    std::size_t m_beams;
     ns3::Ptr<Cloud> m_cloud;
     std::unique_ptr<Endpoint> m_user;
 };
@@ -738,14 +736,14 @@ class RawUser
 
 TEST_CASE("Between tokens SPA's cloud holds keys, values and the newest states, between requests nothing", "[spa]")
 {
-    for (const std::size_t beams : {0, 1, 3})
+    for (const std::size_t beams : {0, 1, 2, 3})
     {
-        RawUser user(beams);
+        RawUser user(beams > 0 ? 3 : 0);
         const std::size_t hypotheses = std::max<std::size_t>(1, beams);
         for (const std::uint32_t newTokens : {4U, 2U})
         {
             CAPTURE(beams, newTokens);
-            user.Order(newTokens, {});
+            user.Order(newTokens, {}, beams);
             const std::size_t rows = Prompt().size() + newTokens - 1;
             CHECK(user.Used(MemoryUse::Kv) == hypotheses * rows * 4 * 2 * 32 * 4);
             CHECK(user.Used(MemoryUse::Activations) == hypotheses * 4 * 64 * 4);
@@ -763,7 +761,7 @@ TEST_CASE("Nobody goes on with what a search has found before its time", "[spa][
     std::vector<TokenId> all(256);
     std::iota(all.begin(), all.end(), 0);
     RawUser user(kBeams);
-    user.Order(5, all); // whatever the search says ends it
+    user.Order(5, all, kBeams); // whatever the search says ends it
     REQUIRE(user.Received() == 1);
     const TokenId token = 5;
     user.Send(MessageKind::Tokens, Prompt().size(), EncodeTokens({&token, 1}));
