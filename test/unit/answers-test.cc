@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "support/catch.h"
+#include "support/side-folder.h"
 #include "support/study-fixture.h"
 #include "support/temporary-folder.h"
 
@@ -250,6 +251,36 @@ TEST_CASE("along the reference answers LInfer over fp32 is the full model, and l
         }
         CHECK(token == spec.answer.size());
     }
+}
+
+TEST_CASE("SPA is judged against its side network at every token", "[quality][spa]")
+{
+    const test::TemporaryFolder folder;
+    const test::TemporaryFolder side;
+    test::WriteSideNetwork(side, LoadConfig(test::TestModel("tiny-llama")), 5, 7);
+    const auto judge = [&](const Json& policy) {
+        Study study = Judged(R"({"name": "linfer", "codec": "fp32"})", folder);
+        study.model.adapterFolder.clear();
+        study.scheme.name = "spa";
+        study.scheme.side = SideNetwork::Load(side.Path(), study.config);
+        Json scheme{{"policy", policy}};
+        StrictObject object(scheme, "test");
+        study.scheme.spa.policy = ReadGatePolicy(object, false);
+        return Judge(study);
+    };
+    const RunRecords open = judge({{"name", "always"}});
+    REQUIRE(open.quality.size() == 4 * 3);
+    for (const QualityRow& row : open.quality)
+    {
+        CHECK(row.klNats == 0.0);
+        CHECK(row.agrees);
+    }
+    double divergence = 0.0;
+    for (const QualityRow& row : judge({{"name", "never"}}).quality)
+    {
+        divergence += row.klNats;
+    }
+    CHECK(divergence > 0.01);
 }
 
 TEST_CASE("the whole model is judged row by row wherever it runs", "[quality]")
