@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <limits>
 #include <string>
 
@@ -80,6 +81,25 @@ DecodeOrder(const Message& message, std::size_t vocab, std::size_t positions, Sa
     return {.limits = {.newTokens = newTokens, .stop = {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(stops)}},
             .sampling = sampling,
             .prompt = {prompt.begin(), prompt.end()}};
+}
+
+void
+SendTokens(Session& session, const Decoder& decoder, std::size_t position, std::span<const TokenId> tokens)
+{
+    const std::optional<std::vector<TokenId>> found = decoder.Answer();
+    session.Send(found ? MessageKind::Answer : MessageKind::NextToken,
+                 position,
+                 0,
+                 EncodeTokens(found ? std::span<const TokenId>(*found) : tokens),
+                 DType::I32);
+}
+
+ServedTokens
+TakeTokens(const Session& session, const Message& message, std::size_t vocab, bool searches)
+{
+    const bool answer = searches && message.kind == MessageKind::Answer;
+    session.Expect(message, answer ? MessageKind::Answer : MessageKind::NextToken, 0);
+    return {.tokens = Session::TokensIn(message, vocab), .answer = answer};
 }
 
 } // namespace splitllm

@@ -4,6 +4,7 @@
 
 #include "codec/payload.h"
 #include "net/wire.h"
+#include "schemes/decoder.h"
 #include "schemes/scheme.h"
 
 #include <cstddef>
@@ -33,6 +34,30 @@ Payload EncodeOrder(const RequestLimits& limits, const Sampling& sampling, std::
  *         \p vocab and the answer fits
  */
 Order DecodeOrder(const Message& message, std::size_t vocab, std::size_t positions, Sampling sampling);
+
+/// At the server: tells the user \p tokens, one a hypothesis, as "next-token"; where they end \p decoder's search, what
+/// that found as "answer" instead.
+void SendTokens(Session& session, const Decoder& decoder, std::size_t position, std::span<const TokenId> tokens);
+
+/// What SendTokens sent.
+struct ServedTokens
+{
+    std::vector<TokenId> tokens; //!< of each hypothesis, or the whole answer
+    bool answer;                 //!< a search has ended
+
+    /// The newest token: of the best hypothesis, or the answer's last.
+    TokenId Newest() const
+    {
+        return answer ? tokens.back() : tokens.front();
+    }
+};
+
+/**
+ * At the user: what \p message says of a step.
+ * \param searches whether the request is answered by a search
+ * \throws ProtocolError unless it is what SendTokens sends, with ids below \p vocab
+ */
+ServedTokens TakeTokens(const Session& session, const Message& message, std::size_t vocab, bool searches);
 
 } // namespace splitllm
 

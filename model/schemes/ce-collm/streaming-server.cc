@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "schemes/ce-collm/streaming-server.h"
 
-#include "codec/dense-codec.h"
 #include "schemes/full-model.h"
 #include "schemes/order.h"
 
@@ -47,14 +46,12 @@ class StreamingUser final : public UserRole
             throw std::logic_error("a streamed answer goes on after the server's token, not after another one");
         }
         const Message message = co_await s.Receive();
-        const bool ends = m_sampling.beams > 0 && message.kind == MessageKind::Answer;
-        s.Expect(message, ends ? MessageKind::Answer : MessageKind::NextToken, 0);
-        const std::vector<TokenId> received = s.TokensIn(message, m_vocab);
-        if (ends)
+        const ServedTokens served = TakeTokens(s, message, m_vocab, m_sampling.beams > 0);
+        if (served.answer)
         {
-            m_answer = received;
+            m_answer = served.tokens;
         }
-        m_newest = ends ? received.back() : received.front();
+        m_newest = served.Newest();
         co_return m_newest;
     }
 
@@ -113,14 +110,9 @@ class StreamingServer final : public ServerRole
         for (std::uint32_t k = 0; k < order.limits.newTokens; k++)
         {
             tokens = co_await m_model.Step(tokens);
-            const std::optional<std::vector<TokenId>> found = m_model.Choice().Answer();
-            if (found)
-            {
-                s.Send(MessageKind::Answer, m_model.Position(), 0, EncodeTokens(*found), DType::I32);
-                break;
-            }
-            s.Send(MessageKind::NextToken, m_model.Position(), 0, EncodeTokens(tokens), DType::I32);
-            if (std::ranges::find(order.limits.stop, tokens.front()) != order.limits.stop.end())
+            SendTokens(s, m_model.Choice(), m_model.Position(), tokens);
+            if (m_model.Choice().Answer() ||
+                std::ranges::find(order.limits.stop, tokens.front()) != order.limits.stop.end())
             {
                 break;
             }

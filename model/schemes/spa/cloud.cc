@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "schemes/spa/cloud.h"
 
-#include "codec/dense-codec.h"
 #include "schemes/spa/candidates.h"
 
 #include "ns3/simulator.h"
@@ -178,12 +177,7 @@ SpaCloud::ReceiveCandidates(std::size_t hypotheses)
 std::vector<TokenId>
 SpaCloud::Tell(std::vector<TokenId> tokens, std::size_t position)
 {
-    const std::optional<std::vector<TokenId>> found = m_decoder.Answer();
-    s.Send(found ? MessageKind::Answer : MessageKind::NextToken,
-           position,
-           0,
-           EncodeTokens(found ? *found : tokens),
-           DType::I32);
+    SendTokens(s, m_decoder, position, tokens);
     return tokens;
 }
 

@@ -81,16 +81,14 @@ SpaDevice::RunSideNetwork(Message message)
 TokenId
 SpaDevice::Take(const Message& message)
 {
-    const bool found = m_decoder.Searches() && message.kind == MessageKind::Answer;
-    s.Expect(message, found ? MessageKind::Answer : MessageKind::NextToken, 0);
-    std::vector<TokenId> tokens = Session::TokensIn(message, m_parts.model->Config().vocab);
-    if (found)
+    const bool searches = m_decoder.Searches();
+    const ServedTokens served = TakeTokens(s, message, m_parts.model->Config().vocab, searches);
+    if (served.answer)
     {
-        m_answer = std::move(tokens);
-        return m_answer->back();
+        m_answer = served.tokens;
     }
-    m_hypotheses = m_decoder.Searches() ? tokens.size() : 1;
-    return tokens.front();
+    m_hypotheses = searches ? served.tokens.size() : 1;
+    return served.Newest();
 }
 
 std::optional<std::vector<TokenId>>
