@@ -4,7 +4,7 @@
 
 #include "compute/backend.h"
 #include "compute/cpu/quantised-matrix.h"
-#include "compute/cpu/rotary-table.h"
+#include "compute/rotary-table.h"
 
 #include <cstddef>
 #include <cstdint>
