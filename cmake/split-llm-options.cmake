@@ -17,23 +17,14 @@ if(NOT nlohmann_json_FOUND)
 endif()
 find_package(Threads REQUIRED)
 
-if(NOT SPLIT_LLM_CUDA STREQUAL "OFF")
-  find_package(CUDAToolkit 12.8 QUIET)
-  if(CUDAToolkit_FOUND)
-    message(STATUS "split-llm: CUDA Toolkit ${CUDAToolkit_VERSION} found, but this version has no CUDA backend")
-  elseif(SPLIT_LLM_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "split-llm: SPLIT_LLM_CUDA is ON, but no CUDA Toolkit 12.8 or newer was found. "
-                        "Set CUDAToolkit_ROOT, or SPLIT_LLM_CUDA=OFF.")
-  else()
-    message(STATUS "split-llm: no CUDA Toolkit, the CPU backend computes")
-  endif()
-endif()
+include(cmake/cuda.cmake)
 
 # Results are bits: no contraction of a*b+c, whatever the compiler's default, and fused operations only where written.
 set(split_llm_compile_options -Wall -Wextra -ffp-contract=off)
 if(SPLIT_LLM_WERROR)
   list(APPEND split_llm_compile_options -Werror)
 endif()
+list(TRANSFORM split_llm_compile_options REPLACE "(.+)" "$<$<COMPILE_LANGUAGE:CXX>:\\1>")
 
 set(split_llm_definitions
     SPLITLLM_VERSION="${SPLIT_LLM_VERSION}"

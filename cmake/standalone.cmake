@@ -99,9 +99,12 @@ target_compile_options(split-llm-core PUBLIC ${split_llm_compile_options})
 target_compile_definitions(split-llm-core PUBLIC ${split_llm_definitions})
 target_link_libraries(split-llm-core PUBLIC nlohmann_json::nlohmann_json Eigen3::Eigen Threads::Threads)
 
+split_llm_add_cuda_backend(split-llm-cuda)
+target_link_libraries(split-llm-cuda PUBLIC split-llm-core)
+
 add_library(split-llm STATIC ${split_llm_ns3_sources})
 target_include_directories(split-llm PUBLIC helper ${public_include})
-target_link_libraries(split-llm PUBLIC split-llm-core ${ns3_targets})
+target_link_libraries(split-llm PUBLIC split-llm-cuda ${ns3_targets})
 
 add_library(split-llm-study STATIC ${split_llm_study_sources})
 target_link_libraries(split-llm-study PUBLIC split-llm)
@@ -110,7 +113,7 @@ add_executable(split-llm-run helper/split-llm-run.cc)
 target_link_libraries(split-llm-run PRIVATE split-llm-study)
 
 add_executable(split-llm-accuracy helper/split-llm-accuracy.cc) # without ns-3
-target_link_libraries(split-llm-accuracy PRIVATE split-llm-core)
+target_link_libraries(split-llm-accuracy PRIVATE split-llm-cuda)
 
 if(SPLIT_LLM_EXAMPLES)
   file(GLOB examples CONFIGURE_DEPENDS examples/*.cc)

@@ -9,6 +9,7 @@
 #include <functional>
 #include <initializer_list>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -719,6 +720,21 @@ KeptEntries(double keep, std::size_t positions)
 Backend::Backend(DType activations)
     : m_activations(activations)
 {
+}
+
+std::chrono::nanoseconds
+Backend::Clock(const std::function<void()>& operation)
+{
+    return HostTime(operation);
+}
+
+template <typename F>
+auto
+Backend::Timed(Operation operation, std::size_t rows, const Work& work, F&& compute)
+{
+    std::optional<decltype(compute())> value;
+    const std::chrono::nanoseconds elapsed = Clock([&] { value.emplace(compute()); });
+    return Computed<decltype(compute())>{std::move(*value), operation, rows, work, elapsed};
 }
 
 std::shared_ptr<const ResidentModel>

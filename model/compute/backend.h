@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -80,7 +81,7 @@ struct Computed
     Operation operation;
     std::size_t rows;
     Work work;
-    std::chrono::nanoseconds elapsed{0}; //!< what it took on this host, for measured timing alone
+    std::chrono::nanoseconds elapsed{0}; //!< what it took here, for measured timing alone
 };
 
 /// Weights that are resident in a backend. Opaque: only their backend looks inside.
@@ -710,7 +711,17 @@ class Backend
     virtual Tensor DoSide(const ResidentSide& side, const Tensor& input) = 0;
     virtual Tensor DoGate(const ResidentSide& side, const Tensor& hidden) = 0;
 
+    /**
+     * Runs \p operation once and says how long it took, which is Computed's elapsed. Every operation goes through it.
+     * Here by the host's clock; a backend that hands its work to a device overrides it with the device's.
+     */
+    virtual std::chrono::nanoseconds Clock(const std::function<void()>& operation);
+
   private:
+    /// The result of \p compute with its cost, timed by Clock.
+    template <typename F>
+    auto Timed(Operation operation, std::size_t rows, const Work& work, F&& compute);
+
     DType m_activations;
 };
 

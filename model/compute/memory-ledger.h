@@ -2,10 +2,11 @@
 #ifndef SPLITLLM_MEMORY_LEDGER_H
 #define SPLITLLM_MEMORY_LEDGER_H
 
+#include "base/out-of-memory.h"
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string_view>
 
 namespace splitllm
@@ -24,13 +25,6 @@ enum class MemoryUse
 constexpr std::size_t kMemoryUses = 5;
 
 std::string_view NameOf(MemoryUse use);
-
-/// A node needed more memory than it has: a result of the study point, not a fault.
-class OutOfMemory : public std::runtime_error
-{
-  public:
-    using std::runtime_error::runtime_error;
-};
 
 /**
  * Accounts a node's memory against its capacity. Never negative; empty when every Reservation is gone (invariant 7).

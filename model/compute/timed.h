@@ -5,20 +5,30 @@
 #include "compute/backend.h"
 
 #include <chrono>
+#include <optional>
 #include <utility>
 
 namespace splitllm
 {
 
-/// The result of \p compute with its cost, and how long it took on this host.
+/// How long \p run takes by the clock of this host.
+template <typename F>
+std::chrono::nanoseconds
+HostTime(F&& run)
+{
+    const auto start = std::chrono::steady_clock::now();
+    run();
+    return std::chrono::steady_clock::now() - start;
+}
+
+/// The result of \p compute, which is no backend's work (a codec's, a policy's), with its cost and HostTime.
 template <typename F>
 auto
 Timed(Operation operation, std::size_t rows, const Work& work, F&& compute)
 {
-    const auto start = std::chrono::steady_clock::now();
-    auto value = compute();
-    const auto elapsed = std::chrono::steady_clock::now() - start;
-    return Computed<decltype(value)>{std::move(value), operation, rows, work, elapsed};
+    std::optional<decltype(compute())> value;
+    const std::chrono::nanoseconds elapsed = HostTime([&] { value.emplace(compute()); });
+    return Computed<decltype(compute())>{std::move(*value), operation, rows, work, elapsed};
 }
 
 } // namespace splitllm

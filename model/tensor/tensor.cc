@@ -14,6 +14,7 @@ Tensor::Tensor(Tensor&& other) noexcept
     : m_rows(std::exchange(other.m_rows, 0)),
       m_cols(std::exchange(other.m_cols, 0)),
       m_phantom(std::exchange(other.m_phantom, false)),
+      m_device(std::exchange(other.m_device, nullptr)),
       m_values(std::exchange(other.m_values, {}))
 {
 }
@@ -25,6 +26,7 @@ Tensor::operator=(Tensor&& other) noexcept
     std::swap(m_rows, moved.m_rows);
     std::swap(m_cols, moved.m_cols);
     std::swap(m_phantom, moved.m_phantom);
+    std::swap(m_device, moved.m_device);
     std::swap(m_values, moved.m_values);
     return *this;
 }
@@ -46,6 +48,26 @@ Tensor::Phantom(std::size_t rows, std::size_t cols)
     tensor.m_cols = cols;
     tensor.m_phantom = true;
     return tensor;
+}
+
+Tensor
+Tensor::OnDevice(std::size_t rows, std::size_t cols, std::shared_ptr<const DeviceValues> values)
+{
+    assert(values != nullptr);
+    Tensor tensor = Phantom(rows, cols);
+    tensor.m_phantom = false;
+    tensor.m_device = std::move(values);
+    return tensor;
+}
+
+void
+Tensor::Fetch() const
+{
+    if (m_device != nullptr && m_values.empty())
+    {
+        m_values.resize(Elements());
+        m_device->CopyTo(m_values);
+    }
 }
 
 std::span<float>
@@ -80,10 +102,12 @@ void
 Tensor::Append(const Tensor& other)
 {
     assert(m_rows == 0 || m_cols == other.m_cols);
+    const auto behind = other.Values();
+    Values(); // brings them here while the shape is that of the device's
     m_phantom = (m_phantom && m_rows > 0) || other.m_phantom;
     m_cols = other.m_cols;
     m_rows += other.m_rows;
-    m_values.insert(m_values.end(), other.m_values.begin(), other.m_values.end());
+    m_values.insert(m_values.end(), behind.begin(), behind.end());
 }
 
 Tensor&
@@ -94,9 +118,11 @@ Tensor::operator+=(const Tensor& other)
     {
         return *this = Phantom(m_rows, m_cols);
     }
-    for (std::size_t i = 0; i < m_values.size(); ++i)
+    const auto addends = other.Values();
+    const auto sums = Values();
+    for (std::size_t i = 0; i < sums.size(); ++i)
     {
-        m_values[i] += other.m_values[i];
+        sums[i] += addends[i];
     }
     return *this;
 }

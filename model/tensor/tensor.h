@@ -5,17 +5,29 @@
 #include "tensor/dtype.h"
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <vector>
 
 namespace splitllm
 {
 
+/// The elements of a tensor where they were computed, if that is not this host.
+class DeviceValues
+{
+  public:
+    virtual ~DeviceValues() = default;
+
+    /// Copies all elements, row by row, to \p to.
+    virtual void CopyTo(std::span<float> to) const = 0;
+};
+
 /**
  * A matrix of fp32 activations, one row a token, contiguous and row-major.
  *
  * A phantom tensor has a shape and no bytes: shape mode computes with phantoms what numeric mode computes with
- * numbers. Copies share nothing; a moved-from tensor is 0 x 0.
+ * numbers. A tensor that was computed on a device stays there until somebody here asks for its elements. Copies share
+ * nothing that can change; a moved-from tensor is 0 x 0.
  */
 class Tensor
 {
@@ -32,6 +44,9 @@ class Tensor
 
     /// rows x cols without storage.
     static Tensor Phantom(std::size_t rows, std::size_t cols);
+
+    /// rows x cols that \p values, not null, holds.
+    static Tensor OnDevice(std::size_t rows, std::size_t cols, std::shared_ptr<const DeviceValues> values);
 
     std::size_t Rows() const
     {
@@ -53,14 +68,23 @@ class Tensor
         return m_phantom;
     }
 
-    /// All elements, row by row. Empty for a phantom.
+    /// Where the elements are on a device; null where nothing but this host has them, or has others by now.
+    const std::shared_ptr<const DeviceValues>& Device() const
+    {
+        return m_device;
+    }
+
+    /// All elements, row by row. Empty for a phantom. Whoever may change them has the only copy from then on.
     std::span<float> Values()
     {
+        Fetch();
+        m_device = nullptr;
         return m_values;
     }
 
     std::span<const float> Values() const
     {
+        Fetch();
         return m_values;
     }
 
@@ -78,10 +102,14 @@ class Tensor
     Tensor& operator+=(const Tensor& other);
 
   private:
+    /// Brings the elements here, unless they are.
+    void Fetch() const;
+
     std::size_t m_rows = 0;
     std::size_t m_cols = 0;
     bool m_phantom = false;
-    std::vector<float> m_values;
+    std::shared_ptr<const DeviceValues> m_device;
+    mutable std::vector<float> m_values; //!< empty as long as only the device has them
 };
 
 /// Elements that somebody else owns (a mapped file), row-major.

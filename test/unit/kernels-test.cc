@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "base/input-error.h"
 #include "compute/cpu/kernels.h"
+#include "compute/exp.h"
 #include "support/catch.h"
 #include "support/random-model.h"
 

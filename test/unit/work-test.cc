@@ -4,9 +4,13 @@
 #include "llm/adapter.h"
 #include "support/catch.h"
 
+#include <chrono>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 using namespace splitllm;
 
@@ -426,6 +430,85 @@ TEST_CASE("A backend refuses wrong shapes, layers, positions and caches")
     CHECK_THROWS_AS(backend.FinishLayer(*model, 0, hidden, projected, *roomy), std::logic_error);
 
     CHECK_THROWS_AS(backend.Sample(Tensor::Phantom(2, 11), {}, 0.0), std::logic_error);
+}
+
+TEST_CASE("Every operation takes as long as its backend's clock says")
+{
+    /// Its n-th operation takes n microseconds.
+    class CountingBackend : public ShapeBackend
+    {
+      public:
+        using ShapeBackend::ShapeBackend;
+
+      protected:
+        std::chrono::nanoseconds Clock(const std::function<void()>& operation) override
+        {
+            operation();
+            return std::chrono::microseconds(++m_operations);
+        }
+
+      private:
+        int m_operations = 0;
+    };
+
+    CountingBackend backend(DType::F32);
+    const ModelConfig config = SmallLlama();
+    const auto model = backend.Resident(ShapeOf(config));
+    Adapter lora;
+    lora.rank = 2;
+    BottleneckAdapter narrow;
+    narrow.width = 3;
+    Exits untrained;
+    untrained.layers = {1};
+    SideNetwork network;
+    network.width = 3;
+    network.inner = 5;
+    const auto adapter = backend.Resident(std::make_shared<const Adapter>(lora), config);
+    const auto bottleneck = backend.Resident(std::make_shared<const BottleneckAdapter>(narrow), config);
+    const auto exits = backend.Resident(std::make_shared<const Exits>(untrained), config);
+    const auto side = backend.Resident(std::make_shared<const SideNetwork>(network), config);
+    const auto cache = backend.NewCache(*model, 0, 2, 9);
+    cache->TrackAttention();
+    const auto copies = backend.NewCache(*model, 0, 2, 9);
+    const Tensor hidden = Tensor::Phantom(1, config.hidden);
+    const Tensor logits = Tensor::Phantom(1, config.vocab);
+    const TokenId token = 3;
+
+    std::vector<std::pair<Operation, std::chrono::nanoseconds>> took;
+    const auto note = [&](const auto& computed) { took.emplace_back(computed.operation, computed.elapsed); };
+    note(backend.Embed(*model, {&token, 1}, 0));
+    const auto projected = backend.Project(*model, 0, hidden);
+    note(projected);
+    const auto deltas = backend.Adapt(*adapter, 0, hidden);
+    note(deltas);
+    note(backend.Merge(projected.value, deltas.value));
+    note(backend.FinishLayer(*model, 0, hidden, projected.value, *cache));
+    KvCache* const caches[] = {cache.get()};
+    note(backend.Attend(*model, 1, projected.value, caches));
+    note(backend.FeedForward(*model, 1, hidden));
+    note(backend.Bottleneck(*bottleneck, 1, Sublayer::Attention, hidden));
+    note(backend.Prune(*cache, 0, 0.5));
+    const auto snapshot = backend.Snapshot(*cache, 0, 2, 0, 1);
+    note(snapshot);
+    note(backend.Restore(*copies, 0, 2, snapshot.value));
+    note(backend.Fork(*cache));
+    note(backend.Head(*model, hidden));
+    note(backend.Exit(*model, *exits, 0, hidden));
+    const auto states = std::vector(config.layers, hidden);
+    const auto read = backend.SideInput(*side, states);
+    note(read);
+    note(backend.Side(*side, read.value));
+    note(backend.Combine(hidden, hidden));
+    note(backend.Gate(*side, hidden));
+    note(backend.Sample(logits, {}, 0.5));
+    note(backend.Search(logits, 2));
+
+    CHECK(took.size() == 20); // all operations but those of codecs and policies: calibrate, encode, decode
+    for (std::size_t i = 0; i < took.size(); i++)
+    {
+        INFO(NameOf(took[i].first));
+        CHECK(took[i].second == std::chrono::microseconds(i + 1));
+    }
 }
 
 TEST_CASE("Operations have the names that timing tables use")

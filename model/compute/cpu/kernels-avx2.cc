@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "compute/cpu/exp-constants.h"
+#include "compute/exp.h"
 #include "compute/cpu/kernels-tables.h"
 
 #include <cstdint>

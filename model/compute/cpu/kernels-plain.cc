@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "compute/cpu/exp-constants.h"
 #include "compute/cpu/kernels-tables.h"
+#include "compute/exp.h"
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <vector>
 
 // The reference that the vector kernels are compared with, and the fallback on any CPU: nothing here is clever.
@@ -220,38 +218,7 @@ LayerNorm(const float* x, const float* scale, const float* shift, float eps, std
     }
 }
 
-/// 2^exponent for an integer in [-126, 127].
-float
-PowerOfTwo(float exponent)
-{
-    return std::bit_cast<float>((static_cast<std::int32_t>(exponent) + 127) << 23);
-}
-
 } // namespace
-
-float
-Exp(float x)
-{
-    if (!(x <= expf32::kLargest)) // also NaN
-    {
-        return x + std::numeric_limits<float>::infinity();
-    }
-    if (x < expf32::kSmallest)
-    {
-        return 0.0F;
-    }
-    const float n = std::nearbyint(x * expf32::kLog2E);
-    const float r = std::fma(n, -expf32::kLn2Low, std::fma(n, -expf32::kLn2High, x));
-    float p = expf32::kPolynomial[0];
-    for (std::size_t i = 1; i < std::size(expf32::kPolynomial); ++i)
-    {
-        p = std::fma(p, r, expf32::kPolynomial[i]);
-    }
-    p = std::fma(p, r * r, r) + 1.0F;
-    // In two steps, because neither 2^128 nor 2^-150 is a normal float.
-    const float half = std::nearbyint(n * 0.5F);
-    return p * PowerOfTwo(half) * PowerOfTwo(n - half);
-}
 
 constinit const Kernels kKernelsPlain{
     .name = "plain",

@@ -105,12 +105,6 @@ std::vector<const Kernels*> SupportedKernels();
  */
 const Kernels& BestKernels();
 
-/**
- * e^x in fp32 within 2 ulp, by fused multiply-adds; the bits that every kernel's exp has. 0 below -104, infinity above
- * the logarithm of the largest float, NaN for NaN.
- */
-float Exp(float x);
-
 } // namespace splitllm
 
 #endif // SPLITLLM_KERNELS_H

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "compute/cpu/rotary-table.h"
+#include "compute/rotary-table.h"
 
 #include "base/deterministic-math.h"
 

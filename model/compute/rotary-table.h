@@ -28,6 +28,17 @@ class RotaryTable
     /// to = \p head (headDim elements) turned to \p position; the two must not overlap.
     void Rotate(const float* head, std::size_t position, float* to) const;
 
+    /// Cosines and sines of the positions made available: positions x headDim / 2.
+    const std::vector<float>& Cosines() const
+    {
+        return m_cos;
+    }
+
+    const std::vector<float>& Sines() const
+    {
+        return m_sin;
+    }
+
     /// One for each pair of elements: headDim / 2.
     const std::vector<float>& InverseFrequencies() const
     {

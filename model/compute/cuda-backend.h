@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#ifndef SPLITLLM_CUDA_BACKEND_H
+#define SPLITLLM_CUDA_BACKEND_H
+
+#include "compute/backend.h"
+
+#include <memory>
+#include <string>
+
+/// \file
+/// The way to the CUDA backend, whether or not this program was built with it.
+
+namespace splitllm
+{
+
+/// Why no CUDA backend can be made here (built without, no driver, no GPU), with what to do; empty if one can.
+std::string WhyNoCuda();
+
+/// The GPU that the CUDA backend computes on, with its driver and runtime, for people; empty where there is none.
+std::string CudaDeviceName();
+
+/**
+ * Executes LLaMA and OPT layers on a GPU, in fp32 with the weights as they are stored or as codes of 8 or 4 bits.
+ * Results differ from the CPU backend's in rounding alone. Tensors stay on the GPU until their elements are asked for.
+ * \throws InputError saying WhyNoCuda
+ */
+std::shared_ptr<Backend> MakeCudaBackend();
+
+} // namespace splitllm
+
+#endif // SPLITLLM_CUDA_BACKEND_H
