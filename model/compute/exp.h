@@ -60,11 +60,17 @@ Exp(float x)
     }
     const float n = rintf(x * expf32::kLog2E);
     const float r = fmaf(n, -expf32::kLn2Low, fmaf(n, -expf32::kLn2High, x));
-    float p = fmaf(expf32::kPolynomial[0], r, expf32::kPolynomial[1]);
-    p = fmaf(p, r, expf32::kPolynomial[2]);
-    p = fmaf(p, r, expf32::kPolynomial[3]);
-    p = fmaf(p, r, expf32::kPolynomial[4]);
-    p = fmaf(p, r, expf32::kPolynomial[5]);
+    constexpr float c0 = expf32::kPolynomial[0]; // an array of the host is none of a GPU
+    constexpr float c1 = expf32::kPolynomial[1];
+    constexpr float c2 = expf32::kPolynomial[2];
+    constexpr float c3 = expf32::kPolynomial[3];
+    constexpr float c4 = expf32::kPolynomial[4];
+    constexpr float c5 = expf32::kPolynomial[5];
+    float p = fmaf(c0, r, c1);
+    p = fmaf(p, r, c2);
+    p = fmaf(p, r, c3);
+    p = fmaf(p, r, c4);
+    p = fmaf(p, r, c5);
     p = fmaf(p, r * r, r) + 1.0F;
     // In two steps, because neither 2^128 nor 2^-150 is a normal float.
     const float half = rintf(n * 0.5F);

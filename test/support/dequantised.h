@@ -2,7 +2,7 @@
 #ifndef SPLITLLM_TEST_DEQUANTISED_H
 #define SPLITLLM_TEST_DEQUANTISED_H
 
-#include "compute/cpu/quantised-matrix.h"
+#include "compute/quantised-matrix.h"
 #include "compute/weight-precision.h"
 #include "llm/model.h"
 

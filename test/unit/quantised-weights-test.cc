@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "base/input-error.h"
 #include "compute/cpu/cpu-backend.h"
-#include "compute/cpu/quantised-matrix.h"
+#include "compute/quantised-matrix.h"
 #include "compute/footprint.h"
 #include "compute/shape-backend.h"
 #include "compute/weight-precision.h"

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "compute/cpu/cpu-resident.h"
 
+#include "compute/heavy-hitters.h"
+#include "compute/weight-checks.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -45,10 +48,7 @@ CpuModel::CpuModel(std::shared_ptr<const Model> from, DType activations, const W
       finalNorm(Widened(model->finalNorm)),
       head{model->head, {}, {}}
 {
-    if (model->layers.size() != Config().layers || model->head.data == nullptr)
-    {
-        throw std::logic_error("model " + Config().name + " has a shape but no weights");
-    }
+    ExpectWeights(*model);
     layers.reserve(model->layers.size());
     for (const LayerWeights& layer : model->layers)
     {
@@ -76,29 +76,17 @@ CpuAdapter::CpuAdapter(std::shared_ptr<const Adapter> from, const ModelConfig& c
     : ResidentAdapter(*from, config),
       adapter(std::move(from))
 {
-    if (adapter->layers.size() != config.layers)
-    {
-        throw std::logic_error("adapter of another model than " + config.name);
-    }
+    ExpectWeights(*adapter, config);
 }
 
 CpuBottleneckAdapter::CpuBottleneckAdapter(std::shared_ptr<const BottleneckAdapter> from, const ModelConfig& config)
     : ResidentBottleneck(*from, config),
       adapter(std::move(from))
 {
-    const std::vector<std::size_t> down{Width(), config.hidden};
-    const std::vector<std::size_t> up{config.hidden, Width()};
-    const auto widened = [&](const BottleneckWeights& weights) -> CpuBottleneck {
-        if (weights.down.weight.shape != down || weights.up.weight.shape != up)
-        {
-            throw std::logic_error("bottleneck adapter of another model than " + config.name);
-        }
+    ExpectWeights(*adapter, config);
+    const auto widened = [](const BottleneckWeights& weights) -> CpuBottleneck {
         return {.down = Widened(weights.down), .up = Widened(weights.up)};
     };
-    if (adapter->layers.size() != config.layers)
-    {
-        throw std::logic_error("bottleneck adapter of another model than " + config.name);
-    }
     for (const BottleneckLayer& layer : adapter->layers)
     {
         layers.push_back({.attention = widened(layer.attention), .mlp = widened(layer.mlp)});
@@ -109,18 +97,9 @@ CpuExits::CpuExits(std::shared_ptr<const Exits> from, const ModelConfig& config)
     : ResidentExits(*from, config),
       exits(std::move(from))
 {
-    if (exits->weights.empty() && Width() > 0)
-    {
-        throw std::logic_error("exits of width " + std::to_string(Width()) + " have no weights");
-    }
-    const std::vector<std::size_t> down{Width(), config.hidden};
-    const std::vector<std::size_t> up{config.hidden, Width()};
+    ExpectWeights(*exits, config);
     for (const ExitWeights& exit : exits->weights)
     {
-        if (exit.down.shape != down || exit.up.shape != up)
-        {
-            throw std::logic_error("exits of another model than " + config.name);
-        }
         weights.push_back({.inputNorm = Widened(exit.inputNorm),
                            .down = {exit.down, {}, {}},
                            .up = {exit.up, {}, {}},
@@ -136,21 +115,9 @@ CpuSide::CpuSide(std::shared_ptr<const SideNetwork> from, const ModelConfig& con
       stateNorm{std::vector<float>(config.hidden, 1.0F), {}},
       widthNorm{std::vector<float>(Width(), 1.0F), {}}
 {
-    using Shape = std::vector<std::size_t>;
-    const auto expect = [&config](const ArrayView& view, const Shape& shape) {
-        if (view.data == nullptr || view.shape != shape)
-        {
-            throw std::logic_error("side network without weights, or of another model than " + config.name);
-        }
-    };
-    expect(network->up, {config.hidden, Width()});
-    expect(network->gate.weight, {2, config.hidden});
-    expect(network->gate.bias, {2});
+    ExpectWeights(*network, config);
     for (const SideLayerWeights& layer : network->layers)
     {
-        expect(layer.down, {Width(), config.hidden});
-        expect(layer.inner, {Inner(), Width()});
-        expect(layer.outer, {Width(), Inner()});
         layers.push_back({.down = {layer.down, {}, {}}, .inner = {layer.inner, {}, {}}, .outer = {layer.outer, {}, {}}});
     }
 }
@@ -222,16 +189,7 @@ void
 CpuKvCache::Prune(std::size_t layer, std::size_t kept)
 {
     std::vector<Attention>& attention = m_attention[layer - m_first];
-    std::vector<std::size_t> entries(attention.size());
-    std::iota(entries.begin(), entries.end(), 0);
-    // All but the newest, which stays in any case, compete for the places; of equals the newer wins.
-    const auto newest = entries.end() - 1;
-    const auto dropped = entries.begin() + static_cast<std::ptrdiff_t>(kept - 1);
-    std::nth_element(entries.begin(), dropped, newest, [&](std::size_t a, std::size_t b) {
-        return attention[a] != attention[b] ? attention[a] > attention[b] : a > b;
-    });
-    entries.erase(dropped, newest);
-    std::ranges::sort(entries);
+    const std::vector<std::uint32_t> entries = HeavyHitters(attention, kept);
 
     for (std::size_t i = 0; i < kept; ++i)
     {

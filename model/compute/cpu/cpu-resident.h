@@ -3,7 +3,8 @@
 #define SPLITLLM_CPU_RESIDENT_H
 
 #include "compute/backend.h"
-#include "compute/cpu/quantised-matrix.h"
+#include "compute/heavy-hitters.h"
+#include "compute/quantised-matrix.h"
 #include "compute/rotary-table.h"
 
 #include <cstddef>
@@ -134,12 +135,6 @@ struct CpuSide final : ResidentSide
     CpuNorm stateNorm; //!< of d elements; its scale is 1 everywhere, as that of widthNorm
     CpuNorm widthNorm; //!< of s elements
 };
-
-/**
- * Attention that an entry got, in units of 2^-36: an integer, so that a sum's bits do not depend on its order. There is
- * room for 2^28 softmax weights of 1: those of 64 heads for 4 million rows.
- */
-using Attention = std::uint64_t;
 
 /// Adds the \p count softmax weights to \p sums, each rounded down to a unit; what is no weight (NaN) adds nothing.
 void AddAttention(const float* weights, std::size_t count, Attention* sums);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "compute/cpu/quantised-matrix.h"
+#include "compute/quantised-matrix.h"
 
 #include "base/input-error.h"
 
