@@ -7,6 +7,7 @@
 #include "base/input-error.h"
 #include "compute/cpu/cpu-backend.h"
 #include "compute/cpu/kernels.h"
+#include "compute/cuda-backend.h"
 #include "device-measurement.h"
 
 #include <algorithm>
@@ -36,7 +37,7 @@ constexpr const char* kUsage =
     "  --model=DIR          the model whose operations are measured\n"
     "  --out=FILE           the profile; its name is the file's\n"
     "  --force              replaces a file that is there\n"
-    "  --backend=cpu        what computes; default: cpu\n"
+    "  --backend=NAME       what computes: cpu, or cuda where there is a GPU; default: cpu\n"
     "  --threads=N          of the CPU; default: one for each core\n"
     "  --adapter=DIR        a LoRA adapter or bottleneck adapters of the model: measures them too\n"
     "  --exits=DIR          early exits of the model, as CE-CoLLM has them\n"
@@ -164,7 +165,7 @@ ReadOptions(int argc, char* argv[])
 /// What computes, and how a profile calls it.
 struct Device
 {
-    std::unique_ptr<Backend> backend;
+    std::shared_ptr<Backend> backend;
     std::string name;
     std::string software;
 };
@@ -188,16 +189,20 @@ ProcessorName()
 Device
 OpenDevice(const Options& options)
 {
+    const std::string software = std::string("split-llm ") + SPLITLLM_VERSION + ", compiler: " + __VERSION__;
+    if (options.backend == "cuda")
+    {
+        return {MakeCudaBackend(CudaTimes::Events), CudaDeviceName(), software};
+    }
     if (options.backend != "cpu")
     {
-        throw InputError("--backend: \"" + options.backend + "\" is not there; accepted: cpu");
+        throw InputError("--backend: \"" + options.backend + "\" is none; accepted: cpu, cuda");
     }
     const std::size_t cores = std::max(1U, std::thread::hardware_concurrency());
     const std::size_t threads = options.threads == 0 ? cores : options.threads;
-    return {std::make_unique<CpuBackend>(threads),
+    return {std::make_shared<CpuBackend>(threads),
             ProcessorName() + ", threads: " + std::to_string(threads),
-            std::string("split-llm ") + SPLITLLM_VERSION + ", instruction set: " + std::string(BestKernels().name) +
-                ", compiler: " + __VERSION__};
+            software + ", instruction set: " + std::string(BestKernels().name)};
 }
 
 /// All layers of \p config in \p bits.
