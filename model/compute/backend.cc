@@ -263,6 +263,7 @@ AttendWork(const ResidentModel& model,
     work.bytesRead = work.weightBytes + (rows * ProjectedWidth(config) + 2 * kv * contexts.before) * activation;
     work.bytesWritten = rows * (hidden + 2 * kv) * activation;
     work.launches = opt ? 5 : 6;
+    work.caches = caches.size();
     if (caches.front()->TracksAttention())
     {
         work += TrackingWork(config, rows, contexts);

@@ -394,7 +394,8 @@ std::size_t KeptEntries(double keep, std::size_t positions);
  * n its parameters: d and 2 d. What is computed once a row and not once an element (a norm's root) does not count.
  * Terms in [ ] belong to models with biases. Results inside an operation stay on the chip: bytes are weights, KV,
  * inputs and outputs of the whole operation. Work's weightBytes are the weights that Project, FinishLayer, Head and
- * Exit read, and 0 elsewhere: which rows of the embeddings are read depends on the tokens.
+ * Exit read, and 0 elsewhere: which rows of the embeddings are read depends on the tokens. Its caches are those that
+ * FinishLayer and Attend are given, and 0 elsewhere.
  *
  * A quantised layer's matrices (not its norms [and biases]) count their codes and scales in place of b an element:
  * bits / 8 + 4 / group bytes. FLOPs stay: what expands codes on their way to the product does not count.
