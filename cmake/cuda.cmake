@@ -16,6 +16,7 @@ set(split_llm_cuda_sources
     model/compute/cuda/gemm.cc
     model/compute/cuda/gpu-backend.cc
     model/compute/cuda/layers.cc
+    model/compute/make-backend.cc
     model/tensor/cuda/device-tensor.cc
 )
 
@@ -59,7 +60,7 @@ endif()
 # The library \p target, which uses the core: the CUDA backend, or what says that there is none.
 function(split_llm_add_cuda_backend target)
   if(NOT split_llm_has_cuda)
-    add_library(${target} STATIC model/compute/no-cuda.cc)
+    add_library(${target} STATIC model/compute/make-backend.cc model/compute/no-cuda.cc)
     return()
   endif()
   add_library(${target} STATIC ${split_llm_cuda_sources} ${split_llm_cuda_kernels})
