@@ -161,7 +161,7 @@ TheDevice()
     static Device device;
     static const bool ordered = [] {
         device.order = OrderOfEnvironment();
-        splitllm::emulation::TheBlockExecutor().SetOrder(device.order);
+        splitllm::emulation::RunInOrder(device.order);
         return true;
     }();
     static_cast<void>(ordered);
@@ -331,7 +331,7 @@ SetOrder(Order order)
 {
     const LockedDevice device;
     device->order = order;
-    TheBlockExecutor().SetOrder(order);
+    RunInOrder(order);
 }
 
 void
@@ -397,7 +397,7 @@ LaunchThreads(const void* kernel,
         return Report(cudaErrorInvalidValue);
     }
     return Submit(stream, [=, body = std::move(body)] {
-        TheBlockExecutor().Run(body, grid, block, sharedBytes);
+        RunGrid(body, grid, block, sharedBytes);
         return cudaSuccess;
     });
 }
