@@ -4,10 +4,18 @@
 #   split-llm-cuda-emulated  without a GPU: the kernels' sources compiled for the host, which executes them (tests)
 
 set(split_llm_cuda_kernels
+    model/compute/cuda/attention-kernels.cu
+    model/compute/cuda/layer-kernels.cu
 )
 set(split_llm_cuda_sources
     model/base/cuda/cuda-error.cc
+    model/base/cuda/scratch-pool.cc
     model/base/cuda/stream.cc
+    model/compute/cuda/cuda-backend.cc
+    model/compute/cuda/cuda-resident.cc
+    model/compute/cuda/gemm.cc
+    model/compute/cuda/gpu-backend.cc
+    model/compute/cuda/layers.cc
     model/tensor/cuda/device-tensor.cc
 )
 

@@ -19,7 +19,7 @@ CudaDeviceName()
 }
 
 std::shared_ptr<Backend>
-MakeCudaBackend()
+MakeCudaBackend(CudaTimes)
 {
     throw InputError(WhyNoCuda());
 }

@@ -347,12 +347,12 @@ ExpandKernel(DeviceMatrix matrix, float* to)
 }
 
 __global__ void
-FinishKernel(float* y, std::size_t elements, unsigned out, const float* bias, FinishWith with)
+FinishKernel(const float* product, std::size_t elements, unsigned out, const float* bias, FinishWith with, float* y)
 {
     const std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x;
     if (i < elements)
     {
-        y[i] = Finished(y[i] + (bias == nullptr ? 0.0F : bias[i % out]), i, with);
+        y[i] = Finished(product[i] + (bias == nullptr ? 0.0F : bias[i % out]), i, with);
     }
 }
 
@@ -554,14 +554,21 @@ Expand(const DeviceMatrix& matrix, float* to, cudaStream_t stream)
 }
 
 void
-FinishRows(float* y, std::size_t w, std::size_t out, const float* bias, const FinishWith& with, cudaStream_t stream)
+FinishRows(const float* product,
+           std::size_t w,
+           std::size_t out,
+           const float* bias,
+           const FinishWith& with,
+           float* y,
+           cudaStream_t stream)
 {
-    if (bias == nullptr && with.finish == Finish::None)
+    if (product == y && bias == nullptr && with.finish == Finish::None)
     {
         return;
     }
     const std::size_t elements = w * out;
-    Launch(FinishKernel, Blocks(elements, kThreads), kThreads, 0, stream, y, elements, static_cast<unsigned>(out), bias, with);
+    const auto columns = static_cast<unsigned>(out);
+    Launch(FinishKernel, Blocks(elements, kThreads), kThreads, 0, stream, product, elements, columns, bias, with, y);
 }
 
 void
@@ -577,27 +584,20 @@ Add(const float* a, const float* b, std::size_t n, float* y, cudaStream_t stream
 }
 
 void
-ScatterColumns(const float* from, std::size_t w, std::size_t columns, float* to, std::size_t stride, cudaStream_t stream)
+CopyColumns(const float* from,
+            std::size_t w,
+            std::size_t columns,
+            std::size_t fromStride,
+            float* to,
+            std::size_t toStride,
+            cudaStream_t stream)
 {
     const auto rows = static_cast<unsigned>(w);
-    Launch(CopyColumnsKernel, rows, kThreads, 0, stream, from, columns, static_cast<unsigned>(columns), to, stride);
+    Launch(CopyColumnsKernel, rows, kThreads, 0, stream, from, fromStride, static_cast<unsigned>(columns), to, toStride);
 }
 
 void
-GatherColumns(const float* from,
-              std::size_t w,
-              std::size_t stride,
-              std::size_t first,
-              std::size_t columns,
-              float* to,
-              cudaStream_t stream)
-{
-    const auto rows = static_cast<unsigned>(w);
-    Launch(CopyColumnsKernel, rows, kThreads, 0, stream, from + first, stride, static_cast<unsigned>(columns), to, columns);
-}
-
-void
-Embed(const EmbeddingTables& tables,
+EmbedTokens(const EmbeddingTables& tables,
       const std::uint32_t* tokens,
       const std::uint32_t* positions,
       std::size_t w,

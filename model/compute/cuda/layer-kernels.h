@@ -114,8 +114,14 @@ void Normalise(const DeviceNorm& norm, const float* x, std::size_t w, std::size_
 /// The matrix as fp32, out x in.
 void Expand(const DeviceMatrix& matrix, float* to, cudaStream_t stream);
 
-/// What is left of a product that cuBLAS made, in place: adds the bias, then the Finish. y is w x out.
-void FinishRows(float* y, std::size_t w, std::size_t out, const float* bias, const FinishWith& with, cudaStream_t stream);
+/// What is left to do with a product that cuBLAS made: y = the Finish of product + bias. Both w x out, and may be one.
+void FinishRows(const float* product,
+                std::size_t w,
+                std::size_t out,
+                const float* bias,
+                const FinishWith& with,
+                float* y,
+                cudaStream_t stream);
 
 /// gate = silu(gate) * up, \p n elements.
 void SiluTimes(float* gate, const float* up, std::size_t n, cudaStream_t stream);
@@ -123,11 +129,14 @@ void SiluTimes(float* gate, const float* up, std::size_t n, cudaStream_t stream)
 /// y = a + b, \p n elements; y may be one of them.
 void Add(const float* a, const float* b, std::size_t n, float* y, cudaStream_t stream);
 
-/// Copies w rows of \p columns elements to rows \p stride apart.
-void ScatterColumns(const float* from, std::size_t w, std::size_t columns, float* to, std::size_t stride, cudaStream_t stream);
-
-/// Copies columns [first, first + columns) of w rows \p stride wide to rows of their own.
-void GatherColumns(const float* from, std::size_t w, std::size_t stride, std::size_t first, std::size_t columns, float* to, cudaStream_t stream);
+/// Copies \p columns elements of each of w rows, which begin \p fromStride elements apart, to rows \p toStride apart.
+void CopyColumns(const float* from,
+                 std::size_t w,
+                 std::size_t columns,
+                 std::size_t fromStride,
+                 float* to,
+                 std::size_t toStride,
+                 cudaStream_t stream);
 
 /// h = embedding of each token; with \p positions' table also that of positions[i] + 2 (OPT). w x d.
 struct EmbeddingTables
@@ -136,7 +145,7 @@ struct EmbeddingTables
     DeviceMatrix positions; //!< no weights: none
 };
 
-void Embed(const EmbeddingTables& tables,
+void EmbedTokens(const EmbeddingTables& tables,
            const std::uint32_t* tokens,
            const std::uint32_t* positions,
            std::size_t w,
