@@ -49,6 +49,10 @@ if(split_llm_has_cuda)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
   endif()
   enable_language(CUDA)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION) # CMake before 3.26 does not know that nvcc has C++20
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  endif()
   message(STATUS "split-llm: CUDA ${CUDAToolkit_VERSION}, for compute capabilities ${CMAKE_CUDA_ARCHITECTURES}")
 endif()
 
@@ -83,6 +87,7 @@ function(split_llm_add_emulated_cuda target)
   file(GLOB emulation CONFIGURE_DEPENDS test/emulation/*.cc)
   add_library(${target} STATIC ${split_llm_cuda_sources} ${wrappers} ${emulation})
   target_include_directories(${target} BEFORE PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/test/emulation)
+  target_compile_options(${target} PRIVATE -Wno-unknown-pragmas) # nvcc's "unroll"
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     target_compile_options(${target} PRIVATE -mfma) # kernels are full of fused multiply-adds
   endif()
