@@ -86,7 +86,8 @@ function(split_llm_add_emulated_cuda target)
     list(APPEND wrappers ${wrapper})
   endforeach()
   file(GLOB emulation CONFIGURE_DEPENDS test/emulation/*.cc)
-  add_library(${target} STATIC ${split_llm_cuda_sources} ${wrappers} ${emulation})
+  # Objects, so that a program which has them takes nothing from split-llm-cuda.
+  add_library(${target} OBJECT ${split_llm_cuda_sources} ${wrappers} ${emulation})
   target_include_directories(${target} BEFORE PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/test/emulation)
   target_compile_options(${target} PRIVATE -Wno-unknown-pragmas) # nvcc's "unroll"
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
