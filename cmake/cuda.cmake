@@ -6,6 +6,7 @@
 set(split_llm_cuda_kernels
     model/compute/cuda/attention-kernels.cu
     model/compute/cuda/layer-kernels.cu
+    model/compute/cuda/step-kernels.cu
 )
 set(split_llm_cuda_sources
     model/base/cuda/cuda-error.cc
@@ -15,6 +16,7 @@ set(split_llm_cuda_sources
     model/compute/cuda/cuda-resident.cc
     model/compute/cuda/gemm.cc
     model/compute/cuda/gpu-backend.cc
+    model/compute/cuda/greedy-decoder.cc
     model/compute/cuda/layers.cc
     model/compute/make-backend.cc
     model/tensor/cuda/device-tensor.cc
