@@ -31,8 +31,8 @@ class Recorder
     {
         const Work& work = computed.work;
         const bool ownCaches = work.caches > 1;
-        Call& call =
-            m_calls[{static_cast<std::uint64_t>(computed.operation), work.weightBytes, ownCaches, computed.rows, work.flops}];
+        const auto operation = static_cast<std::uint64_t>(computed.operation);
+        Call& call = m_calls[{operation, work.weightBytes, ownCaches, computed.rows, work.flops}];
         call.work = work;
         call.context = work.caches > 0 ? context : 0;
         call.times.push_back(computed.elapsed);
@@ -399,9 +399,8 @@ MeasuredTable(const std::vector<MeasuredCall>& calls)
     for (const auto& [operation, sample, context] : calls)
     {
         const Work& work = sample.work;
-        const auto perNs = [&](std::uint64_t amount) {
-            return sample.median.count() == 0 ? 0.0
-                                              : static_cast<double>(amount) / static_cast<double>(sample.median.count());
+        const auto perNs = [took = static_cast<double>(sample.median.count())](std::uint64_t amount) {
+            return took == 0.0 ? 0.0 : static_cast<double>(amount) / took;
         };
         table += Line("%-12s %6zu %9zu %7zu %12.6f %12.6f %12.6f %8.2f %9.2f %7zu\n",
                       std::string(NameOf(operation)).c_str(),
