@@ -3,6 +3,7 @@
 #define SPLITLLM_DEVICE_MEASUREMENT_H
 
 #include "base/strict-json.h"
+#include "codec/tensor-codec.h"
 #include "compute/backend.h"
 #include "compute/measured-times.h"
 
@@ -30,6 +31,7 @@ struct MeasuredParts
     std::shared_ptr<const ResidentBottleneck> bottleneck;
     std::shared_ptr<const ResidentExits> exits;
     std::shared_ptr<const ResidentSide> side;
+    std::shared_ptr<const TensorCodec> codec;
 };
 
 /// Which calls are measured, and how often.

@@ -42,6 +42,7 @@ constexpr const char* kUsage =
     "  --adapter=DIR        a LoRA adapter or bottleneck adapters of the model: measures them too\n"
     "  --exits=DIR          early exits of the model, as CE-CoLLM has them\n"
     "  --side-network=DIR   a side network and its gate, as SPA has them\n"
+    "  --codec=CODEC        also encoding and decoding, such as {\"name\": \"tab-q\", \"bits\": 4}\n"
     "  --bits=N,...         precisions of the weights; default: as they are stored\n"
     "  --group=N            columns that share a scale in quantised weights; default: 64\n"
     "  --rows=N,...         rows of one sequence; default: 1,2,4,8,16,32,64,128\n"
@@ -60,6 +61,7 @@ struct Options
     std::filesystem::path exits;
     std::filesystem::path side;
     std::string backend = "cpu";
+    std::string codec;
     std::string date;
     bool force = false;
     std::vector<std::size_t> bits;
@@ -124,6 +126,7 @@ ReadOptions(int argc, char* argv[])
                                                 {"--exits", text(options.exits)},
                                                 {"--side-network", text(options.side)},
                                                 {"--backend", text(options.backend)},
+                                                {"--codec", text(options.codec)},
                                                 {"--date", text(options.date)},
                                                 {"--force", flag(options.force)},
                                                 {"--bits", numbers(options.bits)},
@@ -226,6 +229,12 @@ PrecisionOf(const ModelConfig& config, std::size_t bits, std::size_t group)
     return WeightPrecision::Front(config, config.layers, static_cast<unsigned>(bits), group);
 }
 
+CodecContext
+Context(const ModelConfig& config)
+{
+    return {.config = config, .shapeMode = false, .calibrations = SPLITLLM_CALIBRATION_DIR};
+}
+
 MeasuredParts
 Load(const Options& options, Backend& backend)
 {
@@ -255,6 +264,13 @@ Load(const Options& options, Backend& backend)
     if (!options.side.empty())
     {
         parts.side = backend.Resident(SideNetwork::Load(options.side, config), config);
+    }
+    if (!options.codec.empty())
+    {
+        Json json;
+        json["codec"] = options.codec.starts_with("{") ? ParseStrictJson(options.codec, "--codec") : Json(options.codec);
+        StrictObject object(json, "--codec");
+        parts.codec = ReadTensorCodec(object, "codec", Context(config));
     }
     return parts;
 }

@@ -234,6 +234,39 @@ TEST_CASE("Each precision of the weights is measured apart", "[device-measuremen
     CHECK(weights == std::vector<std::uint64_t>{2 * 64 + 4096 + 512, 2 * 64 + 2 * 64 * 128});
 }
 
+TEST_CASE("A codec is measured on rows of three widths", "[device-measurement]")
+{
+    const ModelConfig config = SmallLlama();
+    CpuBackend backend(1);
+    MeasuredParts parts;
+    parts.models = {backend.Resident(RandomModel(config, 5))};
+    Json json{{"codec", {{"name", "tab-q"}, {"bits", 4}}}};
+    StrictObject object(json, "test");
+    parts.codec = ReadTensorCodec(object, "codec", {.config = config, .shapeMode = false, .calibrations = {}});
+    MeasurementPlan plan = OneCall();
+    plan.rows = {3};
+    const auto calls = MeasureDevice(backend, parts, plan, kSilent);
+    // Keys of 12, states of 20, and queries, keys and values of 48.
+    for (const Operation operation : {Operation::Encode, Operation::Decode})
+    {
+        std::vector<std::uint64_t> flops;
+        for (const MeasuredCall& call : calls)
+        {
+            if (call.operation == operation)
+            {
+                CHECK(call.sample.rows == 3);
+                flops.push_back(call.sample.work.flops);
+            }
+        }
+        REQUIRE(flops.size() == 3);
+        CHECK(flops[1] * 12 == flops[0] * 20);
+        CHECK(flops[2] * 12 == flops[0] * 48);
+    }
+    parts.codec = MakeDenseCodec(DType::F16);
+    CHECK(ErrorOf([&] { MeasureDevice(backend, parts, plan, kSilent); }) ==
+          "codec: costs nothing; accepted: a codec that compresses");
+}
+
 TEST_CASE("A measured profile gives, for the calls of any backend, the times that were measured",
           "[device-measurement]")
 {
