@@ -5,9 +5,9 @@
 //     split-llm-profile --model=models/smollm2-135m-instruct --out=scenarios/hardware/this-host.json
 
 #include "base/input-error.h"
-#include "compute/cpu/cpu-backend.h"
+#include "base/out-of-memory.h"
 #include "compute/cpu/kernels.h"
-#include "compute/cuda-backend.h"
+#include "compute/make-backend.h"
 #include "device-measurement.h"
 
 #include <algorithm>
@@ -192,20 +192,24 @@ ProcessorName()
 Device
 OpenDevice(const Options& options)
 {
-    const std::string software = std::string("split-llm ") + SPLITLLM_VERSION + ", compiler: " + __VERSION__;
-    if (options.backend == "cuda")
+    const std::vector<std::string> names = BackendNames();
+    if (std::ranges::find(names, options.backend) == names.end())
     {
-        return {MakeCudaBackend(CudaTimes::Events), CudaDeviceName(), software};
-    }
-    if (options.backend != "cpu")
-    {
-        throw InputError("--backend: \"" + options.backend + "\" is none; accepted: cpu, cuda");
+        throw InputError("--backend: \"" + options.backend + "\" is none; accepted: " + Joined(names));
     }
     const std::size_t cores = std::max(1U, std::thread::hardware_concurrency());
-    const std::size_t threads = options.threads == 0 ? cores : options.threads;
-    return {std::make_shared<CpuBackend>(threads),
-            ProcessorName() + ", threads: " + std::to_string(threads),
-            software + ", instruction set: " + std::string(BestKernels().name)};
+    const BackendChoice choice{.name = BackendFromName(options.backend),
+                               .threads = options.threads == 0 ? cores : options.threads,
+                               .times = CudaTimes::Events};
+    Device device{.backend = MakeBackend(choice),
+                  .name = CudaDeviceName(),
+                  .software = std::string("split-llm ") + SPLITLLM_VERSION + ", compiler: " + __VERSION__};
+    if (choice.name == BackendName::Cpu)
+    {
+        device.name = ProcessorName() + ", threads: " + std::to_string(choice.threads);
+        device.software += ", instruction set: " + std::string(BestKernels().name);
+    }
+    return device;
 }
 
 /// All layers of \p config in \p bits.
@@ -320,6 +324,11 @@ main(int argc, char* argv[])
     catch (const InputError& error)
     {
         std::fprintf(stderr, "split-llm-profile: %s\n", error.what());
+        return kBadInput;
+    }
+    catch (const OutOfMemory& cause)
+    {
+        std::fprintf(stderr, "split-llm-profile: %s; accepted: fewer rows, contexts or sequences\n", cause.what());
         return kBadInput;
     }
     catch (const std::exception& error)
