@@ -50,6 +50,27 @@ class ScopedOrder
     Order m_before;
 };
 
+/// Lazy streams for the length of a scope.
+class ScopedLaziness
+{
+  public:
+    ScopedLaziness()
+    {
+        splitllm::emulation::SetPace(splitllm::emulation::Pace::Lazy);
+    }
+
+    ~ScopedLaziness()
+    {
+        splitllm::emulation::SetPace(m_before);
+    }
+
+    ScopedLaziness(const ScopedLaziness&) = delete;
+    ScopedLaziness& operator=(const ScopedLaziness&) = delete;
+
+  private:
+    splitllm::emulation::Pace m_before = splitllm::emulation::GetPace();
+};
+
 constexpr Order kForward{};
 constexpr Order kReverse{.kind = Order::Kind::Reverse};
 
@@ -660,6 +681,79 @@ TEST_CASE("Emulated events tell the time between them, once recorded", "[emulati
     CHECK(cudaStreamDestroy(stream) == cudaSuccess);
     CHECK(cudaStreamSynchronize(stream) == cudaErrorInvalidResourceHandle);
     cudaGetLastError();
+}
+
+TEST_CASE("A lazy stream does nothing before something waits for it, and then all in turn", "[emulation]")
+{
+    const ScopedLaziness lazy;
+    const std::size_t before = splitllm::emulation::MemoryHeld();
+    cudaStream_t first = nullptr;
+    cudaStream_t second = nullptr;
+    cudaEvent_t marked = nullptr;
+    REQUIRE(cudaStreamCreateWithFlags(&first, cudaStreamNonBlocking) == cudaSuccess);
+    REQUIRE(cudaStreamCreateWithFlags(&second, cudaStreamNonBlocking) == cudaSuccess);
+    REQUIRE(cudaEventCreate(&marked) == cudaSuccess);
+    float* device = nullptr;
+    float* pinned = nullptr;
+    REQUIRE(cudaMallocAsync(&device, 2 * sizeof(float), first) == cudaSuccess);
+    REQUIRE(cudaMallocHost(&pinned, sizeof(float)) == cudaSuccess);
+    float pageable = 3.0F;
+    *pinned = 5.0F;
+    CHECK(cudaMemcpyAsync(device, &pageable, sizeof(float), cudaMemcpyHostToDevice, first) == cudaSuccess);
+    CHECK(cudaMemcpyAsync(device + 1, pinned, sizeof(float), cudaMemcpyHostToDevice, first) == cudaSuccess);
+    pageable = 300.0F; // has been taken
+    *pinned = 7.0F;    // has not
+    CHECK(Launch(Scale, 1, 2, 0, first, device, 2.0F) == cudaSuccess);
+    CHECK(cudaEventRecord(marked, first) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 2, 0, first, device, 100.0F) == cudaSuccess);
+    CHECK(std::isnan(device[0])); // the emulation's device memory is the host's, too
+    CHECK(cudaEventQuery(marked) == cudaErrorNotReady);
+    float elapsed = 0.0F;
+    CHECK(cudaEventElapsedTime(&elapsed, marked, marked) == cudaErrorNotReady);
+
+    // the second stream does what precedes the mark, no more
+    std::array<float, 2> out{};
+    CHECK(cudaStreamWaitEvent(second, marked) == cudaSuccess);
+    CHECK(cudaMemcpyAsync(out.data(), device, sizeof out, cudaMemcpyDeviceToHost, second) == cudaSuccess);
+    CHECK(out == std::array<float, 2>{});
+    CHECK(cudaStreamSynchronize(second) == cudaSuccess);
+    CHECK(out == std::array<float, 2>{6, 14});
+    CHECK(cudaEventElapsedTime(&elapsed, marked, marked) == cudaSuccess);
+
+    CHECK(cudaStreamQuery(first) == cudaErrorNotReady); // and does one thing more
+    CHECK(cudaStreamQuery(first) == cudaSuccess);
+    CHECK(device[0] == 600.0F);
+    CHECK(cudaFreeAsync(device, first) == cudaSuccess);
+    CHECK(splitllm::emulation::MemoryHeld() == before + 8);
+    CHECK(cudaDeviceSynchronize() == cudaSuccess);
+    CHECK(splitllm::emulation::MemoryHeld() == before);
+    CHECK(cudaFreeHost(pinned) == cudaSuccess);
+    CHECK(cudaEventDestroy(marked) == cudaSuccess);
+    CHECK(cudaStreamDestroy(first) == cudaSuccess);
+    CHECK(cudaStreamDestroy(second) == cudaSuccess);
+    cudaGetLastError();
+}
+
+TEST_CASE("The default stream waits for blocking streams alone, however lazy", "[emulation]")
+{
+    const ScopedLaziness lazy;
+    cudaStream_t blocking = nullptr;
+    cudaStream_t other = nullptr;
+    REQUIRE(cudaStreamCreate(&blocking) == cudaSuccess);
+    REQUIRE(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking) == cudaSuccess);
+    std::array<float, 2> values{1, 1};
+    CHECK(Launch(Scale, 1, 1, 0, blocking, values.data(), 2.0F) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 1, 0, other, values.data() + 1, 2.0F) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 2, 0, nullptr, values.data(), 10.0F) == cudaSuccess);
+    CHECK(values == std::array<float, 2>{20, 10});
+    CHECK(cudaDeviceSynchronize() == cudaSuccess);
+    CHECK(values == std::array<float, 2>{20, 20});
+    // what fails comes out where the host waits
+    CHECK(Launch(LeaveBefore, 1, 32, 0, other) == cudaSuccess);
+    CHECK_THROWS_AS(cudaStreamSynchronize(other), std::logic_error);
+    CHECK(cudaStreamSynchronize(other) == cudaSuccess);
+    CHECK(cudaStreamDestroy(blocking) == cudaSuccess);
+    CHECK(cudaStreamDestroy(other) == cudaSuccess);
 }
 
 // ---- Graphs ----

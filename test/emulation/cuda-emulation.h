@@ -35,6 +35,19 @@ struct Order
 Order GetOrder();
 void SetOrder(Order order);
 
+/// When a stream does what it is given. Correct programs compute the same either way.
+enum class Pace
+{
+    Eager, //!< at once
+    Lazy,  //!< when something waits for it, so that a wait that is missing shows
+};
+
+/// The pace of all streams. At first it is what the environment variable SPLITLLM_EMULATION_PACE says: eager (as without
+/// it) or lazy; std::invalid_argument if it says anything else. The default stream is always eager. Setting it waits for
+/// all streams.
+Pace GetPace();
+void SetPace(Pace pace);
+
 /// Sets the capacity of the device's memory; what is allocated stays. 8 GiB at first.
 void SetMemory(std::size_t bytes);
 
