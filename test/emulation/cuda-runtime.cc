@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include "address-sanitizer.h"
 #include "block-executor.h"
 #include "cuda-emulation.h"
 
@@ -42,20 +43,7 @@ struct Queue
     }
 
     /// Does what was given up to `position`; stops at an error.
-    cudaError_t RunUntil(std::size_t position)
-    {
-        while (done < position)
-        {
-            const Operation operation = std::move(pending.front());
-            pending.pop_front();
-            ++done;
-            if (const cudaError_t error = operation(); error != cudaSuccess)
-            {
-                return error;
-            }
-        }
-        return cudaSuccess;
-    }
+    cudaError_t RunUntil(std::size_t position);
 };
 
 /// A place in a stream's work that an event marks.
@@ -242,6 +230,88 @@ class LockedDevice
   private:
     std::lock_guard<std::recursive_mutex> m_lock;
 };
+
+/// While it lives, the device's memory can be touched; otherwise the address sanitizer takes it for freed, as no host
+/// can touch a GPU's.
+class OnDevice
+{
+  public:
+    OnDevice()
+    {
+        if (m_depth++ == 0)
+        {
+            Allow();
+        }
+    }
+
+    ~OnDevice()
+    {
+        if (--m_depth == 0)
+        {
+            Forbid();
+        }
+    }
+
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+
+  private:
+    static void Allow();
+    static void Forbid();
+
+    inline static int m_depth = 0; //!< operations under way, one in another
+};
+
+#ifdef SPLITLLM_ADDRESS_SANITIZER
+
+void
+OnDevice::Allow()
+{
+    for (const auto& [address, allocation] : TheDevice().memory)
+    {
+        __asan_unpoison_memory_region(allocation.memory.get(), allocation.bytes);
+    }
+}
+
+void
+OnDevice::Forbid()
+{
+    for (const auto& [address, allocation] : TheDevice().memory)
+    {
+        __asan_poison_memory_region(allocation.memory.get(), allocation.bytes);
+    }
+}
+
+#else
+
+void
+OnDevice::Allow()
+{
+}
+
+void
+OnDevice::Forbid()
+{
+}
+
+#endif
+
+cudaError_t
+Queue::RunUntil(std::size_t position)
+{
+    while (done < position)
+    {
+        const Operation operation = std::move(pending.front());
+        pending.pop_front();
+        ++done;
+        const OnDevice onDevice;
+        if (const cudaError_t error = operation(); error != cudaSuccess)
+        {
+            return error;
+        }
+    }
+    return cudaSuccess;
+}
 
 /// Does all that the chosen streams were given.
 template <class Choose>
@@ -458,6 +528,20 @@ MemoryHeld()
     return device->held;
 }
 
+void
+CheckPointers(const std::vector<const void*>& pointers)
+{
+    const LockedDevice device;
+    for (const void* pointer : pointers)
+    {
+        // one that points behind the last element is right where there are none to touch
+        if (pointer != nullptr && !IsInside(device->memory, pointer, 0) && !IsInside(device->hostMemory, pointer, 0))
+        {
+            throw std::logic_error("emulated kernel: a pointer among its arguments leads to no memory of the device");
+        }
+    }
+}
+
 cudaError_t
 Submit(cudaStream_t stream, Operation operation)
 {
@@ -494,12 +578,7 @@ Submit(cudaStream_t stream, Operation operation)
 }
 
 cudaError_t
-LaunchThreads(const void* kernel,
-              ThreadBody body,
-              dim3 grid,
-              dim3 block,
-              std::size_t sharedBytes,
-              cudaStream_t stream)
+LaunchThreads(KernelCall call, dim3 grid, dim3 block, std::size_t sharedBytes, cudaStream_t stream)
 {
     const LockedDevice device;
     constexpr unsigned kMaxGridX = std::numeric_limits<int>::max();
@@ -511,13 +590,14 @@ LaunchThreads(const void* kernel,
     {
         return Report(cudaErrorInvalidConfiguration);
     }
-    const auto limit = device->dynamicShared.find(kernel);
+    const auto limit = device->dynamicShared.find(call.kernel);
     if (sharedBytes > (limit == device->dynamicShared.end() ? kDefaultDynamicShared : limit->second))
     {
         return Report(cudaErrorInvalidValue);
     }
-    return Submit(stream, [=, body = std::move(body)] {
-        RunGrid(body, grid, block, sharedBytes);
+    return Submit(stream, [=, call = std::move(call)] {
+        CheckPointers(call.pointers);
+        RunGrid(call.body, grid, block, sharedBytes);
         return cudaSuccess;
     });
 }
@@ -782,6 +862,7 @@ Allocate(std::size_t bytes)
 cudaError_t
 AllocateOnDevice(const LockedDevice& device, void** pointer, std::size_t bytes)
 {
+    const OnDevice onDevice; // so that what is new is out of the host's reach afterwards
     *pointer = nullptr;
     if (bytes == 0)
     {
@@ -806,6 +887,7 @@ AllocateOnDevice(const LockedDevice& device, void** pointer, std::size_t bytes)
 cudaError_t
 FreeOnDevice(const LockedDevice& device, void* pointer)
 {
+    const OnDevice onDevice;
     if (pointer == nullptr)
     {
         return cudaSuccess;
