@@ -16,7 +16,7 @@
  * Symbol i of a stream belongs to lane i mod N, and every lane has a state of its own, at least 2^15 between symbols.
  * All lanes share one sequence of words. A stream is the N states as 32-bit integers, then the words, all little-endian,
  * in the order of decoding. Encoding goes backwards, from the last symbol to the first and from the last word to the
- * first. With 4 or 32 lanes it is the order-0 core of CRAM 3.1's rANS Nx16.
+ * first. N is 1, 4, 8, 16 or 32. With 4 or 32 lanes it is the order-0 core of CRAM 3.1's rANS Nx16.
  *
  * What is inline here depends on nothing but integers, so that a GPU may share it.
  */
@@ -28,6 +28,13 @@ constexpr std::uint32_t kRansTotal = 1U << kRansBits; //!< sum of all frequencie
 constexpr std::uint32_t kRansLow = 1U << 15;       //!< least state between symbols, and the state that encoding starts from
 constexpr unsigned kRansMaxLanes = 32;
 constexpr unsigned kRansMaxSymbols = 256;
+
+/// Whether a stream may have \p lanes.
+SPLITLLM_HOST_DEVICE constexpr bool
+IsRansLanes(unsigned lanes)
+{
+    return lanes == 1 || lanes == 4 || lanes == 8 || lanes == 16 || lanes == kRansMaxLanes;
+}
 
 struct CodecKernels;
 
@@ -136,7 +143,7 @@ RansDecodeTable MakeRansDecodeTable(const RansFrequencies& frequencies);
 /**
  * The stream of \p symbols, appended to \p stream: 4 * lanes bytes and two for each word.
  * \param symbols all with a frequency in the table; a stream of something else decodes to something else
- * \param lanes 1 to kRansMaxLanes
+ * \param lanes as IsRansLanes has it (asserted)
  */
 void RansEncode(std::span<const std::uint8_t> symbols,
                 const RansEncodeTable& table,

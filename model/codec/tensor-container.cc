@@ -400,8 +400,7 @@ Check(const RowRecord& record, std::size_t row, std::size_t cols, const Containe
         FailRow(row, "a scale that is not finite or negative, or a positive zero point");
     }
     const bool isStream = record.body == RowBody::StaticTable || record.body == RowBody::MessageTable;
-    const bool lanesFit = isStream ? record.lanes == 1 || record.lanes == 4 || record.lanes == kRansMaxLanes
-                                   : record.lanes == 0;
+    const bool lanesFit = isStream ? IsRansLanes(record.lanes) : record.lanes == 0;
     bool argumentFits = record.argument == 0;
     bool sizeFits = true;
     switch (record.body)
@@ -505,20 +504,6 @@ ReadColumn(std::span<const std::byte> columns, std::size_t i, std::size_t size)
 }
 
 } // namespace
-
-unsigned
-LanesFor(std::size_t bytes)
-{
-    constexpr std::size_t kShare = 32;
-    for (const unsigned lanes : {kRansMaxLanes, 4U})
-    {
-        if (bytes >= kShare * lanes * sizeof(std::uint32_t))
-        {
-            return lanes;
-        }
-    }
-    return 1;
-}
 
 PreparedRow
 PrepareRow(std::span<const float> row,

@@ -79,7 +79,7 @@ struct RowRecord
     std::uint32_t bodyBytes; //!< without what fills it up to a multiple of 4
     std::uint8_t bits;       //!< Q*, 1 to Qbar - 1
     RowBody body;
-    std::uint8_t lanes;    //!< 1, 4 or 32 of a rANS stream, otherwise 0
+    std::uint8_t lanes;    //!< of a rANS stream, otherwise 0
     std::uint8_t argument; //!< see RowBody, otherwise 0
 };
 
@@ -111,10 +111,20 @@ struct EncodedRow
 };
 
 /**
- * The lanes of a stream of about \p bytes: 32, 4 or 1, the most whose states are no more than 1/32 of it. Few lanes cost
- * a reader time, many cost bytes.
+ * The lanes of a stream of about \p bytes: 32, 16, 8 or 4, the most whose states are no more than 1/24 of it, else 1. Few
+ * lanes cost time, many cost bytes.
  */
-unsigned LanesFor(std::size_t bytes);
+SPLITLLM_HOST_DEVICE constexpr unsigned
+LanesFor(std::uint64_t bytes)
+{
+    constexpr unsigned kShare = 24;
+    unsigned lanes = kRansMaxLanes;
+    while (lanes > 1 && bytes < kShare * lanes * sizeof(std::uint32_t))
+    {
+        lanes = lanes > 4 ? lanes / 2 : 1;
+    }
+    return lanes;
+}
 
 /**
  * First step, for each row by itself: splits and quantises.
