@@ -171,31 +171,26 @@ NormaliseFrequencies(std::span<const std::uint64_t> counts)
     std::uint64_t common = 0;
     for (const std::uint64_t count : counts)
     {
-        const bool isRare = count * kRansTotal < total;
+        const bool isRare = IsRare(count, total);
         rare += isRare && count > 0 ? 1 : 0;
         common += isRare ? 0 : count;
     }
     RansFrequencies frequencies;
-    std::int64_t missing = kRansTotal;
+    std::int32_t missing = kRansTotal;
     for (std::size_t i = 0; i < counts.size(); i++)
     {
         if (counts[i] > 0)
         {
-            const std::uint64_t f = counts[i] * kRansTotal < total
-                                        ? 1
-                                        : (counts[i] * (kRansTotal - rare) + common / 2) / common;
-            frequencies.of[i] = static_cast<std::uint16_t>(std::max<std::uint64_t>(f, 1));
+            frequencies.of[i] = static_cast<std::uint16_t>(FrequencyGuess(counts[i], total, rare, common));
             missing -= frequencies.of[i];
         }
     }
     while (missing != 0)
     {
         std::uint16_t& most = *std::max_element(std::begin(frequencies.of), std::end(frequencies.of));
-        const std::int64_t change = std::max<std::int64_t>(missing, 1 - static_cast<std::int64_t>(most));
-        // Taking all from one would make it rare: at most a quarter of it at a time.
-        const std::int64_t step = std::max<std::int64_t>(change, -std::max<std::int64_t>(most / 4, 1));
-        most = static_cast<std::uint16_t>(most + step);
-        missing -= step;
+        const std::int32_t change = FrequencyChange(missing, most);
+        most = static_cast<std::uint16_t>(most + change);
+        missing -= change;
     }
     return frequencies;
 }
@@ -228,7 +223,7 @@ MakeRansDecodeTable(const RansFrequencies& frequencies)
         const std::uint32_t f = frequencies.of[i];
         for (std::uint32_t place = 0; place < f; place++)
         {
-            *slot++ = i | (f - 1) << 8 | place << 20;
+            *slot++ = RansSlot(i, f, place);
         }
     }
     assert(slot == table.slots + kRansTotal);

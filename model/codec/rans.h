@@ -119,6 +119,45 @@ RansTake(std::uint32_t& x, const std::uint32_t* slots)
     return static_cast<std::uint8_t>(slot);
 }
 
+/// The slot of place \p place, below \p f, of a symbol with frequency \p f.
+SPLITLLM_HOST_DEVICE constexpr std::uint32_t
+RansSlot(std::uint32_t symbol, std::uint32_t f, std::uint32_t place)
+{
+    return symbol | (f - 1) << 8 | place << 20;
+}
+
+/// Whether a symbol that occurs \p count times of \p total has a share below 1/4096.
+SPLITLLM_HOST_DEVICE constexpr bool
+IsRare(std::uint64_t count, std::uint64_t total)
+{
+    return count * kRansTotal < total;
+}
+
+/**
+ * The first guess of NormaliseFrequencies.
+ * \param count of the symbol, not zero; of \p total
+ * \param rare how many symbols that occur are rare
+ * \param common how often the others occur together
+ */
+SPLITLLM_HOST_DEVICE constexpr std::uint32_t
+FrequencyGuess(std::uint64_t count, std::uint64_t total, std::uint64_t rare, std::uint64_t common)
+{
+    const std::uint64_t f = IsRare(count, total) ? 1 : (count * (kRansTotal - rare) + common / 2) / common;
+    return f > 0 ? static_cast<std::uint32_t>(f) : 1;
+}
+
+/**
+ * What is added to the greatest frequency \p most where \p missing, not zero, are missing of kRansTotal. Taking all from
+ * one would make it rare: at most a quarter of it at a time.
+ */
+SPLITLLM_HOST_DEVICE constexpr std::int32_t
+FrequencyChange(std::int32_t missing, std::int32_t most)
+{
+    const std::int32_t quarter = most / 4 > 1 ? most / 4 : 1;
+    const std::int32_t least = most - 1 < quarter ? 1 - most : -quarter;
+    return missing > least ? missing : least;
+}
+
 /**
  * How often each symbol occurs.
  * \param symbols fewer than 2^32, all below \p alphabet

@@ -22,7 +22,7 @@ std::uint64_t
 MostTrials(unsigned bits)
 {
     const unsigned first = bits - 1;
-    return 1 + first - std::min(2U, first);
+    return 1 + first - LowestBits(first);
 }
 
 /// Reads "tau", or "tau_quantile" with "statistics": nothing where neither is there.
