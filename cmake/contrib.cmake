@@ -58,14 +58,16 @@ build_exec(
 )
 split_llm_configure(split-llm-run)
 
-build_exec(
-  EXECNAME split-llm-accuracy
-  SOURCE_FILES helper/split-llm-accuracy.cc
-  LIBRARIES_TO_LINK ${libsplit-llm} ${split_llm_ns3_libraries} ${private_libraries}
-  EXECUTABLE_DIRECTORY_PATH ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/contrib/split-llm/
-  IGNORE_PCH
-)
-split_llm_configure(split-llm-accuracy)
+foreach(program split-llm-accuracy split-llm-profile)
+  build_exec(
+    EXECNAME ${program}
+    SOURCE_FILES helper/${program}.cc
+    LIBRARIES_TO_LINK ${libsplit-llm} ${split_llm_ns3_libraries} ${private_libraries}
+    EXECUTABLE_DIRECTORY_PATH ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/contrib/split-llm/
+    IGNORE_PCH
+  )
+  split_llm_configure(${program})
+endforeach()
 
 if(ENABLE_EXAMPLES) # not among the others: these see the rooms
   foreach(example split-llm-collaboration split-llm-own-policy)

@@ -6,6 +6,7 @@
 set(split_llm_cuda_kernels
     model/compute/cuda/attention-kernels.cu
     model/compute/cuda/layer-kernels.cu
+    model/compute/cuda/step-kernels.cu
 )
 set(split_llm_cuda_sources
     model/base/cuda/cuda-error.cc
@@ -15,7 +16,9 @@ set(split_llm_cuda_sources
     model/compute/cuda/cuda-resident.cc
     model/compute/cuda/gemm.cc
     model/compute/cuda/gpu-backend.cc
+    model/compute/cuda/greedy-decoder.cc
     model/compute/cuda/layers.cc
+    model/compute/make-backend.cc
     model/tensor/cuda/device-tensor.cc
 )
 
@@ -49,13 +52,17 @@ if(split_llm_has_cuda)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
   endif()
   enable_language(CUDA)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION) # CMake before 3.26 does not know that nvcc has C++20
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  endif()
   message(STATUS "split-llm: CUDA ${CUDAToolkit_VERSION}, for compute capabilities ${CMAKE_CUDA_ARCHITECTURES}")
 endif()
 
 # The library \p target, which uses the core: the CUDA backend, or what says that there is none.
 function(split_llm_add_cuda_backend target)
   if(NOT split_llm_has_cuda)
-    add_library(${target} STATIC model/compute/no-cuda.cc)
+    add_library(${target} STATIC model/compute/make-backend.cc model/compute/no-cuda.cc)
     return()
   endif()
   add_library(${target} STATIC ${split_llm_cuda_sources} ${split_llm_cuda_kernels})
@@ -81,8 +88,10 @@ function(split_llm_add_emulated_cuda target)
     list(APPEND wrappers ${wrapper})
   endforeach()
   file(GLOB emulation CONFIGURE_DEPENDS test/emulation/*.cc)
-  add_library(${target} STATIC ${split_llm_cuda_sources} ${wrappers} ${emulation})
+  # Objects, so that a program which has them takes nothing from split-llm-cuda.
+  add_library(${target} OBJECT ${split_llm_cuda_sources} ${wrappers} ${emulation})
   target_include_directories(${target} BEFORE PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/test/emulation)
+  target_compile_options(${target} PRIVATE -Wno-unknown-pragmas) # nvcc's "unroll"
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     target_compile_options(${target} PRIVATE -mfma) # kernels are full of fused multiply-adds
   endif()

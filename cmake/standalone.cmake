@@ -115,6 +115,9 @@ target_link_libraries(split-llm-run PRIVATE split-llm-study)
 add_executable(split-llm-accuracy helper/split-llm-accuracy.cc) # without ns-3
 target_link_libraries(split-llm-accuracy PRIVATE split-llm-cuda)
 
+add_executable(split-llm-profile helper/split-llm-profile.cc) # without ns-3
+target_link_libraries(split-llm-profile PRIVATE split-llm-cuda)
+
 if(SPLIT_LLM_EXAMPLES)
   file(GLOB examples CONFIGURE_DEPENDS examples/*.cc)
   foreach(example IN LISTS examples)

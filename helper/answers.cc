@@ -2,7 +2,6 @@
 #include "answers.h"
 
 #include "base/deterministic-math.h"
-#include "compute/cpu/cpu-backend.h"
 #include "llm/adapter.h"
 #include "llm/model.h"
 #include "simulation.h"
@@ -165,36 +164,34 @@ Compare(std::span<const float> logits, std::span<const float> reference, TokenId
 
 struct ReferenceModel::Parts
 {
-    explicit Parts(std::uint32_t threads)
-        : backend(threads)
-    {
-    }
-
-    CpuBackend backend;
+    std::shared_ptr<Backend> backend;
     std::shared_ptr<const ResidentModel> model;
     std::shared_ptr<const ResidentAdapter> adapter;
     std::shared_ptr<const ResidentBottleneck> bottleneck;
     std::shared_ptr<const ResidentSide> side;
 };
 
-ReferenceModel::ReferenceModel(const ModelSpec& spec, std::shared_ptr<const SideNetwork> side, std::uint32_t threads)
-    : m_parts(std::make_unique<Parts>(threads))
+ReferenceModel::ReferenceModel(const ModelSpec& spec,
+                               std::shared_ptr<const SideNetwork> side,
+                               const BackendChoice& backend)
+    : m_parts(std::make_unique<Parts>())
 {
+    m_parts->backend = MakeBackend(backend);
     const std::shared_ptr<const Model> model = Model::Load(spec.folder);
-    m_parts->model = m_parts->backend.Resident(model);
+    m_parts->model = m_parts->backend->Resident(model);
     if (spec.HasLora())
     {
         m_parts->adapter =
-            m_parts->backend.Resident(Adapter::Load(spec.adapterFolder, model->config), model->config);
+            m_parts->backend->Resident(Adapter::Load(spec.adapterFolder, model->config), model->config);
     }
     if (spec.HasBottleneck())
     {
         m_parts->bottleneck =
-            m_parts->backend.Resident(BottleneckAdapter::Load(spec.adapterFolder, model->config), model->config);
+            m_parts->backend->Resident(BottleneckAdapter::Load(spec.adapterFolder, model->config), model->config);
     }
     if (side)
     {
-        m_parts->side = m_parts->backend.Resident(std::move(side), model->config);
+        m_parts->side = m_parts->backend->Resident(std::move(side), model->config);
     }
 }
 
@@ -205,7 +202,7 @@ ReferenceModel::Logits(std::span<const TokenId> prompt, std::span<const TokenId>
 {
     std::vector<TokenId> tokens(prompt.begin(), prompt.end());
     tokens.insert(tokens.end(), answer.begin(), answer.end() - 1);
-    CpuBackend& backend = m_parts->backend;
+    Backend& backend = *m_parts->backend;
     const ResidentModel& model = *m_parts->model;
     const std::size_t layers = model.Config().layers;
     const std::unique_ptr<KvCache> cache = backend.NewCache(model, 0, layers, tokens.size());
@@ -304,7 +301,9 @@ JudgeQuality(const Study& study,
         std::size_t token = 0;
     };
 
-    ReferenceModel model(study.model, study.scheme.side, threads);
+    BackendChoice backend = study.backend;
+    backend.threads = threads;
+    ReferenceModel model(study.model, study.scheme.side, backend);
     std::map<std::uint32_t, Answering> answering; // by request: users may be answered at the same time
     std::vector<QualityRow> rows;
     ChosenLogits chosen;

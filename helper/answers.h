@@ -62,7 +62,7 @@ class ReferenceModel
 {
   public:
     /// \param side null without a side network
-    ReferenceModel(const ModelSpec& model, std::shared_ptr<const SideNetwork> side, std::uint32_t threads);
+    ReferenceModel(const ModelSpec& model, std::shared_ptr<const SideNetwork> side, const BackendChoice& backend);
     ~ReferenceModel();
 
     /// Logits of every token of \p answer after \p prompt: row k is what answer[k] is chosen from.

@@ -270,6 +270,8 @@ RunInformation(const Options& options, const std::vector<PointResult>& points, d
             }
         }
     }
+    const bool onGpu = std::ranges::any_of(
+        points, [](const PointResult& point) { return point.study.backend.name == BackendName::Cuda; });
     char host[256] = "";
     ::gethostname(host, sizeof(host) - 1);
     return {{"study_file", options.study},
@@ -280,6 +282,7 @@ RunInformation(const Options& options, const std::vector<PointResult>& points, d
             {"ns3", SPLITLLM_NS3_VERSION},
             {"split_llm", SPLITLLM_VERSION},
             {"compiler", __VERSION__},
+            {"gpu", onGpu ? Json(CudaDeviceName()) : Json()},
             {"host", host}};
 }
 

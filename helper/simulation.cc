@@ -73,6 +73,9 @@ class Run
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
 
+    /// Loads the model and builds the network. \throws NodeOutOfMemory if the device that computes cannot hold the model
+    void Install();
+
     /// The requests of the workload, in the order in which they are asked.
     std::vector<UserRequest> Requests();
 
@@ -88,6 +91,9 @@ class Run
     RunRecords Execute();
 
   private:
+    /// The scheme, with the model it runs. \throws NodeOutOfMemory if the device that computes cannot hold it
+    const Scheme& LoadScheme();
+
     void InstallServer(const NodeSpec& spec);
     void InstallUsers(const NodeSpec& spec);
 
@@ -127,7 +133,14 @@ Run::Run(const Study& study,
     RngSeedManager::SetSeed(study.seed);
     RngSeedManager::SetRun(m_firstRun + repetition);
     RestartStreams();
+    m_llm.SetBackend(NameOf(study.backend.name), study.backend.times == CudaTimes::Events);
+    m_llm.SetThreads(threads);
+}
 
+void
+Run::Install()
+{
+    const Study& study = m_study;
     const ModelSpec& model = study.model;
     if (study.shapeMode)
     {
@@ -167,14 +180,30 @@ Run::Run(const Study& study,
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
     m_llm.SetBeams(study.sampling.beams, study.sampling.lengthPenalty);
     m_llm.SetContext(study.LongestContext());
-    m_llm.SetThreads(threads);
     m_internet.SetIpv6StackInstall(false);
 
-    if (m_llm.GetScheme()->HasServer())
+    if (LoadScheme().HasServer())
     {
         InstallServer(study.Server());
     }
     InstallUsers(study.Node(NodeRole::UserDevice));
+}
+
+const Scheme&
+Run::LoadScheme()
+{
+    try
+    {
+        return *m_llm.GetScheme();
+    }
+    catch (const OutOfMemory& cause)
+    {
+        // One device computes for all nodes. Where there is a server, that is where the large model is.
+        const auto isServer = [](const NodeSpec& node) { return node.role != NodeRole::UserDevice; };
+        const auto server = std::ranges::find_if(m_study.nodes, isServer);
+        const NodeSpec& node = server == m_study.nodes.end() ? m_study.nodes.front() : *server;
+        throw NodeOutOfMemory(node.name, node.name + " cannot hold the model: " + cause.what());
+    }
 }
 
 Run::~Run()
@@ -434,8 +463,19 @@ RunRecords
 Simulate(const Study& study, std::uint32_t repetition, std::uint32_t threads, const std::function<void()>& onToken)
 {
     Run run(study, repetition, threads, onToken);
-    run.Ask(run.Requests());
-    return run.Execute();
+    try
+    {
+        run.Install();
+        run.Ask(run.Requests());
+        return run.Execute();
+    }
+    catch (const NodeOutOfMemory& cause)
+    {
+        RunRecords records;
+        records.outOfMemory = cause.node;
+        records.outOfMemoryReason = cause.what();
+        return records;
+    }
 }
 
 void
@@ -450,6 +490,7 @@ SimulateAlongAnswers(const Study& study,
     stepwise.scheme.spa.stream = false;
     stepwise.sampling.beams = 0;
     Run run(stepwise, repetition, threads, [] {});
+    run.Install();
     std::vector<UserRequest> requests = run.Requests();
     for (UserRequest& request : requests)
     {

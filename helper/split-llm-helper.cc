@@ -3,7 +3,7 @@
 
 #include "base/input-error.h"
 #include "base/strict-json.h"
-#include "compute/cpu/cpu-backend.h"
+#include "compute/make-backend.h"
 #include "compute/device-profile.h"
 #include "compute/shape-backend.h"
 #include "schemes/scheme.h"
@@ -67,7 +67,7 @@ struct SplitLlmHelper::Parts
     std::size_t group = WeightPrecision::kGroup;
     std::optional<std::size_t> context;
     std::filesystem::path profiles = SPLITLLM_PROFILE_DIR;
-    std::uint32_t threads = 0;
+    BackendChoice backendChoice;
 
     std::shared_ptr<Backend> backend;
     std::shared_ptr<const Scheme> scheme;
@@ -112,7 +112,7 @@ SplitLlmHelper::Parts::Load()
             throw InputError("no model: call SetModel or SetShape");
         }
         const std::shared_ptr<const Model> model = Model::Load(modelFolder);
-        backend = std::make_shared<CpuBackend>(threads);
+        backend = MakeBackend(backendChoice);
         parts.model = backend->Resident(model);
         schemeOptions.opsc.device = OnDevice(model);
         if (BottleneckAdapter::IsIn(adapterFolder))
@@ -282,9 +282,26 @@ SplitLlmHelper::SetProfileFolder(const std::filesystem::path& folder)
 }
 
 void
+SplitLlmHelper::SetBackend(const std::string& name, bool timed)
+{
+    const std::vector<std::string> names = BackendNames();
+    if (std::ranges::find(names, name) == names.end())
+    {
+        throw InputError("backend \"" + name + "\" is not known; accepted: " + Joined(names));
+    }
+    m_parts->backendChoice.name = BackendFromName(name);
+    m_parts->backendChoice.times = timed ? CudaTimes::Events : CudaTimes::None;
+    const std::string why = WhyNot(m_parts->backendChoice.name);
+    if (!why.empty())
+    {
+        throw InputError("backend \"" + name + "\": " + why);
+    }
+}
+
+void
 SplitLlmHelper::SetThreads(std::uint32_t threads)
 {
-    m_parts->threads = threads;
+    m_parts->backendChoice.threads = threads;
 }
 
 void

@@ -113,6 +113,13 @@ class SplitLlmHelper
     /// Where named hardware profiles lie. Default: scenarios/hardware of the source tree.
     void SetProfileFolder(const std::filesystem::path& folder);
 
+    /**
+     * What computes: "cpu" (default) or "cuda".
+     * \param timed the GPU times its operations: for hardware profiles with measured timing
+     * \throws InputError if it cannot be had here
+     */
+    void SetBackend(const std::string& name, bool timed = false);
+
     /// Threads of the CPU backend; 0 (default) takes all cores. Never changes a result.
     void SetThreads(std::uint32_t threads);
 

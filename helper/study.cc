@@ -61,6 +61,22 @@ Resolve(const std::string& name, const std::filesystem::path& folder)
     return path.is_absolute() || name.find('/') != std::string::npos ? path : folder / path;
 }
 
+BackendName
+ReadBackend(StrictObject& object, bool shapeMode)
+{
+    const std::string name = object.Choice("backend", BackendNames(), BackendNames().front());
+    if (shapeMode && object.Has("backend"))
+    {
+        object.Fail("backend", "shape mode computes nothing; accepted: mode \"numeric\", or no backend");
+    }
+    const std::string why = WhyNot(BackendFromName(name));
+    if (!why.empty())
+    {
+        object.Fail("backend", "is \"" + name + "\", but " + why);
+    }
+    return BackendFromName(name);
+}
+
 ModelSpec
 ReadModel(StrictObject study, bool shapeMode, const StudyFolders& folders)
 {
@@ -735,6 +751,7 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     study.seed = static_cast<std::uint32_t>(object.Integer("seed", 1, std::numeric_limits<std::uint32_t>::max(), 1));
     study.repeat = static_cast<std::uint32_t>(object.Integer("repeat", 1, 100'000, 1));
     study.shapeMode = object.Choice("mode", {"numeric", "shape"}) == "shape";
+    study.backend.name = ReadBackend(object, study.shapeMode);
     study.model = ReadModel(object, study.shapeMode, folders);
     object.Raw("model");
 
@@ -742,6 +759,10 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     for (const std::string& name : nodes.Keys())
     {
         study.nodes.push_back(ReadNode(nodes, name, folders));
+        if (study.nodes.back().hardware.Mode() == Timing::Measured)
+        {
+            study.backend.times = CudaTimes::Events;
+        }
     }
     if (object.Has("links"))
     {

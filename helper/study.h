@@ -5,6 +5,7 @@
 #include "base/strict-json.h"
 #include "codec/tensor-codec.h"
 #include "compute/device-profile.h"
+#include "compute/make-backend.h"
 #include "compute/weight-precision.h"
 #include "link-spec.h"
 #include "llm/bottleneck.h"
@@ -118,6 +119,7 @@ struct Study
     std::uint32_t seed = 1;
     std::uint32_t repeat = 1;
     bool shapeMode = false;
+    BackendChoice backend; //!< numeric mode: what computes, apart from its threads
     ModelSpec model;
     ModelConfig config; //!< the model's shape
     std::vector<NodeSpec> nodes;

@@ -235,7 +235,7 @@ setup_run()
         need_ns3 $NS3_VERSION || return 2
         ns3=$(ns3_folder $NS3_VERSION)
     fi
-    need_build release "$ns3" "split-llm-run split-llm-accuracy" \
+    need_build release "$ns3" "split-llm-run split-llm-accuracy split-llm-profile" \
         -DCMAKE_BUILD_TYPE=Release -DSPLIT_LLM_TESTS=OFF -DSPLIT_LLM_BENCHMARKS=OFF &
     background=$!
     need_python_packages && need_model || return 2

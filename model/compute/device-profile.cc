@@ -83,20 +83,35 @@ ReadText(StrictObject& object, const std::string& key, const std::string& base)
 }
 
 TableEntry
-ReadEntry(StrictObject entry)
+ReadEntry(StrictObject entry, bool mayBeMeasured)
 {
-    RejectUnknown(entry, {"ms", "ms_per_row"});
-    if (entry.Has("ms") && entry.Has("ms_per_row"))
+    std::vector<std::string> accepted{"ms", "ms_per_row"};
+    if (mayBeMeasured)
     {
-        entry.Fail("ms_per_row", "stands beside ms; accepted: one of the two");
+        accepted.emplace_back("samples");
     }
-    const bool perRow = entry.Has("ms_per_row");
-    if (!perRow && !entry.Has("ms"))
+    RejectUnknown(entry, accepted);
+    const std::vector<std::string> given = entry.Keys();
+    if (given.empty())
     {
-        entry.Fail("ms", "missing; accepted: ms, the time of a call, or ms_per_row, the time of each of its rows");
+        entry.Fail("ms",
+                   "missing; accepted: ms, the time of a call, or ms_per_row, the time of each of its rows" +
+                       std::string(mayBeMeasured ? ", or samples, calls that were measured" : ""));
     }
-    const double milliseconds = entry.Number(perRow ? "ms_per_row" : "ms", 0.0, kMostTime);
-    return {std::chrono::nanoseconds(std::llround(milliseconds * 1e6)), perRow};
+    if (given.size() > 1)
+    {
+        entry.Fail(given.back(), "stands beside " + given.front() + "; accepted: one of " + Joined(accepted));
+    }
+    TableEntry read;
+    if (entry.Has("samples"))
+    {
+        read.measured = std::make_shared<const MeasuredTimes>(MeasuredTimes::Read(entry, "samples"));
+        return read;
+    }
+    read.perRow = entry.Has("ms_per_row");
+    const double milliseconds = entry.Number(given.front(), 0.0, kMostTime);
+    read.time = std::chrono::nanoseconds(std::llround(milliseconds * 1e6));
+    return read;
 }
 
 std::filesystem::path
@@ -159,7 +174,8 @@ DeviceProfile::Read(StrictObject& object, const std::filesystem::path& folder)
                    "bandwidth_gb_per_s",
                    "launch_us",
                    "efficiency",
-                   "timing"});
+                   "timing",
+                   "measured_on"});
     profile.Override(object);
     return profile;
 }
@@ -223,7 +239,8 @@ DeviceProfile::Override(StrictObject& object)
     {
         ReadTiming(object);
     }
-    if (m_timing == Timing::Roofline || (m_timing == Timing::Table && m_otherwiseRoofline))
+    ReadMeasuredOn(object);
+    if (m_timing == Timing::Roofline || (m_timing == Timing::Table && m_otherwise == "roofline"))
     {
         if (m_flopsPerNs.empty())
         {
@@ -242,13 +259,13 @@ DeviceProfile::ReadTiming(StrictObject& object)
 {
     const Json& value = object.Raw("timing");
     m_table.clear();
-    m_otherwiseRoofline = false;
+    m_otherwise.clear();
     if (value.is_object())
     {
         StrictObject timing = object.Object("timing");
         StrictObject table = timing.Object("table");
         ReadTable(table);
-        m_otherwiseRoofline = timing.Choice("otherwise", {"free", "roofline"}) == "roofline";
+        m_otherwise = timing.Choice("otherwise", {"free", "roofline", "error"});
         timing.Finish();
         m_timing = Timing::Table;
     }
@@ -264,7 +281,32 @@ DeviceProfile::ReadTiming(StrictObject& object)
     {
         object.Fail("timing",
                     R"(is no timing; accepted: "roofline", "measured", or {"table": {OPERATION: {"ms": 1.5}}, )"
-                    R"("otherwise": "free" or "roofline"})");
+                    R"("otherwise": "free", "roofline" or "error"})");
+    }
+}
+
+void
+DeviceProfile::ReadMeasuredOn(StrictObject& object)
+{
+    if (object.Has("measured_on"))
+    {
+        StrictObject measured = object.Object("measured_on");
+        for (const std::string key : {"device", "software", "model", "command"})
+        {
+            ReadText(measured, key, "");
+        }
+        if (measured.Has("date"))
+        {
+            ReadText(measured, "date", "");
+        }
+        measured.Finish();
+    }
+    else if (object.Has("timing") &&
+             std::ranges::any_of(m_table, [](const auto& entry) { return entry.second.measured != nullptr; }))
+    {
+        object.Fail("measured_on",
+                    "missing; accepted: an object with device, software, model and command, because the table has "
+                    "samples");
     }
 }
 
@@ -277,7 +319,7 @@ DeviceProfile::ReadTable(StrictObject& table)
         const std::string& key = accepted.emplace_back(NameOf(operation));
         if (table.Has(key))
         {
-            m_table[operation] = ReadEntry(table.Object(key));
+            m_table[operation] = ReadEntry(table.Object(key), true);
         }
     }
     accepted.emplace_back("layer");
@@ -293,7 +335,7 @@ DeviceProfile::ReadTable(StrictObject& table)
         }
         m_table[Operation::Project] = {};
         m_table[Operation::Attend] = {};
-        m_table[Operation::FinishLayer] = ReadEntry(table.Object("layer"));
+        m_table[Operation::FinishLayer] = ReadEntry(table.Object("layer"), false);
         m_table[Operation::FeedForward] = m_table[Operation::FinishLayer];
     }
 }
@@ -316,7 +358,24 @@ DeviceProfile::TimeOf(Operation operation,
     const auto entry = m_table.find(operation);
     if (entry == m_table.end())
     {
-        return m_otherwiseRoofline ? Roofline(work, dtype) : std::chrono::nanoseconds(0);
+        if (m_otherwise == "error")
+        {
+            throw InputError("hardware profile " + m_name + ": timing.table." + std::string(NameOf(operation)) +
+                             R"(: missing; accepted: its time, or another "otherwise" than "error")");
+        }
+        return m_otherwise == "roofline" ? Roofline(work, dtype) : std::chrono::nanoseconds(0);
+    }
+    if (entry->second.measured)
+    {
+        try
+        {
+            return entry->second.measured->TimeOf(rows, work);
+        }
+        catch (const InputError& error)
+        {
+            throw InputError("hardware profile " + m_name + ": timing.table." + std::string(NameOf(operation)) +
+                             ".samples: " + error.what());
+        }
     }
     std::int64_t time = entry->second.time.count();
     if (entry->second.perRow && __builtin_mul_overflow(time, rows, &time))
@@ -324,6 +383,13 @@ DeviceProfile::TimeOf(Operation operation,
         FailTooLong();
     }
     return std::chrono::nanoseconds(time);
+}
+
+bool
+DeviceProfile::RunsAsOne(Operation operation, const Work& work) const
+{
+    const auto entry = m_table.find(operation);
+    return m_timing != Timing::Table || entry == m_table.end() || !entry->second.measured || work.weightBytes > 0;
 }
 
 std::chrono::nanoseconds

@@ -4,11 +4,13 @@
 
 #include "base/strict-json.h"
 #include "compute/backend.h"
+#include "compute/measured-times.h"
 
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 
 namespace splitllm
@@ -18,15 +20,16 @@ namespace splitllm
 enum class Timing
 {
     Roofline, //!< from Work and the peak rates
-    Table,    //!< given milliseconds per operation, as papers report them
+    Table,    //!< given milliseconds per operation, as papers report them or as they were measured before
     Measured, //!< what the real kernel took on this host: never reproducible
 };
 
-/// One row of a timing table: the time of a call, or of each of its rows.
+/// One row of a timing table: the time of a call, or of each of its rows, or what calls were measured to take.
 struct TableEntry
 {
     std::chrono::nanoseconds time{0};
     bool perRow = false;
+    std::shared_ptr<const MeasuredTimes> measured; //!< instead of the others, where not null
 };
 
 /**
@@ -40,12 +43,16 @@ struct TableEntry
  *       "efficiency": { "compute": 0.5, "bandwidth": 0.7 },                in (0, 1], default 1
  *       "timing": "roofline"                                               default
  *               | "measured"
- *               | { "table": { "layer": {"ms": 1.1875}, "adapt": {"ms_per_row": 0.1} },
- *                   "otherwise": "free" | "roofline" } }                   required with a table
+ *               | { "table": { "layer": {"ms": 1.1875}, "adapt": {"ms_per_row": 0.1},
+ *                                "head": {"samples": [ ... ]} },             see MeasuredTimes
+ *                   "otherwise": "free" | "roofline" | "error" },          required with a table
+ *       "measured_on": { "device": "...", "software": "...", "model": "...",
+ *                        "command": "...", "date": "..." } }               required with samples, in it all but "date"
  *
  * A table names operations (see Operation), or "layer": the time of project and finish-layer together, which is
- * charged with finish-layer, or with feed-forward where attend and feed-forward stand in for it; the others are free. "tflops" and "bandwidth_gb_per_s" are required where the roofline
- * is used.
+ * charged with finish-layer, or with feed-forward where attend and feed-forward stand in for it; the others are free.
+ * What a table does not name is free, takes the roofline's time or is an error, as "otherwise" says. "tflops" and
+ * "bandwidth_gb_per_s" are required where the roofline is used.
  *
  * With "profile": NAME the named profile is the base and the other keys override it. "tflops" and "efficiency" are
  * overridden key by key, every other value as a whole; the source stays the base's unless it is overridden too.
@@ -76,13 +83,20 @@ class DeviceProfile
      * fewer bits use it too, because their codes are expanded before they are multiplied: they gain by the bytes of
      * Work alone. Of fp16 and bf16 one stands in for the other where only one is given.
      * \param measured what the kernel took on this host, used by Timing::Measured alone
-     * \throws InputError naming the profile if it has no rate for \p dtype, or the time exceeds 292 years
+     * \throws InputError naming the profile if it has no rate for \p dtype, the time exceeds 292 years, or the call is
+     * none that a table with measured samples or "otherwise": "error" can tell the time of
      */
     std::chrono::nanoseconds TimeOf(Operation operation,
                                     std::size_t rows,
                                     const Work& work,
                                     DType dtype,
                                     std::chrono::nanoseconds measured) const;
+
+    /**
+     * Whether calls of several sessions that are run together take the time of one call of all their rows. Measured
+     * samples say so where the calls share the weights, as \p work has them; others run one after the other.
+     */
+    bool RunsAsOne(Operation operation, const Work& work) const;
 
     const std::string& Name() const;
     const std::string& Source() const;
@@ -95,6 +109,7 @@ class DeviceProfile
     void Override(StrictObject& object); //!< takes the keys present over what is there
     void ReadTiming(StrictObject& object);
     void ReadTable(StrictObject& table);
+    void ReadMeasuredOn(StrictObject& object);
     double FlopsPerNs(DType dtype) const;
     std::chrono::nanoseconds Roofline(const Work& work, DType dtype) const;
     [[noreturn]] void FailTooLong() const;
@@ -109,7 +124,7 @@ class DeviceProfile
     std::chrono::nanoseconds m_launch{0};
     Timing m_timing = Timing::Roofline;
     std::map<Operation, TableEntry> m_table; //!< "layer" as its parts
-    bool m_otherwiseRoofline = false;
+    std::string m_otherwise;                 //!< of the operations that the table does not name
 };
 
 } // namespace splitllm

@@ -25,6 +25,9 @@ struct Work
     /// The part of bytesRead that every session reads alike: weights of the base model. An adapter is a user's own.
     std::uint64_t weightBytes = 0;
 
+    /// KV caches attended to, the sequences that the rows belong to; 0 where there is no attention.
+    std::uint64_t caches = 0;
+
     Work& operator+=(const Work& other)
     {
         flops += other.flops;
@@ -32,6 +35,7 @@ struct Work
         bytesWritten += other.bytesWritten;
         launches += other.launches;
         weightBytes += other.weightBytes;
+        caches += other.caches;
         return *this;
     }
 
@@ -45,6 +49,7 @@ struct Work
         bytesWritten += other.bytesWritten;
         launches = std::max(launches, other.launches);
         weightBytes = weights;
+        caches += other.caches;
         return *this;
     }
 

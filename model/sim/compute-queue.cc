@@ -91,6 +91,12 @@ ComputeQueue::TakeSlot(Turn& turn)
     return true;
 }
 
+Time
+ComputeQueue::TimeOf(const ComputeJob& job) const
+{
+    return ns3::NanoSeconds(m_profile.TimeOf(job.operation, job.rows, job.work, job.rate, job.elapsed).count());
+}
+
 /// Gives \p turns, which run as \p joined from \p start on, their slot.
 void
 ComputeQueue::Assign(const std::deque<Turn*>& turns, const ComputeJob& joined, Time start)
@@ -99,8 +105,17 @@ ComputeQueue::Assign(const std::deque<Turn*>& turns, const ComputeJob& joined, T
     std::exception_ptr error;
     try
     {
-        duration = ns3::NanoSeconds(
-            m_profile.TimeOf(joined.operation, joined.rows, joined.work, joined.rate, joined.elapsed).count());
+        if (m_profile.RunsAsOne(joined.operation, joined.work))
+        {
+            duration = TimeOf(joined);
+        }
+        else
+        {
+            for (const Turn* turn : turns)
+            {
+                duration += TimeOf(turn->m_job);
+            }
+        }
     }
     catch (...)
     {

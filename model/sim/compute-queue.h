@@ -122,6 +122,7 @@ class ComputeQueue
   private:
     bool Enter(Turn& turn);
     bool TakeSlot(Turn& turn);
+    ns3::Time TimeOf(const ComputeJob& job) const;
     void Assign(const std::deque<Turn*>& turns, const ComputeJob& joined, ns3::Time start);
     void StartAfterThisInstant();
     void Start();

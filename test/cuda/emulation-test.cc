@@ -295,6 +295,12 @@ MixBarriers()
     }
 }
 
+__global__ void
+Scale(float* values, float factor)
+{
+    values[threadIdx.x] *= factor;
+}
+
 } // namespace
 
 // ---- Warps and blocks ----
@@ -462,6 +468,7 @@ TEST_CASE("Every thread of a three-dimensional grid runs once, at its own place"
 
 TEST_CASE("Collectives that do not fit together are errors that say who met what", "[emulation]")
 {
+    const ScopedOrder forward(kForward);
     const std::string where = "emulated kernel, block (0,0,0): ";
     CHECK(FaultOf(MeetAnother, 1, 32) ==
           where + "thread (3,0,0) at __ballot_sync(mask 0xffffffff) meets thread (0,0,0) at __syncwarp(mask "
@@ -487,6 +494,504 @@ TEST_CASE("Collectives that do not fit together are errors that say who met what
     std::vector<int> values(32, 1);
     REQUIRE(Launch(PrefixSum, 1, 32, 0, nullptr, values.data()) == cudaSuccess);
     CHECK(values[31] == 32);
+}
+
+// ---- The runtime ----
+
+TEST_CASE("The emulated runtime refuses launches that CUDA refuses, with CUDA's codes", "[emulation]")
+{
+    std::vector<float> values(1, 1.0F);
+    const auto launch = [&](dim3 grid, dim3 block, std::size_t shared, cudaStream_t stream = nullptr) {
+        const cudaError_t error = Launch(Scale, grid, block, shared, stream, values.data(), 2.0F);
+        CHECK(cudaPeekAtLastError() == error);
+        CHECK(cudaGetLastError() == error);
+        CHECK(cudaGetLastError() == cudaSuccess);
+        return error;
+    };
+    CHECK(launch(0, 1, 0) == cudaErrorInvalidConfiguration);
+    CHECK(launch(1, 0, 0) == cudaErrorInvalidConfiguration);
+    CHECK(launch(1, 1025, 0) == cudaErrorInvalidConfiguration);
+    CHECK(launch(1, dim3(32, 32, 2), 0) == cudaErrorInvalidConfiguration);
+    CHECK(launch(1, dim3(1, 1, 65), 0) == cudaErrorInvalidConfiguration);
+    CHECK(launch(dim3(1, 65536), 1, 0) == cudaErrorInvalidConfiguration);
+    int elsewhere = 0;
+    CHECK(launch(1, 1, 0, reinterpret_cast<cudaStream_t>(&elsewhere)) == cudaErrorInvalidResourceHandle);
+
+    CHECK(launch(1, 1, 48 * 1024 + 1) == cudaErrorInvalidValue);
+    CHECK(cudaFuncSetAttribute(Scale, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 * 1024 + 1) ==
+          cudaErrorInvalidValue);
+    cudaGetLastError();
+    CHECK(values[0] == 1.0F); // nothing of it ran
+    CHECK(cudaFuncSetAttribute(Scale, cudaFuncAttributeMaxDynamicSharedMemorySize, 50 * 1024) == cudaSuccess);
+    CHECK(launch(1, 1, 50 * 1024) == cudaSuccess);
+    CHECK(launch(1, 1, 50 * 1024 + 1) == cudaErrorInvalidValue);
+    CHECK(launch(1, 1, 0) == cudaSuccess);
+    CHECK(values[0] == 4.0F);
+    CHECK(std::string(cudaGetErrorName(cudaErrorInvalidValue)) == "cudaErrorInvalidValue");
+    CHECK(std::string(cudaGetErrorString(cudaErrorMemoryAllocation)) == "out of memory");
+}
+
+TEST_CASE("The emulated device says what it is", "[emulation]")
+{
+    int count = 0;
+    CHECK(cudaGetDeviceCount(&count) == cudaSuccess);
+    CHECK(count == 1);
+    CHECK(cudaSetDevice(0) == cudaSuccess);
+    CHECK(cudaSetDevice(1) == cudaErrorInvalidDevice);
+    cudaGetLastError();
+    cudaDeviceProp properties;
+    CHECK(cudaGetDeviceProperties(&properties, 0) == cudaSuccess);
+    CHECK(std::string(properties.name) == "emulated GPU");
+    int major = 0;
+    int shared = 0;
+    CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess);
+    CHECK(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0) == cudaSuccess);
+    CHECK(10 * major + properties.minor == 75);
+    CHECK(static_cast<std::size_t>(shared) == properties.sharedMemPerBlockOptin);
+}
+
+TEST_CASE("Emulated device memory starts as NaN, is counted, and has an end", "[emulation]")
+{
+    const std::size_t before = splitllm::emulation::MemoryHeld();
+    float* values = nullptr;
+    REQUIRE(cudaMalloc(&values, 7 * sizeof(float)) == cudaSuccess);
+    CHECK(splitllm::emulation::MemoryHeld() == before + 28);
+    std::array<float, 7> host{};
+    REQUIRE(cudaMemcpy(host.data(), values, sizeof host, cudaMemcpyDeviceToHost) == cudaSuccess);
+    CHECK(std::all_of(host.begin(), host.end(), [](float value) { return std::isnan(value); }));
+    REQUIRE(cudaMemset(values, 0, 12) == cudaSuccess);
+    REQUIRE(cudaMemcpy(host.data(), values, sizeof host, cudaMemcpyDefault) == cudaSuccess);
+    CHECK(std::count(host.begin(), host.end(), 0.0F) == 3);
+
+    std::size_t available = 0;
+    std::size_t total = 0;
+    REQUIRE(cudaMemGetInfo(&available, &total) == cudaSuccess);
+    CHECK(total - available == before + 28);
+    splitllm::emulation::SetMemory(before + 128);
+    void* more = nullptr;
+    CHECK(cudaMalloc(&more, 101) == cudaErrorMemoryAllocation);
+    CHECK(more == nullptr);
+    CHECK(cudaMallocAsync(&more, 101, nullptr) == cudaErrorMemoryAllocation);
+    CHECK(cudaGetLastError() == cudaErrorMemoryAllocation);
+    CHECK(cudaMallocAsync(&more, 100, nullptr) == cudaSuccess);
+    CHECK(cudaFreeAsync(more, nullptr) == cudaSuccess);
+    splitllm::emulation::SetMemory(total);
+
+    CHECK(cudaFree(values) == cudaSuccess);
+    CHECK(cudaFree(values) == cudaErrorInvalidValue);
+    CHECK(cudaFree(nullptr) == cudaSuccess);
+    CHECK(cudaGetLastError() == cudaErrorInvalidValue);
+    CHECK(splitllm::emulation::MemoryHeld() == before);
+}
+
+TEST_CASE("Emulated copies must lie inside device memory", "[emulation]")
+{
+    std::byte* device = nullptr;
+    REQUIRE(cudaMalloc(&device, 100) == cudaSuccess);
+    std::array<std::byte, 128> host{};
+    CHECK(cudaMemcpy(device + 60, host.data(), 40, cudaMemcpyHostToDevice) == cudaSuccess);
+    CHECK(cudaMemcpy(device + 60, host.data(), 41, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
+    CHECK(cudaMemcpy(host.data(), device + 100, 1, cudaMemcpyDeviceToHost) == cudaErrorInvalidValue);
+    CHECK(cudaMemcpy(host.data(), host.data() + 64, 4, cudaMemcpyDeviceToHost) == cudaErrorInvalidValue);
+    CHECK(cudaMemcpy(device, device + 50, 4, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
+    CHECK(cudaMemcpy(device, device + 50, 50, cudaMemcpyDeviceToDevice) == cudaSuccess);
+    CHECK(cudaMemcpy(device, nullptr, 0, cudaMemcpyHostToDevice) == cudaSuccess);
+    CHECK(cudaMemset(device + 1, 0, 100) == cudaErrorInvalidValue);
+    CHECK(cudaMemcpyAsync(device, host.data(), 4, static_cast<cudaMemcpyKind>(5)) == cudaErrorInvalidMemcpyDirection);
+    cudaGetLastError();
+
+    // three rows of 4 bytes, 7 bytes apart on the device, 5 on the host
+    for (std::size_t i = 0; i < host.size(); ++i)
+    {
+        host[i] = static_cast<std::byte>(i);
+    }
+    CHECK(cudaMemset(device, 0, 100) == cudaSuccess);
+    CHECK(cudaMemcpy2D(device + 82, 7, host.data(), 5, 4, 3, cudaMemcpyHostToDevice) == cudaSuccess);
+    CHECK(cudaMemcpy2D(device + 83, 7, host.data(), 5, 4, 3, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
+    CHECK(cudaMemcpy2D(device, 3, host.data(), 5, 4, 3, cudaMemcpyHostToDevice) == cudaErrorInvalidPitchValue);
+    cudaGetLastError();
+    std::array<std::byte, 18> back{};
+    CHECK(cudaMemcpy(back.data(), device + 82, 18, cudaMemcpyDeviceToHost) == cudaSuccess);
+    for (std::size_t i = 0; i < back.size(); ++i)
+    {
+        CHECK(back[i] == (i % 7 < 4 ? static_cast<std::byte>(i / 7 * 5 + i % 7) : std::byte{0}));
+    }
+    CHECK(cudaFree(device) == cudaSuccess);
+    CHECK(cudaMemcpy(back.data(), device, 1, cudaMemcpyDeviceToHost) == cudaErrorInvalidValue);
+    cudaGetLastError();
+
+    void* pinned = nullptr;
+    CHECK(cudaMallocHost(&pinned, 10) == cudaSuccess);
+    CHECK(cudaFree(pinned) == cudaErrorInvalidValue);
+    CHECK(cudaFreeHost(pinned) == cudaSuccess);
+    CHECK(cudaFreeHost(pinned) == cudaErrorInvalidValue);
+    cudaGetLastError();
+}
+
+TEST_CASE("Emulated events tell the time between them, once recorded", "[emulation]")
+{
+    cudaStream_t stream = nullptr;
+    cudaEvent_t start = nullptr;
+    cudaEvent_t end = nullptr;
+    cudaEvent_t untimed = nullptr;
+    REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+    REQUIRE(cudaEventCreate(&start) == cudaSuccess);
+    REQUIRE(cudaEventCreate(&end) == cudaSuccess);
+    REQUIRE(cudaEventCreateWithFlags(&untimed, cudaEventDisableTiming) == cudaSuccess);
+    float milliseconds = -1.0F;
+    CHECK(cudaEventRecord(start, stream) == cudaSuccess);
+    CHECK(cudaEventElapsedTime(&milliseconds, start, end) == cudaErrorInvalidResourceHandle);
+    std::vector<float> values(1024, 1.0F);
+    CHECK(Launch(Scale, 1, 1024, 0, stream, values.data(), 3.0F) == cudaSuccess);
+    CHECK(cudaEventRecord(end, stream) == cudaSuccess);
+    CHECK(cudaEventSynchronize(end) == cudaSuccess);
+    CHECK(cudaEventElapsedTime(&milliseconds, start, end) == cudaSuccess);
+    CHECK(milliseconds > 0.0F);
+    CHECK(values[1023] == 3.0F);
+    float back = 0.0F;
+    CHECK(cudaEventElapsedTime(&back, end, start) == cudaSuccess);
+    CHECK(back == -milliseconds);
+    CHECK(cudaEventRecord(untimed, stream) == cudaSuccess);
+    CHECK(cudaEventElapsedTime(&back, start, untimed) == cudaErrorInvalidResourceHandle);
+    CHECK(cudaEventDestroy(start) == cudaSuccess);
+    CHECK(cudaEventDestroy(start) == cudaErrorInvalidResourceHandle);
+    CHECK(cudaEventDestroy(end) == cudaSuccess);
+    CHECK(cudaEventDestroy(untimed) == cudaSuccess);
+    CHECK(cudaStreamDestroy(stream) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(stream) == cudaErrorInvalidResourceHandle);
+    cudaGetLastError();
+}
+
+// ---- Graphs ----
+
+TEST_CASE("An emulated graph repeats what a stream was given, on what memory holds then", "[emulation]")
+{
+    cudaStream_t stream = nullptr;
+    REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+    float* device = nullptr;
+    REQUIRE(cudaMalloc(&device, 4 * sizeof(float)) == cudaSuccess);
+    std::array<float, 4> in{1, 2, 3, 4};
+    std::array<float, 4> out{};
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    float factor = 2.0F;
+    REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
+    CHECK(cudaMemcpyAsync(device, in.data(), sizeof in, cudaMemcpyHostToDevice, stream) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 4, 0, stream, device, factor) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 2, 0, stream, device, 10.0F) == cudaSuccess);
+    CHECK(cudaMemcpyAsync(out.data(), device, sizeof out, cudaMemcpyDeviceToHost, stream) == cudaSuccess);
+    cudaStreamCaptureStatus status{};
+    CHECK(cudaStreamIsCapturing(stream, &status) == cudaSuccess);
+    CHECK(status == cudaStreamCaptureStatusActive);
+    REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+    CHECK(out == std::array<float, 4>{}); // nothing ran
+    factor = 5.0F;                        // arguments count as they were
+    REQUIRE(cudaGraphInstantiate(&executable, graph) == cudaSuccess);
+    CHECK(cudaGraphDestroy(graph) == cudaSuccess);
+    CHECK(cudaGraphLaunch(executable, stream) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+    CHECK(out == std::array<float, 4>{20, 40, 6, 8});
+    in = {-1, 0, 1, 0.5};
+    CHECK(cudaGraphLaunch(executable, stream) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+    CHECK(out == std::array<float, 4>{-20, 0, 2, 1});
+    CHECK(cudaGraphExecDestroy(executable) == cudaSuccess);
+    CHECK(cudaGraphLaunch(executable, stream) == cudaErrorInvalidValue);
+    CHECK(cudaGraphDestroy(graph) == cudaErrorInvalidValue);
+    cudaGetLastError();
+    CHECK(cudaFree(device) == cudaSuccess);
+    CHECK(cudaStreamDestroy(stream) == cudaSuccess);
+}
+
+TEST_CASE("What a capture forbids gives CUDA's errors and spoils it", "[emulation]")
+{
+    cudaStream_t stream = nullptr;
+    cudaStream_t other = nullptr;
+    cudaEvent_t forked = nullptr;
+    cudaEvent_t joined = nullptr;
+    REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+    REQUIRE(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking) == cudaSuccess);
+    REQUIRE(cudaEventCreateWithFlags(&forked, cudaEventDisableTiming) == cudaSuccess);
+    REQUIRE(cudaEventCreateWithFlags(&joined, cudaEventDisableTiming) == cudaSuccess);
+    std::array<float, 1> value{1};
+    cudaGraph_t graph = nullptr;
+    const auto begin = [&] { REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess); };
+    const auto fork = [&] {
+        REQUIRE(cudaEventRecord(forked, stream) == cudaSuccess);
+        REQUIRE(cudaStreamWaitEvent(other, forked) == cudaSuccess);
+        REQUIRE(Launch(Scale, 1, 1, 0, other, value.data(), 3.0F) == cudaSuccess);
+    };
+
+    CHECK(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeGlobal) == cudaErrorStreamCaptureUnsupported);
+    CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorIllegalState);
+
+    begin();
+    CHECK(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
+    CHECK(Launch(Scale, 1, 1, 0, stream, value.data(), 3.0F) == cudaErrorStreamCaptureInvalidated);
+    CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated);
+    CHECK(graph == nullptr);
+
+    begin();
+    void* memory = nullptr;
+    CHECK(cudaMalloc(&memory, 1) == cudaErrorStreamCaptureUnsupported);
+    CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated);
+
+    begin();
+    fork();
+    CHECK(cudaEventSynchronize(forked) == cudaErrorCapturedEvent);
+    CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureUnjoined);
+
+    begin();
+    fork();
+    CHECK(cudaEventRecord(joined, other) == cudaSuccess);
+    CHECK(cudaStreamWaitEvent(stream, joined) == cudaSuccess);
+    CHECK(value[0] == 1.0F);
+    CHECK(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 1, 0, other, value.data(), 3.0F) == cudaSuccess); // no longer part of it
+    CHECK(cudaStreamSynchronize(other) == cudaSuccess);
+    CHECK(value[0] == 3.0F);
+    cudaGraphExec_t executable = nullptr;
+    CHECK(cudaGraphInstantiate(&executable, graph) == cudaSuccess);
+    CHECK(cudaGraphLaunch(executable, stream) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+    CHECK(value[0] == 9.0F);
+    CHECK(cudaGraphExecDestroy(executable) == cudaSuccess);
+    CHECK(cudaGraphDestroy(graph) == cudaSuccess);
+
+    // work after the event that was waited for is not joined
+    begin();
+    fork();
+    CHECK(cudaEventRecord(joined, other) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 1, 0, other, value.data(), 3.0F) == cudaSuccess);
+    CHECK(cudaStreamWaitEvent(stream, joined) == cudaSuccess);
+    CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureUnjoined);
+
+    cudaGetLastError();
+    CHECK(cudaEventDestroy(forked) == cudaSuccess);
+    CHECK(cudaEventDestroy(joined) == cudaSuccess);
+    CHECK(cudaStreamDestroy(other) == cudaSuccess);
+    CHECK(cudaStreamDestroy(stream) == cudaSuccess);
+}
+
+// ---- cuBLAS ----
+
+namespace
+{
+
+/// op(X) of a matrix stored column by column.
+float
+At(const std::vector<float>& matrix, int leading, bool transposed, int row, int column)
+{
+    return transposed ? matrix[row * leading + column] : matrix[column * leading + row];
+}
+
+std::vector<std::uint16_t>
+HalvesOf(const std::vector<float>& values)
+{
+    std::vector<std::uint16_t> halves;
+    for (const float value : values)
+    {
+        halves.push_back(__half_as_ushort(__float2half_rn(value)));
+    }
+    return halves;
+}
+
+/// Multiples of 1/8 up to 8: their products are exact in fp32, and they fit into fp16 and TF32.
+std::vector<float>
+Eighths(std::size_t count, std::uint32_t seed)
+{
+    std::vector<float> values(count);
+    for (float& value : values)
+    {
+        seed = seed * 1664525U + 1013904223U;
+        value = (static_cast<float>(seed >> 25) - 64.0F) / 8.0F;
+    }
+    return values;
+}
+
+} // namespace
+
+TEST_CASE("Emulated cuBLAS multiplies as a plain loop does, with every transpose", "[emulation]")
+{
+    constexpr int kM = 5;
+    constexpr int kN = 7;
+    constexpr int kK = 11;
+    constexpr int kBatch = 3;
+    cublasHandle_t handle = nullptr;
+    REQUIRE(cublasCreate(&handle) == CUBLAS_STATUS_SUCCESS);
+    for (const bool transposedA : {false, true})
+    {
+        for (const bool transposedB : {false, true})
+        {
+            for (const bool half : {false, true})
+            {
+                INFO("transposed: " << transposedA << transposedB << ", fp16: " << half);
+                const int lda = (transposedA ? kK : kM) + 2;
+                const int ldb = (transposedB ? kN : kK) + 1;
+                const int ldc = kM + 3;
+                const int strideA = lda * (transposedA ? kM : kK) + 4;
+                const int strideB = ldb * (transposedB ? kK : kN) + 5;
+                const int strideC = ldc * kN + 6;
+                const std::vector<float> a = Eighths(kBatch * strideA, 1);
+                const std::vector<float> b = Eighths(kBatch * strideB, 2);
+                const std::vector<float> before = Eighths(kBatch * strideC, 3);
+                const std::vector<std::uint16_t> halvesA = HalvesOf(a);
+                const std::vector<std::uint16_t> halvesB = HalvesOf(b);
+                std::vector<float> c = before;
+                const float alpha = 0.5F;
+                const float beta = -2.0F;
+                REQUIRE(cublasGemmStridedBatchedEx(handle,
+                                                   transposedA ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                                   transposedB ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                                   kM,
+                                                   kN,
+                                                   kK,
+                                                   &alpha,
+                                                   half ? static_cast<const void*>(halvesA.data()) : a.data(),
+                                                   half ? CUDA_R_16F : CUDA_R_32F,
+                                                   lda,
+                                                   strideA,
+                                                   half ? static_cast<const void*>(halvesB.data()) : b.data(),
+                                                   half ? CUDA_R_16F : CUDA_R_32F,
+                                                   ldb,
+                                                   strideB,
+                                                   &beta,
+                                                   c.data(),
+                                                   CUDA_R_32F,
+                                                   ldc,
+                                                   strideC,
+                                                   kBatch,
+                                                   CUBLAS_COMPUTE_32F,
+                                                   CUBLAS_GEMM_DEFAULT) == CUBLAS_STATUS_SUCCESS);
+                std::vector<float> expected = before;
+                for (int batch = 0; batch < kBatch; ++batch)
+                {
+                    const std::vector<float> itsA(a.begin() + batch * strideA, a.begin() + (batch + 1) * strideA);
+                    const std::vector<float> itsB(b.begin() + batch * strideB, b.begin() + (batch + 1) * strideB);
+                    for (int row = 0; row < kM; ++row)
+                    {
+                        for (int column = 0; column < kN; ++column)
+                        {
+                            float sum = 0;
+                            for (int i = 0; i < kK; ++i)
+                            {
+                                sum += At(itsA, lda, transposedA, row, i) * At(itsB, ldb, transposedB, i, column);
+                            }
+                            float& result = expected[batch * strideC + column * ldc + row];
+                            result = alpha * sum + beta * result;
+                        }
+                    }
+                }
+                CHECK(c == expected);
+            }
+        }
+    }
+    CHECK(cublasDestroy(handle) == CUBLAS_STATUS_SUCCESS);
+}
+
+TEST_CASE("Emulated TF32 drops thirteen bits, and what cuBLAS is not given is refused", "[emulation]")
+{
+    cublasHandle_t handle = nullptr;
+    REQUIRE(cublasCreate(&handle) == CUBLAS_STATUS_SUCCESS);
+    const float a = 1.0F + 0x1p-10F + 0x1p-11F + 0x1p-23F;
+    const float b = -3.0F;
+    const float one = 1.0F;
+    const float zero = 0.0F;
+    float c = NAN;
+    const auto multiply = [&](cudaDataType type, cublasComputeType_t compute) {
+        return cublasGemmEx(handle,
+                            CUBLAS_OP_N,
+                            CUBLAS_OP_N,
+                            1,
+                            1,
+                            1,
+                            &one,
+                            &a,
+                            type,
+                            1,
+                            &b,
+                            type,
+                            1,
+                            &zero,
+                            &c,
+                            CUDA_R_32F,
+                            1,
+                            compute,
+                            CUBLAS_GEMM_DEFAULT);
+    };
+    CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_32F) == CUBLAS_STATUS_SUCCESS);
+    CHECK(c == a * b); // C was no number: with beta = 0 it is not read
+    CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32) == CUBLAS_STATUS_SUCCESS);
+    CHECK(c == -3.0F * (1.0F + 0x1p-10F));
+    CHECK(cublasSetMathMode(handle, CUBLAS_TF32_TENSOR_OP_MATH) == CUBLAS_STATUS_SUCCESS);
+    c = 0.0F;
+    CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_32F) == CUBLAS_STATUS_SUCCESS);
+    CHECK(c == -3.0F * (1.0F + 0x1p-10F));
+    CHECK(multiply(CUDA_R_16BF, CUBLAS_COMPUTE_32F) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_16F) == CUBLAS_STATUS_NOT_SUPPORTED);
+
+    // in a capture it is kept for the graph
+    cudaStream_t stream = nullptr;
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+    CHECK(cublasSetStream(handle, stream) == CUBLAS_STATUS_SUCCESS);
+    c = 0.0F;
+    REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
+    CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_32F_PEDANTIC) == CUBLAS_STATUS_SUCCESS);
+    REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+    CHECK(c == 0.0F);
+    REQUIRE(cudaGraphInstantiate(&executable, graph) == cudaSuccess);
+    CHECK(cudaGraphLaunch(executable, stream) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+    CHECK(c == a * b);
+    CHECK(cudaGraphExecDestroy(executable) == cudaSuccess);
+    CHECK(cudaGraphDestroy(graph) == cudaSuccess);
+    CHECK(cudaStreamDestroy(stream) == cudaSuccess);
+    CHECK(cublasDestroy(handle) == CUBLAS_STATUS_SUCCESS);
+}
+
+// ---- Numbers ----
+
+TEST_CASE("Emulated intrinsics give what CUDA's manual says", "[emulation]")
+{
+    CHECK(__float2int_rn(2.5F) == 2);
+    CHECK(__float2int_rn(-3.5F) == -4);
+    CHECK(__float2int_rn(3e9F) == 2147483647);
+    CHECK(__float2int_rn(-3e9F) == -2147483647 - 1);
+    CHECK(__float2int_rn(-0x1p31F) == -2147483647 - 1);
+    CHECK(__float2int_rn(NAN) == 0);
+    CHECK(__float2uint_rn(-1.0F) == 0);
+    CHECK(__float2uint_rn(4294967040.0F) == 4294967040U);
+    CHECK(__float2uint_rn(5e9F) == 4294967295U);
+    CHECK(__popc(0xf0f00001U) == 9);
+    CHECK(__ffs(0) == 0);
+    CHECK(__ffs(0x40) == 7);
+    CHECK(__clz(0) == 32);
+    CHECK(__clz(0x8000) == 16);
+    CHECK(__umulhi(0x80000000U, 6) == 3);
+    CHECK(__mul24(-3, 0x1000005) == -15); // bits above the lowest 24 do not count
+    CHECK(__mul24(0x800000, 2) == -0x1000000);
+    CHECK(__umul24(0xff000003U, 5) == 15);
+    CHECK(__half2float(__float2half_rn(65519.0F)) == 65504.0F);
+    CHECK(__half_as_ushort(__float2half_rn(65520.0F)) == 0x7c00);
+    CHECK(__half2float(__ushort_as_half(1)) == 0x1p-24F);
+    CHECK(__bfloat162float(__float2bfloat16_rn(1.0F + 0x1p-8F)) == 1.0F);            // a tie goes to even
+    CHECK(__bfloat162float(__float2bfloat16_rn(1.0F + 0x1.8p-7F)) == 1.0F + 0x1p-6F); // and this one up
+    CHECK(__bfloat16_as_ushort(__float2bfloat16_rn(-INFINITY)) == 0xff80);
+    int word = 5;
+    CHECK(atomicAdd(&word, -7) == 5);
+    CHECK(atomicMax(&word, -3) == -2);
+    CHECK(atomicMin(&word, -9) == -2);
+    CHECK(atomicExch(&word, 12) == -9);
+    CHECK(atomicOr(&word, 3) == 12);
+    CHECK(atomicAnd(&word, 6) == 15);
+    CHECK(atomicCAS(&word, 5, 1) == 6);
+    CHECK(atomicCAS(&word, 6, 1) == 6);
+    CHECK(word == 1);
+    unsigned top = 0xffffffffU;
+    CHECK(atomicAdd(&top, 2) == 0xffffffffU);
+    CHECK(top == 1);
 }
 
 #endif // SPLITLLM_CUDA_EMULATION

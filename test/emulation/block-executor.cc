@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "block-executor.h"
 
+#include "fiber.h"
+
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cstdint>
 #include <cstring>
+#include <exception>
+#include <memory>
 #include <numeric>
 #include <sstream>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 uint3 threadIdx;
 uint3 blockIdx;
@@ -72,14 +80,97 @@ Bit(unsigned lane)
     return std::uint32_t{1} << lane;
 }
 
-} // namespace
-
-BlockExecutor&
-TheBlockExecutor()
+/// Runs the blocks of a grid one after the other. A block's threads take turns on fibers: one runs until it waits for
+/// others at a collective, and the last one that arrives completes the collective for all.
+class BlockExecutor
 {
-    static BlockExecutor executor;
-    return executor;
-}
+  public:
+    BlockExecutor() = default;
+    BlockExecutor(const BlockExecutor&) = delete;
+    BlockExecutor& operator=(const BlockExecutor&) = delete;
+
+    /// \copydoc splitllm::emulation::RunGrid
+    void Run(const ThreadBody& body, dim3 grid, dim3 block, std::size_t sharedBytes);
+
+    /// \copydoc splitllm::emulation::MeetWarp
+    std::uint64_t MeetWarp(Collective collective, unsigned mask, std::uint64_t value, int lane, int width);
+
+    /// \copydoc splitllm::emulation::MeetBlock
+    int MeetBlock(Collective collective, int predicate);
+
+    /// \copydoc splitllm::emulation::DynamicShared
+    void* DynamicShared();
+
+    /// \copydoc splitllm::emulation::RunInOrder
+    void SetOrder(Order order);
+
+  private:
+    static constexpr unsigned kLanes = 32;
+    static constexpr unsigned kMaxThreads = 1024;
+
+    /// A thread of the running block, and the collective that it waits at.
+    struct Thread
+    {
+        Fiber* fiber = nullptr; //!< null before it has started
+        uint3 index{};
+        unsigned number = 0; //!< in the block
+        Collective at{};
+        unsigned mask = 0;
+        int lane = 0;
+        int width = 0;
+        std::uint64_t value = 0; //!< what it brings, then what it is given
+    };
+
+    /// Lanes of a warp, a bit each.
+    struct Warp
+    {
+        std::uint32_t live = 0;      //!< has not exited
+        std::uint32_t ready = 0;     //!< can go on
+        std::uint32_t atWarp = 0;    //!< waits at a collective of the warp
+        std::uint32_t atBarrier = 0; //!< waits at a barrier of the block
+    };
+
+    /// What a fiber executes: threads, one after the other.
+    static void FiberMain();
+    void RunThreads();
+    void RunBlock(dim3 block);
+    Thread* NextThread();
+    unsigned PickBit(std::uint32_t bits);
+    std::uint64_t Random();
+    void GoOn(Thread& next);
+    void Exit(Thread& self);
+    Fiber& FreeFiber();
+    void CompleteWarp(Warp& warp, Thread* lanes, unsigned mask);
+    static unsigned ShuffleSource(const Thread& thread, unsigned lane);
+    void CompleteBarrier();
+    void MakeReady(unsigned warp, std::uint32_t lanes);
+
+    /// Where threads are, for messages.
+    static std::string Describe(const Thread& thread);
+    static std::string CollectiveText(const Thread& thread);
+    static std::string Place(const Thread& thread);
+    std::string Waiting() const;
+    [[noreturn]] static void Fail(const std::string& what);
+
+    Order m_order;
+    std::uint64_t m_random = 0; //!< state of a shuffled order
+    const ThreadBody* m_body = nullptr;
+    std::unique_ptr<std::byte[]> m_shared;
+    std::vector<Thread> m_threads;
+    std::array<Warp, kMaxThreads / kLanes> m_warps;
+    std::uint32_t m_readyWarps = 0;
+    unsigned m_live = 0;      //!< threads of the block that have not exited
+    unsigned m_atBarrier = 0; //!< threads that wait at a barrier of the block
+    Thread* m_current = nullptr;
+    std::exception_ptr m_error; //!< what a thread has thrown
+    Fiber m_host;
+    Fiber* m_fiber = nullptr; //!< the running one
+    std::vector<std::unique_ptr<Fiber>> m_fibers;
+    std::vector<Fiber*> m_free;
+};
+
+/// The one that executes all kernels.
+BlockExecutor g_executor;
 
 void
 BlockExecutor::SetOrder(Order order)
@@ -184,7 +275,7 @@ void
 BlockExecutor::FiberMain()
 {
     Fiber::Entered();
-    TheBlockExecutor().RunThreads();
+    g_executor.RunThreads();
 }
 
 void
@@ -426,7 +517,7 @@ BlockExecutor::ShuffleSource(const Thread& thread, unsigned lane)
 {
     // as the PTX manual defines shfl: a source beyond the lane's segment of `width` lanes is the lane itself
     if (thread.width < 1 || thread.width > static_cast<int>(kLanes) ||
-        !std::has_single_bit(static_cast<unsigned>(thread.width)))
+        (thread.width & (thread.width - 1)) != 0)
     {
         Fail(Describe(thread) + " has width " + std::to_string(thread.width) + ", which is no power of two up to 32");
     }
@@ -574,22 +665,36 @@ BlockExecutor::Fail(const std::string& what)
     throw std::logic_error("emulated kernel, block " + Text(blockIdx) + ": " + what);
 }
 
+} // namespace
+
+void
+RunGrid(const ThreadBody& body, dim3 grid, dim3 block, std::size_t sharedBytes)
+{
+    g_executor.Run(body, grid, block, sharedBytes);
+}
+
+void
+RunInOrder(Order order)
+{
+    g_executor.SetOrder(order);
+}
+
 std::uint64_t
 MeetWarp(Collective collective, unsigned mask, std::uint64_t value, int lane, int width)
 {
-    return TheBlockExecutor().MeetWarp(collective, mask, value, lane, width);
+    return g_executor.MeetWarp(collective, mask, value, lane, width);
 }
 
 int
 MeetBlock(Collective collective, int predicate)
 {
-    return TheBlockExecutor().MeetBlock(collective, predicate);
+    return g_executor.MeetBlock(collective, predicate);
 }
 
 void*
 DynamicShared()
 {
-    return TheBlockExecutor().DynamicShared();
+    return g_executor.DynamicShared();
 }
 
 } // namespace splitllm::emulation

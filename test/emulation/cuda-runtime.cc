@@ -10,7 +10,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -20,12 +19,13 @@ using splitllm::emulation::Operation;
 namespace
 {
 
-/// What streams have been given since a capture began; the streams take part in the order in which they joined.
+/// What streams have been given since a capture began, in the order in which it was given.
 struct Capture
 {
     cudaStream_t origin = nullptr;
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
     std::vector<Operation> operations;
-    std::set<cudaStream_t> unjoined; //!< streams with work that the origin does not wait for yet
+    std::map<cudaStream_t, std::size_t> unjoined; //!< streams that nobody waits for yet: operations up to their last
     bool invalidated = false;
 };
 
@@ -43,6 +43,7 @@ struct CUevent_st
     std::chrono::steady_clock::time_point time;
     std::shared_ptr<Capture> capture; //!< that it was recorded in, null if in none
     cudaStream_t stream = nullptr;    //!< that it was recorded in
+    std::size_t operations = 0;       //!< that the capture had then
 };
 
 struct CUgraph_st
@@ -127,7 +128,7 @@ struct Device
     Handles<CUgraph_st> graphs;
     Handles<CUgraphExec_st> executables;
     std::map<const void*, std::size_t> dynamicShared; //!< limits of kernels that asked for more than the default
-    unsigned captures = 0;                            //!< under way
+    std::vector<std::shared_ptr<Capture>> captures;   //!< under way
     splitllm::emulation::Order order;
 };
 
@@ -160,7 +161,7 @@ TheDevice()
     static Device device;
     static const bool ordered = [] {
         device.order = OrderOfEnvironment();
-        splitllm::emulation::TheBlockExecutor().SetOrder(device.order);
+        splitllm::emulation::RunInOrder(device.order);
         return true;
     }();
     static_cast<void>(ordered);
@@ -297,11 +298,20 @@ Copy(void* to,
     });
 }
 
-/// Whether a call that would wait, or that works outside streams, meets a capture that forbids it.
+/// Whether a capture under way forbids a call that works outside streams; if so, the capture is spoilt.
 bool
 IsForbiddenByCapture(const LockedDevice& device)
 {
-    return device->captures > 0;
+    bool forbidden = false;
+    for (const std::shared_ptr<Capture>& capture : device->captures)
+    {
+        if (capture->mode != cudaStreamCaptureModeRelaxed)
+        {
+            capture->invalidated = true;
+            forbidden = true;
+        }
+    }
+    return forbidden;
 }
 
 } // namespace
@@ -321,7 +331,7 @@ SetOrder(Order order)
 {
     const LockedDevice device;
     device->order = order;
-    TheBlockExecutor().SetOrder(order);
+    RunInOrder(order);
 }
 
 void
@@ -356,7 +366,7 @@ Submit(cudaStream_t stream, Operation operation)
         target->capture->operations.push_back(std::move(operation));
         if (stream != target->capture->origin)
         {
-            target->capture->unjoined.insert(stream);
+            target->capture->unjoined[stream] = target->capture->operations.size();
         }
         return cudaSuccess;
     }
@@ -387,7 +397,7 @@ LaunchThreads(const void* kernel,
         return Report(cudaErrorInvalidValue);
     }
     return Submit(stream, [=, body = std::move(body)] {
-        TheBlockExecutor().Run(body, grid, block, sharedBytes);
+        RunGrid(body, grid, block, sharedBytes);
         return cudaSuccess;
     });
 }
@@ -627,7 +637,11 @@ cudaError_t
 cudaDeviceSynchronize()
 {
     const LockedDevice device;
-    return Report(IsForbiddenByCapture(device) ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
+    for (const std::shared_ptr<Capture>& capture : device->captures)
+    {
+        capture->invalidated = true;
+    }
+    return Report(device->captures.empty() ? cudaSuccess : cudaErrorStreamCaptureUnsupported);
 }
 
 // ---- Memory ----
@@ -946,7 +960,11 @@ cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
     {
         if (target->capture)
         {
-            target->capture->unjoined.erase(event->stream);
+            const auto found = target->capture->unjoined.find(event->stream);
+            if (found != target->capture->unjoined.end() && found->second <= event->operations)
+            {
+                target->capture->unjoined.erase(found);
+            }
         }
         return cudaSuccess;
     }
@@ -964,7 +982,7 @@ cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
         return Report(cudaErrorStreamCaptureImplicit);
     }
     target->capture = event->capture;
-    target->capture->unjoined.insert(stream);
+    target->capture->unjoined[stream] = target->capture->operations.size();
     return cudaSuccess;
 }
 
@@ -1001,6 +1019,7 @@ cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     event->recorded = true;
     event->capture = target->capture;
     event->stream = stream;
+    event->operations = target->capture ? target->capture->operations.size() : 0;
     event->time = std::chrono::steady_clock::now();
     return cudaSuccess;
 }
@@ -1039,7 +1058,7 @@ cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end)
 // ---- Graphs ----
 
 cudaError_t
-cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
+cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
 {
     const LockedDevice device;
     if (stream == nullptr)
@@ -1056,7 +1075,8 @@ cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
     }
     stream->capture = std::make_shared<Capture>();
     stream->capture->origin = stream;
-    ++device->captures;
+    stream->capture->mode = mode;
+    device->captures.push_back(stream->capture);
     return cudaSuccess;
 }
 
@@ -1079,7 +1099,7 @@ cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph)
         return Report(cudaErrorStreamCaptureUnmatched);
     }
     const std::shared_ptr<Capture> capture = stream->capture;
-    --device->captures;
+    std::erase(device->captures, capture);
     device->streams.ForEach([&capture](CUstream_st& other) {
         if (other.capture == capture)
         {

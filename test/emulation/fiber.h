@@ -2,9 +2,8 @@
 #ifndef SPLITLLM_EMULATION_FIBER_H
 #define SPLITLLM_EMULATION_FIBER_H
 
-#include <csetjmp>
 #include <cstddef>
-#include <ucontext.h>
+#include <memory>
 
 namespace splitllm::emulation
 {
@@ -17,7 +16,7 @@ class Fiber
     using Entry = void (*)();
 
     /// The host's own stack.
-    Fiber() = default;
+    Fiber();
 
     /// A fiber that starts in entry() when it is first switched to. Fibers with different colours use different cache
     /// lines, so that a warp's stacks fit into the first-level cache together.
@@ -37,14 +36,14 @@ class Fiber
     void Restart();
 
   private:
+    /// Where the fiber goes on.
+    struct Context;
+
     Entry m_entry = nullptr;
     std::byte* m_mapping = nullptr; //!< the stack with a guard page below it; null for the host's stack
-    std::size_t m_skipped = 0;      //!< bytes at the top that are left free for the colour
-    const void* m_bottom = nullptr; //!< of the stack, as the address sanitizer wants it
-    std::size_t m_size = 0;
-    bool m_fresh = false; //!< starts at its entry when switched to
-    ucontext_t m_start{};
-    std::jmp_buf m_context{};
+    const void* m_bottom = nullptr; //!< of the stack; for the host's only what the address sanitizer says
+    std::size_t m_size = 0;         //!< of the stack, less for colours
+    std::unique_ptr<Context> m_context;
 };
 
 } // namespace splitllm::emulation

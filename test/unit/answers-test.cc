@@ -231,8 +231,8 @@ TEST_CASE("along the reference answers LInfer over fp32 is the full model, and l
     const Study study = Judged(R"({"name": "tlc", "codec": "fp32", "policy": {"name": "never"}})", folder);
     ModelSpec bare = study.model;
     bare.adapterFolder.clear();
-    ReferenceModel base(bare, nullptr, 1);
-    ReferenceModel full(study.model, nullptr, 1);
+    ReferenceModel base(bare, nullptr, {.threads = 1});
+    ReferenceModel full(study.model, nullptr, {.threads = 1});
     for (std::uint32_t request = 0; request < 4; request++)
     {
         const RequestSpec& spec = study.requests[request];

@@ -350,7 +350,8 @@ TEST_CASE("The work of a layer's halves and of a bottleneck is what a count by h
                                     2 * 120 + 4 * (3 * 24 + 2 * 6 * 4),
                                     4 * (3 * 10 + 3 * 12),
                                     6,
-                                    2 * 120});
+                                    2 * 120,
+                                    1});
         const auto mlp = backend.FeedForward(*model, 1, hidden);
         CHECK(mlp.value.Rows() == 3);
         CHECK(mlp.value.Cols() == 10);
@@ -368,7 +369,8 @@ TEST_CASE("The work of a layer's halves and of a bottleneck is what a count by h
                            2 * (100 + 10) + 4 * 3 * 30,
                            4 * (3 * 10 + 3 * 20),
                            5,
-                           2 * (100 + 10)});
+                           2 * (100 + 10),
+                           1});
         // norm 70 with two vectors; 10 x 7 twice with biases 7 and 10; ReLU 7
         CHECK(backend.FeedForward(*model, 0, hidden).work ==
               Work{3 * (70 + 280 + 17 + 7), 2 * (20 + 140 + 17) + 4 * 30, 4 * 30, 4, 2 * (20 + 140 + 17)});

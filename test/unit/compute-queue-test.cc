@@ -279,6 +279,47 @@ TEST_CASE("Measured times of a batch add up", "[compute-queue]")
     CHECK(ran == std::vector<std::pair<int, int>>{{0, 42}});
 }
 
+TEST_CASE("By measured samples a batch is one call where it shares weights, and one call after the other elsewhere",
+          "[compute-queue]")
+{
+    // A call of w rows took 100 + 10 w ns, of up to 3 rows.
+    const auto samples = [](std::uint64_t weights) {
+        Json list = Json::array();
+        for (const std::size_t rows : {1, 3})
+        {
+            const std::chrono::nanoseconds took(100 + 10 * rows);
+            const Work work{.flops = 7 * rows, .bytesRead = weights, .weightBytes = weights};
+            list.push_back(
+                MeasuredTimes::Written({.rows = rows, .work = work, .median = took, .p10 = took, .p90 = took}));
+        }
+        return Json{{"samples", list}};
+    };
+    const Json table{{"project", samples(50)}, {"adapt", samples(0)}};
+    const Json profile{{"name", "t"},
+                       {"source", "t"},
+                       {"timing", {{"table", table}, {"otherwise", "error"}}},
+                       {"measured_on", {{"device", "d"}, {"software", "s"}, {"model", "m"}, {"command", "c"}}}};
+    const auto model = AModel();
+    const auto job = [&](Operation operation, std::size_t rows) {
+        ComputeJob it = Taking(*model, 1);
+        it.operation = operation;
+        it.rows = rows;
+        it.work = {.flops = 7 * rows, .bytesRead = 50, .weightBytes = operation == Operation::Project ? 50U : 0U};
+        return it;
+    };
+    Sessions sessions(8, Profile(profile.dump()));
+    const Ran& a = sessions.Add(0, {job(Operation::Project, 1), job(Operation::Adapt, 1)});
+    const Ran& b = sessions.Add(0, {job(Operation::Project, 2), job(Operation::Adapt, 2)});
+    // 3 rows together; then 1 row and 2 rows
+    CHECK_NOTHROW(Simulator::Run());
+    CHECK(a == std::vector<std::pair<int, int>>{{0, 130}, {130, 130 + 110 + 120}});
+    CHECK(b == std::vector<std::pair<int, int>>{{0, 130}, {130, 130 + 110 + 120}});
+
+    const Ran& many = sessions.Add(1000, {job(Operation::Project, 4)});
+    Simulator::Run();
+    CHECK(many.error.starts_with("hardware profile t: timing.table.project.samples: "));
+}
+
 TEST_CASE("Only the same operation of the same layer and model is batched, and who waits longest goes first",
           "[compute-queue]")
 {

@@ -231,6 +231,69 @@ TEST_CASE("A layer in a table is charged once, with finish-layer")
     CHECK(Time(rows, work, DType::F32, Operation::FeedForward, 3) == 1'500'000);
 }
 
+namespace
+{
+
+/// A table where a head of 5 weight bytes takes 3 ms for a row and 7 ms for five, and \p more keys.
+std::string
+Measured(const std::string& more)
+{
+    const std::string spread = R"(, "p10": 2, "p90": 9, "repeats": 20})";
+    return R"(, "timing": {"table": {"sample": {"samples": [{"rows": 1, "flops": 8, "weight_bytes": 0, "bytes_read": 6,
+               "bytes_written": 4, "ms": 4)" + spread + R"(]},
+               "head": {"samples": [{"rows": 1, "flops": 10, "weight_bytes": 5, "bytes_read": 6, "bytes_written": 2,
+               "ms": 3)" + spread + R"(, {"rows": 5, "flops": 50, "weight_bytes": 5, "bytes_read": 8,
+               "bytes_written": 10, "ms": 7)" + spread + "]}}" + more;
+}
+
+const std::string kMeasuredOn =
+    R"(, "measured_on": {"device": "a host", "software": "its compiler", "model": "small", "command": "measure it")";
+
+} // namespace
+
+TEST_CASE("A table of measured samples gives their times, and refuses a call that is none of them")
+{
+    const DeviceProfile profile = Small(Measured(R"(, "otherwise": "error"})" + kMeasuredOn + "}"));
+    CHECK(profile.Mode() == Timing::Table);
+    const auto head = [](std::uint64_t rows) { return Work{.flops = 10 * rows, .bytesRead = 9, .weightBytes = 5}; };
+    CHECK(Time(profile, head(1), DType::F32, Operation::Head, 1) == 3'000'000);
+    CHECK(Time(profile, head(4), DType::F32, Operation::Head, 4) == 6'000'000);
+    CHECK(Time(profile, head(5), DType::I8, Operation::Head, 5) == 7'000'000); // rates do not matter
+    CHECK(ErrorOf([&] { Time(profile, head(6), DType::F32, Operation::Head, 6); }) ==
+          "hardware profile small: timing.table.head.samples: a call with rows 6, FLOPs a row 10, sequences 1 was "
+          "not measured; accepted: with one sequence rows 1 (FLOPs a row 10) to 5 (FLOPs a row 10); with a sequence for "
+          "each row none");
+    CHECK(ErrorOf([&] { Time(profile, head(1), DType::F32, Operation::Exit, 1); }) ==
+          R"(hardware profile small: timing.table.exit: missing; accepted: its time, or another "otherwise" than "error")");
+
+    // The roofline is for operations that the table lacks: beside a measurement a bound would be a leap.
+    const DeviceProfile bounded = Small(Measured(R"(, "otherwise": "roofline"})" + kMeasuredOn + R"(, "date": "today"})"));
+    CHECK(Time(bounded, {.bytesRead = 4300}, DType::F32, Operation::Exit) == 43);
+    CHECK_FALSE(ErrorOf([&] { Time(bounded, head(6), DType::F32, Operation::Head, 6); }).empty());
+
+    // Calls that share weights are one call; others come one after the other.
+    CHECK(profile.RunsAsOne(Operation::Head, head(1)));
+    CHECK_FALSE(profile.RunsAsOne(Operation::Sample, {.flops = 8}));
+    CHECK(profile.RunsAsOne(Operation::Exit, {.flops = 8}));
+    CHECK(Small().RunsAsOne(Operation::Sample, {.flops = 8}));
+    CHECK(Small(R"(, "timing": {"table": {"sample": {"ms": 1}}, "otherwise": "free"})")
+              .RunsAsOne(Operation::Sample, {.flops = 8}));
+
+    CHECK(ErrorOfSmall(Measured(R"(, "otherwise": "free"})")) ==
+          "measured_on: missing; accepted: an object with device, software, model and command, because the table has "
+          "samples");
+    CHECK(ErrorOfSmall(R"(, "timing": {"table": {"head": {}}, "otherwise": "free"})") ==
+          "timing.table.head.ms: missing; accepted: ms, the time of a call, or ms_per_row, the time of each of its "
+          "rows, or samples, calls that were measured");
+    CHECK(ErrorOfSmall(R"(, "timing": {"table": {"head": {"ms_per_row": 1, "ms": 2}}, "otherwise": "free"})") ==
+          "timing.table.head.ms: stands beside ms_per_row; accepted: one of ms, ms_per_row, samples");
+    CHECK(ErrorOfSmall(kMeasuredOn + R"(, "weather": "fine"})").starts_with("measured_on.weather: "));
+    CHECK(ErrorOfSmall(kMeasuredOn + R"(, "date": ""})").starts_with("measured_on.date: "));
+    CHECK(ErrorOfSmall(R"(, "measured_on": {})").starts_with("measured_on.device: "));
+    CHECK(ErrorOfSmall(R"(, "measured_on": {"device": "a host"})").starts_with("measured_on.software: "));
+    CHECK(ErrorOfSmall(R"(, "measured_on": 5)").starts_with("measured_on: "));
+}
+
 TEST_CASE("Measured timing passes on what the kernel took")
 {
     const DeviceProfile measured = Profile(R"({"name": "here", "source": "this host", "timing": "measured"})");
@@ -291,6 +354,10 @@ TEST_CASE("A bad value is an error that names its path")
     failsInTable(R"("head": {"ms": -1})", "head.ms");
     failsInTable(R"("head": {"ms_per_row": "1ms"})", "head.ms_per_row");
     failsInTable(R"("head": {"us": 1})", "head.us");
+    failsInTable(R"("head": {"samples": []})", "head.samples");
+    failsInTable(R"("head": {"samples": [{}]})", "head.samples[0].rows");
+    failsInTable(R"("head": {"samples": [], "ms": 1})", "head.ms");
+    failsInTable(R"("layer": {"samples": []})", "layer.samples");
     failsInTable(R"("head": 1)", "head");
     failsInTable(R"("layer": {"ms": 1}, "project": {"ms": 1})", "layer");
     failsInTable(R"("layer": {"ms": 1}, "finish-layer": {"ms": 1})", "layer");
@@ -338,7 +405,7 @@ TEST_CASE("An unknown key lists all accepted ones, present or not")
 {
     CHECK(ErrorOfSmall(R"(, "bandwidth_gbps": 5)") ==
           "bandwidth_gbps: unknown key; accepted: profile, name, source, memory, tflops, bandwidth_gb_per_s, "
-          "launch_us, efficiency, timing");
+          "launch_us, efficiency, timing, measured_on");
     CHECK(ErrorOfSmall(R"(, "timing": {"table": {"attention": {"ms": 1}}, "otherwise": "free"})") ==
           "timing.table.attention: unknown key; accepted: embed, project, adapt, merge, finish-layer, prune, "
           "snapshot, restore, head, sample, exit, attend, feed-forward, bottleneck, side-input, side, combine, gate, search, fork, calibrate, encode, decode, layer");

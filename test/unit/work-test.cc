@@ -292,6 +292,8 @@ TEST_CASE("Rows of two sessions in one operation cost what they cost in one, but
         CHECK(joined.bytesWritten == alone.bytesWritten);
         CHECK(joined.launches == alone.launches);
         CHECK(joined.weightBytes == alone.weightBytes);
+        CHECK(joined.caches == 2);
+        CHECK(alone.caches == 1);
     }
     // Each session brings an adapter of its own.
     CHECK(Work{10, 108, 4, 6}.Join(Work{20, 208, 5, 6}) == Work{30, 316, 9, 6});

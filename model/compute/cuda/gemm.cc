@@ -49,13 +49,10 @@ Gemm::~Gemm()
 void
 Gemm::Multiply(const DeviceMatrix& matrix, const float* x, std::size_t w, float* y)
 {
-    const bool asStored = matrix.form == WeightForm::F32;
-    const Scratch expanded = m_pool.Take(asStored ? 0 : std::size_t{matrix.out} * matrix.in);
-    if (!asStored)
-    {
-        Expand(matrix, expanded.Data(), m_stream->Get());
-    }
-    const float* weights = asStored ? static_cast<const float*>(matrix.weights) : expanded.Data();
+    const Scratch weights = m_pool.Take(std::size_t{matrix.out} * matrix.in);
+    const Scratch rounded = m_pool.Take(w * matrix.in);
+    ExpandTf32(matrix, weights.Data(), m_stream->Get());
+    RoundTf32(x, w * matrix.in, rounded.Data(), m_stream->Get());
     // cuBLAS counts columns first: what is row by row to us is its transpose.
     const auto in = static_cast<int>(matrix.in);
     const auto out = static_cast<int>(matrix.out);
@@ -68,10 +65,10 @@ Gemm::Multiply(const DeviceMatrix& matrix, const float* x, std::size_t w, float*
                              static_cast<int>(w),
                              in,
                              &one,
-                             weights,
+                             weights.Data(),
                              CUDA_R_32F,
                              in,
-                             x,
+                             rounded.Data(),
                              CUDA_R_32F,
                              in,
                              &zero,

@@ -15,8 +15,8 @@ namespace splitllm
 {
 
 /**
- * Products of many rows by cuBLAS, on one stream. Operands enter as TF32 (a sign, 8 bits of exponent, 10 of mantissa), so
- * weights of fp16 and bf16 enter as they are; sums are fp32.
+ * Products of many rows by cuBLAS, on one stream. Operands are rounded to TF32 (a sign, 8 bits of exponent, 10 of mantissa)
+ * before, so weights of fp16 and bf16 enter as they are; sums are fp32.
  */
 class Gemm
 {

@@ -34,6 +34,20 @@ Silu(float x)
     return x / (1.0F + Exp(-x));
 }
 
+/// Half to even; what is not finite stays so. Tensor cores may cut instead, which is four times the squared error.
+__device__ __forceinline__ float
+ToTf32(float x)
+{
+    constexpr std::uint32_t kCut = 13; // bits of mantissa that TF32 lacks
+    const std::uint32_t bits = __float_as_uint(x);
+    if ((bits & 0x7F800000U) == 0x7F800000U)
+    {
+        return x;
+    }
+    const std::uint32_t rounded = bits + (1U << (kCut - 1)) - 1 + (bits >> kCut & 1);
+    return __uint_as_float(rounded & ~((1U << kCut) - 1));
+}
+
 /// RMS norm on the way into a product.
 struct Rms
 {
@@ -342,7 +356,17 @@ ExpandKernel(DeviceMatrix matrix, float* to)
 {
     for (unsigned column = threadIdx.x; column < matrix.in; column += blockDim.x)
     {
-        to[std::size_t{blockIdx.x} * matrix.in + column] = Weights::One(matrix, blockIdx.x, column);
+        to[std::size_t{blockIdx.x} * matrix.in + column] = ToTf32(Weights::One(matrix, blockIdx.x, column));
+    }
+}
+
+__global__ void
+RoundKernel(const float* from, std::size_t n, float* to)
+{
+    const std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    if (i < n)
+    {
+        to[i] = ToTf32(from[i]);
     }
 }
 
@@ -400,57 +424,6 @@ EmbedKernel(EmbeddingTables tables, const std::uint32_t* tokens, const std::uint
             h += Weights::One(tables.positions, positions[blockIdx.x] + kPositionOffset, i);
         }
         hidden[std::size_t{blockIdx.x} * d + i] = h;
-    }
-}
-
-/// A logit and its index, greater where the logit is, or of equals the index is less.
-__device__ __forceinline__ void
-TakeGreater(float& best, std::uint32_t& index, float other, std::uint32_t otherIndex)
-{
-    if (other > best || (other == best && otherIndex < index))
-    {
-        best = other;
-        index = otherIndex;
-    }
-}
-
-__global__ void
-ArgMaxKernel(const float* logits, std::size_t n, std::uint32_t* result)
-{
-    __shared__ float bests[kWarp];
-    __shared__ std::uint32_t indices[kWarp];
-    float best = -INFINITY;
-    std::uint32_t index = 0xFFFFFFFF;
-    for (std::size_t i = threadIdx.x; i < n; i += blockDim.x)
-    {
-        TakeGreater(best, index, logits[i], static_cast<std::uint32_t>(i));
-    }
-    const auto reduce = [&] {
-        for (unsigned distance = kWarp / 2; distance > 0; distance /= 2)
-        {
-            const float other = __shfl_xor_sync(kAllLanes, best, static_cast<int>(distance));
-            const std::uint32_t otherIndex = __shfl_xor_sync(kAllLanes, index, static_cast<int>(distance));
-            TakeGreater(best, index, other, otherIndex);
-        }
-    };
-    reduce();
-    const unsigned lane = threadIdx.x % kWarp;
-    if (lane == 0)
-    {
-        bests[threadIdx.x / kWarp] = best;
-        indices[threadIdx.x / kWarp] = index;
-    }
-    __syncthreads();
-    if (threadIdx.x < kWarp)
-    {
-        const bool there = lane < blockDim.x / kWarp;
-        best = there ? bests[lane] : -INFINITY;
-        index = there ? indices[lane] : 0xFFFFFFFF;
-        reduce();
-        if (lane == 0)
-        {
-            *result = index == 0xFFFFFFFF ? 0 : index; // of nothing but NaN the first, as on the CPU
-        }
     }
 }
 
@@ -546,7 +519,13 @@ Normalise(const DeviceNorm& norm, const float* x, std::size_t w, std::size_t n, 
 }
 
 void
-Expand(const DeviceMatrix& matrix, float* to, cudaStream_t stream)
+RoundTf32(const float* from, std::size_t n, float* to, cudaStream_t stream)
+{
+    Launch(RoundKernel, Blocks(n, kThreads), kThreads, 0, stream, from, n, to);
+}
+
+void
+ExpandTf32(const DeviceMatrix& matrix, float* to, cudaStream_t stream)
 {
     WithRows(matrix.form, [&]<typename Weights>(Weights) {
         Launch(ExpandKernel<Weights>, matrix.out, kThreads, 0, stream, matrix, to);
@@ -611,12 +590,6 @@ EmbedTokens(const EmbeddingTables& tables,
     WithRows(tables.tokens.form, [&]<typename Weights>(Weights) {
         Launch(EmbedKernel<Weights>, static_cast<unsigned>(w), kThreads, 0, stream, tables, tokens, positions, hidden);
     });
-}
-
-void
-ArgMax(const float* logits, std::size_t n, std::uint32_t* index, cudaStream_t stream)
-{
-    Launch(ArgMaxKernel, 1, 1024, 0, stream, logits, n, index);
 }
 
 } // namespace splitllm

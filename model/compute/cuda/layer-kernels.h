@@ -111,8 +111,11 @@ void GatedFew(const DeviceMatrix& gate,
 /// y = the norm of x, w x n.
 void Normalise(const DeviceNorm& norm, const float* x, std::size_t w, std::size_t n, float* y, cudaStream_t stream);
 
-/// The matrix as fp32, out x in.
-void Expand(const DeviceMatrix& matrix, float* to, cudaStream_t stream);
+/// The matrix as fp32, out x in, each element rounded to the nearest TF32 (10 bits of mantissa).
+void ExpandTf32(const DeviceMatrix& matrix, float* to, cudaStream_t stream);
+
+/// \p n elements rounded to the nearest TF32.
+void RoundTf32(const float* from, std::size_t n, float* to, cudaStream_t stream);
 
 /// What is left to do with a product that cuBLAS made: y = the Finish of product + bias. Both w x out, and may be one.
 void FinishRows(const float* product,
@@ -151,9 +154,6 @@ void EmbedTokens(const EmbeddingTables& tables,
            std::size_t w,
            float* hidden,
            cudaStream_t stream);
-
-/// The index of the largest of \p n logits, the lowest of equals. NaN is never the largest.
-void ArgMax(const float* logits, std::size_t n, std::uint32_t* index, cudaStream_t stream);
 
 } // namespace splitllm
 
