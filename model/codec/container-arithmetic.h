@@ -14,10 +14,11 @@
 namespace splitllm
 {
 
-constexpr std::uint32_t kInfinityBits = 0x7F800000;   //!< of fp32
+constexpr std::uint32_t kInfinityBits = 0x7F800000;      //!< of fp32
 constexpr std::uint64_t kNotCodable = ~std::uint64_t{0}; //!< a size that no coding has: some symbol has no frequency
-constexpr std::size_t kColumnsPerByte = 4096; //!< most columns for each byte of a row's record and body
-constexpr std::size_t kRecordBytes = 16;      //!< of a row
+constexpr std::size_t kColumnsPerByte = 4096;            //!< most columns for each byte of a row's record and body
+constexpr std::size_t kHeaderBytes = 20;
+constexpr std::size_t kRecordBytes = 16; //!< of a row
 
 SPLITLLM_HOST_DEVICE constexpr std::uint64_t
 RoundUp4(std::uint64_t bytes)
@@ -74,6 +75,41 @@ SPLITLLM_HOST_DEVICE constexpr std::uint64_t
 StreamBytes(std::uint64_t size)
 {
     return WordBytes(size) + 4 * LanesFor(WordBytes(size));
+}
+
+/// Where the sections of a container begin.
+struct ContainerLayout
+{
+    std::uint64_t records;
+    std::uint64_t counts; //!< this and the next two: only where elements are above
+    std::uint64_t columns;
+    std::uint64_t values;
+    std::uint64_t bodies;
+    std::uint64_t size; //!< of the container
+};
+
+/**
+ * \param tableBytes of the table of the message
+ * \param above elements above the threshold
+ * \param valueBytes of each of them
+ * \param bodyBytes of all bodies, each rounded up to a multiple of 4
+ */
+SPLITLLM_HOST_DEVICE constexpr ContainerLayout
+LayoutOf(std::uint64_t rows,
+         std::uint64_t cols,
+         std::uint64_t tableBytes,
+         std::uint64_t above,
+         std::uint64_t valueBytes,
+         std::uint64_t bodyBytes)
+{
+    ContainerLayout layout{};
+    layout.records = kHeaderBytes + RoundUp4(tableBytes);
+    layout.counts = layout.records + rows * kRecordBytes;
+    layout.columns = layout.counts + (above > 0 ? rows * sizeof(std::uint32_t) : 0);
+    layout.values = layout.columns + RoundUp4(above * ColumnBytes(cols));
+    layout.bodies = layout.values + RoundUp4(above * valueBytes);
+    layout.size = layout.bodies + bodyBytes;
+    return layout;
 }
 
 /// Bits of a table, least significant first.

@@ -581,13 +581,9 @@ AssembleContainer(std::size_t cols,
         bodies += RoundUp4(rows[i].body.size());
     }
     const std::size_t columnBytes = ColumnBytes(cols);
-    std::size_t size = sizeof(ContainerHeader) + RoundUp4(table.size()) + rows.size() * sizeof(RowRecord) + bodies;
-    if (above > 0)
-    {
-        size += rows.size() * sizeof(std::uint32_t) + RoundUp4(above * columnBytes) +
-                RoundUp4(above * SizeOf(parameters.exact));
-    }
-    SectionWriter writer(size);
+    const ContainerLayout layout =
+        LayoutOf(rows.size(), cols, table.size(), above, SizeOf(parameters.exact), bodies);
+    SectionWriter writer(layout.size);
     const ContainerHeader header = MakeContainerHeader(rows.size(), cols, above > 0, table.size(), parameters);
     writer.Put(&header, sizeof header);
     writer.Put(table.data(), table.size());
