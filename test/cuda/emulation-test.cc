@@ -13,7 +13,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <ctime>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -310,6 +310,29 @@ Stand(unsigned* places)
     places[block * blockDim.x * blockDim.y * blockDim.z + thread] += 1000 * block + thread;
 }
 
+/// The largest of a block's values, found over and over: seven switches of every thread each time.
+__global__ void
+FindLargest(int* values, int rounds)
+{
+    __shared__ int largest[32];
+    int value = values[threadIdx.x];
+    for (int round = 0; round < rounds; ++round)
+    {
+        for (int offset = 16; offset > 0; offset /= 2)
+        {
+            value = max(value, __shfl_xor_sync(kFull, value, offset));
+        }
+        if (threadIdx.x % 32 == 0)
+        {
+            largest[threadIdx.x / 32] = value;
+        }
+        __syncthreads();
+        value = largest[threadIdx.x % (blockDim.x / 32)];
+        __syncthreads();
+    }
+    values[threadIdx.x] = value;
+}
+
 __global__ void
 MeetAnother()
 {
@@ -417,6 +440,25 @@ TEST_CASE("Each warp of an emulated block scans for itself", "[emulation]")
             CHECK(sums[i] == (first + i) * (i + 1 - first) / 2);
         }
     });
+}
+
+TEST_CASE("How long an emulated thread's switch takes", "[.][emulation-speed]")
+{
+    for (const unsigned threads : {32U, 128U, 256U, 1024U})
+    {
+        const int rounds = 200000 / static_cast<int>(threads);
+        double best = INFINITY;
+        for (int repeat = 0; repeat < 15; ++repeat)
+        {
+            const Values<int> values(Numbers(threads));
+            const std::clock_t start = std::clock(); // of the processor's time: other programs do not count
+            REQUIRE(Launch(FindLargest, 1, threads, 0, nullptr, values.Device(), rounds) == cudaSuccess);
+            const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+            best = std::min(best, 1e9 * seconds / (7.0 * rounds * threads));
+            CHECK(values.Host() == std::vector<int>(threads, static_cast<int>(threads) - 1));
+        }
+        WARN(threads << " threads a block: " << best << " ns a switch");
+    }
 }
 
 TEST_CASE("Emulated shuffles stay inside their segment", "[emulation]")
