@@ -13,7 +13,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <ctime>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -310,6 +310,29 @@ Stand(unsigned* places)
     places[block * blockDim.x * blockDim.y * blockDim.z + thread] += 1000 * block + thread;
 }
 
+/// The largest of a block's values, found over and over: seven switches of every thread each time.
+__global__ void
+FindLargest(int* values, int rounds)
+{
+    __shared__ int largest[32];
+    int value = values[threadIdx.x];
+    for (int round = 0; round < rounds; ++round)
+    {
+        for (int offset = 16; offset > 0; offset /= 2)
+        {
+            value = max(value, __shfl_xor_sync(kFull, value, offset));
+        }
+        if (threadIdx.x % 32 == 0)
+        {
+            largest[threadIdx.x / 32] = value;
+        }
+        __syncthreads();
+        value = largest[threadIdx.x % (blockDim.x / 32)];
+        __syncthreads();
+    }
+    values[threadIdx.x] = value;
+}
+
 __global__ void
 MeetAnother()
 {
@@ -337,9 +360,9 @@ ForgetHalf()
 }
 
 __global__ void
-LeaveBefore()
+LeaveBefore(unsigned leaving)
 {
-    if (threadIdx.x == 5)
+    if (threadIdx.x == leaving)
     {
         return;
     }
@@ -417,6 +440,25 @@ TEST_CASE("Each warp of an emulated block scans for itself", "[emulation]")
             CHECK(sums[i] == (first + i) * (i + 1 - first) / 2);
         }
     });
+}
+
+TEST_CASE("How long an emulated thread's switch takes", "[.][emulation-speed]")
+{
+    for (const unsigned threads : {32U, 128U, 256U, 1024U})
+    {
+        const int rounds = 200000 / static_cast<int>(threads);
+        double best = INFINITY;
+        for (int repeat = 0; repeat < 15; ++repeat)
+        {
+            const Values<int> values(Numbers(threads));
+            const std::clock_t start = std::clock(); // of the processor's time: other programs do not count
+            REQUIRE(Launch(FindLargest, 1, threads, 0, nullptr, values.Device(), rounds) == cudaSuccess);
+            const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+            best = std::min(best, 1e9 * seconds / (7.0 * rounds * threads));
+            CHECK(values.Host() == std::vector<int>(threads, static_cast<int>(threads) - 1));
+        }
+        WARN(threads << " threads a block: " << best << " ns a switch");
+    }
 }
 
 TEST_CASE("Emulated shuffles stay inside their segment", "[emulation]")
@@ -588,8 +630,10 @@ TEST_CASE("Collectives that do not fit together are errors that say who met what
     CHECK(FaultOf(ForgetHalf, 1, 32) ==
           where + "no thread can go on: threads (0,0,0) to (15,0,0) wait at __syncwarp(mask 0xffffffff); threads "
                   "(16,0,0) to (31,0,0) wait at __syncthreads");
-    CHECK(FaultOf(LeaveBefore, 1, 32) ==
+    CHECK(FaultOf(LeaveBefore, 1, 32, 5U) ==
           where + "thread (0,0,0) at __syncwarp(mask 0xffffffff) waits for thread (5,0,0), which has exited");
+    CHECK(FaultOf(LeaveBefore, 1, 32, 0U) ==
+          where + "thread (1,0,0) at __syncwarp(mask 0xffffffff) names lane 0, which has exited or never was");
     CHECK(FaultOf(ReadOutsideMask, 1, 32) ==
           where + "thread (0,0,0) at __shfl_sync(mask 0xffff) reads lane 20, which its mask does not name");
     CHECK(FaultOf(NotInMask, 1, 32) ==
@@ -598,9 +642,9 @@ TEST_CASE("Collectives that do not fit together are errors that say who met what
           where + "thread (0,0,0) at __syncthreads meets thread (32,0,0) at __syncthreads_or");
     {
         const ScopedOrder scoped(kReverse);
-        CHECK(FaultOf(LeaveBefore, 1, 33) ==
+        CHECK(FaultOf(LeaveBefore, 1, 33, 5U) ==
               where + "thread (32,0,0) at __syncwarp(mask 0xffffffff) names lane 1, which has exited or never was");
-        CHECK(FaultOf(LeaveBefore, 2, 32).find("block (1,0,0): ") != std::string::npos);
+        CHECK(FaultOf(LeaveBefore, 2, 32, 5U).find("block (1,0,0): ") != std::string::npos);
     }
     // and nothing of it is left
     const Values<int> values(std::vector<int>(32, 1));
@@ -856,7 +900,7 @@ TEST_CASE("The default stream waits for blocking streams alone, however lazy", "
     CHECK(cudaDeviceSynchronize() == cudaSuccess);
     CHECK(values.Host() == std::vector<float>{20, 20});
     // what fails comes out where the host waits
-    CHECK(Launch(LeaveBefore, 1, 32, 0, other) == cudaSuccess);
+    CHECK(Launch(LeaveBefore, 1, 32, 0, other, 5U) == cudaSuccess);
     CHECK_THROWS_AS(cudaStreamSynchronize(other), std::logic_error);
     CHECK(cudaStreamSynchronize(other) == cudaSuccess);
     CHECK(cudaStreamDestroy(blocking) == cudaSuccess);
@@ -1101,7 +1145,7 @@ TEST_CASE("Emulated TF32 drops thirteen bits, and what cuBLAS is not given is re
     const float zero = 0.0F;
     const Values<float> devices({a, b, NAN});
     const auto c = [&] { return devices.Host()[2]; };
-    const auto multiply = [&](cudaDataType type, cublasComputeType_t compute) {
+    const auto multiply = [&](cudaDataType type, cublasComputeType_t compute, cudaDataType typeB = CUDA_R_32F) {
         return cublasGemmEx(handle,
                             CUBLAS_OP_N,
                             CUBLAS_OP_N,
@@ -1113,7 +1157,7 @@ TEST_CASE("Emulated TF32 drops thirteen bits, and what cuBLAS is not given is re
                             type,
                             1,
                             devices.Device() + 1,
-                            type,
+                            typeB,
                             1,
                             &zero,
                             devices.Device() + 2,
@@ -1130,7 +1174,8 @@ TEST_CASE("Emulated TF32 drops thirteen bits, and what cuBLAS is not given is re
     CHECK(cudaMemset(devices.Device() + 2, 0, sizeof(float)) == cudaSuccess);
     CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_32F) == CUBLAS_STATUS_SUCCESS);
     CHECK(c() == -3.0F * (1.0F + 0x1p-10F));
-    CHECK(multiply(CUDA_R_16BF, CUBLAS_COMPUTE_32F) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK(multiply(CUDA_R_16BF, CUBLAS_COMPUTE_32F, CUDA_R_16BF) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK(multiply(CUDA_R_16F, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_NOT_SUPPORTED);
     CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_16F) == CUBLAS_STATUS_NOT_SUPPORTED);
     CHECK_THROWS_AS(cublasGemmEx(handle,
                                  CUBLAS_OP_N,

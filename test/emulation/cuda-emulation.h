@@ -107,7 +107,7 @@ Launch(void (*kernel)(Parameters...),
     static_assert((!std::is_reference_v<Parameters> && ...), "a kernel cannot see the host's variables");
     const std::tuple<Parameters...> values(std::forward<Arguments>(arguments)...);
     KernelCall call{reinterpret_cast<const void*>(kernel), {}, [kernel, values] { std::apply(kernel, values); }};
-    std::apply([&call](const Parameters&... value) { (call.Note(value), ...); }, values);
+    std::apply([&](const Parameters&... value) { (call.Note(value), ...); }, values);
     return LaunchThreads(std::move(call), grid, block, sharedBytes, stream);
 }
 

@@ -1232,7 +1232,6 @@ cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
     if (!target->capture)
     {
         target->capture = recording->capture;
-        capture.unjoined[stream] = capture.operations.size();
     }
     else if (target->capture != recording->capture)
     {
