@@ -4,17 +4,23 @@
 #   split-llm-cuda-emulated  without a GPU: the kernels' sources compiled for the host, which executes them (tests)
 
 set(split_llm_cuda_kernels
+    model/codec/cuda/container-decode.cu
+    model/codec/cuda/container-encode.cu
     model/compute/cuda/attention-kernels.cu
     model/compute/cuda/layer-kernels.cu
+    model/compute/cuda/step-kernels.cu
 )
 set(split_llm_cuda_sources
     model/base/cuda/cuda-error.cc
     model/base/cuda/scratch-pool.cc
     model/base/cuda/stream.cc
+    model/codec/cuda/container-memory.cc
+    model/codec/cuda/cuda-container-coder.cc
     model/compute/cuda/cuda-backend.cc
     model/compute/cuda/cuda-resident.cc
     model/compute/cuda/gemm.cc
     model/compute/cuda/gpu-backend.cc
+    model/compute/cuda/greedy-decoder.cc
     model/compute/cuda/layers.cc
     model/compute/make-backend.cc
     model/tensor/cuda/device-tensor.cc
@@ -60,7 +66,7 @@ endif()
 # The library \p target, which uses the core: the CUDA backend, or what says that there is none.
 function(split_llm_add_cuda_backend target)
   if(NOT split_llm_has_cuda)
-    add_library(${target} STATIC model/compute/make-backend.cc model/compute/no-cuda.cc)
+    add_library(${target} STATIC model/codec/no-cuda-codec.cc model/compute/make-backend.cc model/compute/no-cuda.cc)
     return()
   endif()
   add_library(${target} STATIC ${split_llm_cuda_sources} ${split_llm_cuda_kernels})

@@ -39,11 +39,11 @@ foreach(name IN LISTS cuda_tests)
   target_link_libraries(${name} PRIVATE Catch2::Catch2)
   add_test(NAME ${name} COMMAND ${name})
 endforeach()
-target_link_libraries(split-llm-emulation-tests PRIVATE split-llm-cuda-emulated)
+target_link_libraries(split-llm-emulation-tests PRIVATE split-llm-cuda-emulated split-llm-study)
 add_executable(split-llm-run-emulated helper/split-llm-run.cc)
 target_link_libraries(split-llm-run-emulated PRIVATE split-llm-cuda-emulated split-llm-study)
 if(split_llm_has_cuda)
-  target_link_libraries(split-llm-cuda-tests PRIVATE split-llm-cuda)
+  target_link_libraries(split-llm-cuda-tests PRIVATE split-llm-study)
 endif()
 
 # Fuzz targets: with clang real ones, otherwise programs that replay their corpus.

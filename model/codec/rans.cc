@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <numeric>
+#include <type_traits>
 
 namespace splitllm
 {
@@ -20,6 +21,27 @@ namespace
 
 /// Words that a kernel may overwrite before those that it writes.
 constexpr std::size_t kSlack = 16;
+
+/// What \p call gives for \p lanes as a compile-time constant.
+template <typename Call>
+auto
+WithLanes(unsigned lanes, Call call)
+{
+    assert(IsRansLanes(lanes));
+    switch (lanes)
+    {
+    case 4:
+        return call(std::integral_constant<unsigned, 4>());
+    case 8:
+        return call(std::integral_constant<unsigned, 8>());
+    case 16:
+        return call(std::integral_constant<unsigned, 16>());
+    case kRansMaxLanes:
+        return call(std::integral_constant<unsigned, kRansMaxLanes>());
+    default:
+        return call(std::integral_constant<unsigned, 1>());
+    }
+}
 
 /// Puts symbols [first, last) into their lanes, last to first. \return the place of the last word
 template <unsigned kLanes>
@@ -78,9 +100,9 @@ TakeSymbols(std::span<std::uint8_t> symbols,
             symbols[i + lane] = RansTake(x[lane], table.slots);
             std::uint16_t word;
             std::memcpy(&word, at, sizeof word);
-            const bool low = x[lane] < kRansLow;
-            x[lane] = low ? x[lane] << 16 | word : x[lane];
-            at += low ? 2 : 0;
+            const std::uint32_t low = x[lane] < kRansLow ? 1 : 0;
+            x[lane] = x[lane] << 16 * low | (word & (0 - low)); // a branch here could not be predicted
+            at += 2 * low;
         }
     }
     for (; i < n; i++)
@@ -149,31 +171,26 @@ NormaliseFrequencies(std::span<const std::uint64_t> counts)
     std::uint64_t common = 0;
     for (const std::uint64_t count : counts)
     {
-        const bool isRare = count * kRansTotal < total;
+        const bool isRare = IsRare(count, total);
         rare += isRare && count > 0 ? 1 : 0;
         common += isRare ? 0 : count;
     }
     RansFrequencies frequencies;
-    std::int64_t missing = kRansTotal;
+    std::int32_t missing = kRansTotal;
     for (std::size_t i = 0; i < counts.size(); i++)
     {
         if (counts[i] > 0)
         {
-            const std::uint64_t f = counts[i] * kRansTotal < total
-                                        ? 1
-                                        : (counts[i] * (kRansTotal - rare) + common / 2) / common;
-            frequencies.of[i] = static_cast<std::uint16_t>(std::max<std::uint64_t>(f, 1));
+            frequencies.of[i] = static_cast<std::uint16_t>(FrequencyGuess(counts[i], total, rare, common));
             missing -= frequencies.of[i];
         }
     }
     while (missing != 0)
     {
         std::uint16_t& most = *std::max_element(std::begin(frequencies.of), std::end(frequencies.of));
-        const std::int64_t change = std::max<std::int64_t>(missing, 1 - static_cast<std::int64_t>(most));
-        // Taking all from one would make it rare: at most a quarter of it at a time.
-        const std::int64_t step = std::max<std::int64_t>(change, -std::max<std::int64_t>(most / 4, 1));
-        most = static_cast<std::uint16_t>(most + step);
-        missing -= step;
+        const std::int32_t change = FrequencyChange(missing, most);
+        most = static_cast<std::uint16_t>(most + change);
+        missing -= change;
     }
     return frequencies;
 }
@@ -206,7 +223,7 @@ MakeRansDecodeTable(const RansFrequencies& frequencies)
         const std::uint32_t f = frequencies.of[i];
         for (std::uint32_t place = 0; place < f; place++)
         {
-            *slot++ = i | (f - 1) << 8 | place << 20;
+            *slot++ = RansSlot(i, f, place);
         }
     }
     assert(slot == table.slots + kRansTotal);
@@ -220,7 +237,6 @@ RansEncode(std::span<const std::uint8_t> symbols,
            std::vector<std::byte>& stream,
            const CodecKernels& kernels)
 {
-    assert(lanes == 1 || lanes == 4 || lanes == kRansMaxLanes);
     std::uint32_t states[kRansMaxLanes];
     std::fill_n(states, lanes, kRansLow);
     // A symbol sends out one word at most: a state below 2^31 is below 2^15 after one, and no symbol is rarer than 2^-12.
@@ -228,20 +244,19 @@ RansEncode(std::span<const std::uint8_t> symbols,
     const auto buffer = std::make_unique_for_overwrite<std::uint16_t[]>(most);
     std::uint16_t* const end = buffer.get() + most;
     std::uint16_t* words = end;
-    if (lanes == kRansMaxLanes)
-    {
-        const std::size_t steps = symbols.size() / kRansMaxLanes;
-        words = PutSymbols<kRansMaxLanes>(symbols, steps * kRansMaxLanes, symbols.size(), table, states, words);
-        words = kernels.ransPut32(symbols.data(), steps, table, states, words);
-    }
-    else if (lanes == 4)
-    {
-        words = PutSymbols<4>(symbols, 0, symbols.size(), table, states, words);
-    }
-    else
-    {
-        words = PutSymbols<1>(symbols, 0, symbols.size(), table, states, words);
-    }
+    words = WithLanes(lanes, [&](auto constant) {
+        constexpr unsigned kLanes = constant;
+        if constexpr (kLanes == kRansMaxLanes)
+        {
+            const std::size_t steps = symbols.size() / kLanes;
+            std::uint16_t* const top = PutSymbols<kLanes>(symbols, steps * kLanes, symbols.size(), table, states, words);
+            return kernels.ransPut32(symbols.data(), steps, table, states, top);
+        }
+        else
+        {
+            return PutSymbols<kLanes>(symbols, 0, symbols.size(), table, states, words);
+        }
+    });
     const std::size_t at = stream.size();
     const std::size_t stateBytes = lanes * sizeof(std::uint32_t);
     const std::size_t wordBytes = static_cast<std::size_t>(end - words) * sizeof(std::uint16_t);
@@ -260,7 +275,6 @@ RansDecode(std::span<const std::byte> stream,
            std::span<std::uint8_t> symbols,
            const CodecKernels& kernels)
 {
-    assert(lanes == 1 || lanes == 4 || lanes == kRansMaxLanes);
     const std::size_t stateBytes = lanes * sizeof(std::uint32_t);
     if (stream.size() < stateBytes || stream.size() % 2 != 0)
     {
@@ -275,21 +289,15 @@ RansDecode(std::span<const std::byte> stream,
     }
     const std::byte* words = stream.data() + stateBytes;
     const std::byte* const end = stream.data() + stream.size();
-    bool enough = false;
-    if (lanes == kRansMaxLanes)
-    {
-        const std::size_t steps = symbols.size() / kRansMaxLanes;
-        const std::size_t made = kernels.ransTake32(symbols.data(), steps, table, states, words, end);
-        enough = TakeSymbols<kRansMaxLanes>(symbols, made * kRansMaxLanes, table, states, words, end);
-    }
-    else if (lanes == 4)
-    {
-        enough = TakeSymbols<4>(symbols, 0, table, states, words, end);
-    }
-    else
-    {
-        enough = TakeSymbols<1>(symbols, 0, table, states, words, end);
-    }
+    const bool enough = WithLanes(lanes, [&](auto constant) {
+        constexpr unsigned kLanes = constant;
+        std::size_t made = 0;
+        if constexpr (kLanes == kRansMaxLanes)
+        {
+            made = kernels.ransTake32(symbols.data(), symbols.size() / kLanes, table, states, words, end) * kLanes;
+        }
+        return TakeSymbols<kLanes>(symbols, made, table, states, words, end);
+    });
     return enough && words == end && std::all_of(states, states + lanes, [](std::uint32_t x) { return x == kRansLow; });
 }
 

@@ -16,7 +16,7 @@
  * Symbol i of a stream belongs to lane i mod N, and every lane has a state of its own, at least 2^15 between symbols.
  * All lanes share one sequence of words. A stream is the N states as 32-bit integers, then the words, all little-endian,
  * in the order of decoding. Encoding goes backwards, from the last symbol to the first and from the last word to the
- * first. With 4 or 32 lanes it is the order-0 core of CRAM 3.1's rANS Nx16.
+ * first. N is 1, 4, 8, 16 or 32. With 4 or 32 lanes it is the order-0 core of CRAM 3.1's rANS Nx16.
  *
  * What is inline here depends on nothing but integers, so that a GPU may share it.
  */
@@ -28,6 +28,13 @@ constexpr std::uint32_t kRansTotal = 1U << kRansBits; //!< sum of all frequencie
 constexpr std::uint32_t kRansLow = 1U << 15;       //!< least state between symbols, and the state that encoding starts from
 constexpr unsigned kRansMaxLanes = 32;
 constexpr unsigned kRansMaxSymbols = 256;
+
+/// Whether a stream may have \p lanes.
+SPLITLLM_HOST_DEVICE constexpr bool
+IsRansLanes(unsigned lanes)
+{
+    return lanes == 1 || lanes == 4 || lanes == 8 || lanes == 16 || lanes == kRansMaxLanes;
+}
 
 struct CodecKernels;
 
@@ -112,6 +119,45 @@ RansTake(std::uint32_t& x, const std::uint32_t* slots)
     return static_cast<std::uint8_t>(slot);
 }
 
+/// The slot of place \p place, below \p f, of a symbol with frequency \p f.
+SPLITLLM_HOST_DEVICE constexpr std::uint32_t
+RansSlot(std::uint32_t symbol, std::uint32_t f, std::uint32_t place)
+{
+    return symbol | (f - 1) << 8 | place << 20;
+}
+
+/// Whether a symbol that occurs \p count times of \p total has a share below 1/4096.
+SPLITLLM_HOST_DEVICE constexpr bool
+IsRare(std::uint64_t count, std::uint64_t total)
+{
+    return count * kRansTotal < total;
+}
+
+/**
+ * The first guess of NormaliseFrequencies.
+ * \param count of the symbol, not zero; of \p total
+ * \param rare how many symbols that occur are rare
+ * \param common how often the others occur together
+ */
+SPLITLLM_HOST_DEVICE constexpr std::uint32_t
+FrequencyGuess(std::uint64_t count, std::uint64_t total, std::uint64_t rare, std::uint64_t common)
+{
+    const std::uint64_t f = IsRare(count, total) ? 1 : (count * (kRansTotal - rare) + common / 2) / common;
+    return f > 0 ? static_cast<std::uint32_t>(f) : 1;
+}
+
+/**
+ * What is added to the greatest frequency \p most where \p missing, not zero, are missing of kRansTotal. Taking all from
+ * one would make it rare: at most a quarter of it at a time.
+ */
+SPLITLLM_HOST_DEVICE constexpr std::int32_t
+FrequencyChange(std::int32_t missing, std::int32_t most)
+{
+    const std::int32_t quarter = most / 4 > 1 ? most / 4 : 1;
+    const std::int32_t least = most - 1 < quarter ? 1 - most : -quarter;
+    return missing > least ? missing : least;
+}
+
 /**
  * How often each symbol occurs.
  * \param symbols fewer than 2^32, all below \p alphabet
@@ -136,7 +182,7 @@ RansDecodeTable MakeRansDecodeTable(const RansFrequencies& frequencies);
 /**
  * The stream of \p symbols, appended to \p stream: 4 * lanes bytes and two for each word.
  * \param symbols all with a frequency in the table; a stream of something else decodes to something else
- * \param lanes 1 to kRansMaxLanes
+ * \param lanes as IsRansLanes has it (asserted)
  */
 void RansEncode(std::span<const std::uint8_t> symbols,
                 const RansEncodeTable& table,

@@ -87,7 +87,6 @@ TheFamily()
     return *family;
 }
 
-/// log2(kRansTotal / f) in 2^-12 bits, rounded, for f = 1 to kRansTotal.
 std::array<std::uint16_t, kRansTotal + 1>
 MakeCosts()
 {
@@ -109,10 +108,24 @@ StaticTable(unsigned bits, unsigned index)
     return TheFamily().tables[bits - 1][index];
 }
 
+std::span<const std::uint64_t, kStaticTables>
+StaticMeans(unsigned bits)
+{
+    assert(bits >= 1 && bits <= kMostBits);
+    return TheFamily().means[bits - 1];
+}
+
+std::span<const std::uint16_t, kRansTotal + 1>
+SymbolCosts()
+{
+    static const std::array<std::uint16_t, kRansTotal + 1> costs = MakeCosts();
+    return costs;
+}
+
 std::uint64_t
 CodedSize(std::span<const std::uint32_t> histogram, const RansFrequencies& frequencies)
 {
-    static const std::array<std::uint16_t, kRansTotal + 1> costs = MakeCosts();
+    const auto costs = SymbolCosts();
     std::uint64_t size = 0;
     for (std::size_t i = 0; i < histogram.size(); i++)
     {
@@ -140,7 +153,7 @@ BestStaticTable(unsigned bits, std::span<const std::uint32_t> histogram)
     StaticChoice best;
     for (unsigned shape = 0; shape < kStaticShapes; shape++)
     {
-        const std::uint64_t* means = TheFamily().means[bits - 1] + shape * kStaticWidths;
+        const std::uint64_t* means = StaticMeans(bits).data() + shape * kStaticWidths;
         const auto wider = static_cast<unsigned>(std::lower_bound(means, means + kStaticWidths, mean) - means);
         for (unsigned k = wider == 0 ? 0 : wider - 1; k <= std::min(wider, kStaticWidths - 1); k++)
         {

@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_STATIC_TABLES_H
 #define SPLITLLM_STATIC_TABLES_H
 
+#include "codec/container-arithmetic.h"
 #include "codec/rans.h"
 
 #include <cstdint>
@@ -26,8 +27,11 @@ constexpr unsigned kStaticTables = kStaticShapes * kStaticWidths;
 /// The table for \p bits = 1 to 7 bits of magnitude, \p index below kStaticTables. The same bits on every machine.
 const RansFrequencies& StaticTable(unsigned bits, unsigned index);
 
-/// A size that no coding has: some symbol has no frequency.
-constexpr std::uint64_t kNotCodable = ~std::uint64_t{0};
+/// The mean magnitude of each table for \p bits, in units of 1 / kRansTotal. Ascending within a shape.
+std::span<const std::uint64_t, kStaticTables> StaticMeans(unsigned bits);
+
+/// log2(kRansTotal / f) in 2^-12 bits, rounded, for f = 1 to kRansTotal: what a symbol of frequency f takes.
+std::span<const std::uint16_t, kRansTotal + 1> SymbolCosts();
 
 /**
  * What \p frequencies make of symbols that occur \p histogram[i] times each, in 2^-12 bits, without lane states.

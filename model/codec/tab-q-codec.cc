@@ -22,7 +22,7 @@ std::uint64_t
 MostTrials(unsigned bits)
 {
     const unsigned first = bits - 1;
-    return 1 + first - std::min(2U, first);
+    return 1 + first - LowestBits(first);
 }
 
 /// Reads "tau", or "tau_quantile" with "statistics": nothing where neither is there.
@@ -68,10 +68,14 @@ ReadThresholds(StrictObject& parameters, const CodecContext& context)
 
 } // namespace
 
-TabQCodec::TabQCodec(const ContainerParameters& parameters, ThresholdAt thresholds, const PhantomDensity& phantom)
+TabQCodec::TabQCodec(const ContainerParameters& parameters,
+                     ThresholdAt thresholds,
+                     const PhantomDensity& phantom,
+                     std::shared_ptr<const ContainerCoder> coder)
     : m_parameters(parameters),
       m_thresholds(std::move(thresholds)),
-      m_phantom(phantom)
+      m_phantom(phantom),
+      m_coder(std::move(coder))
 {
 }
 
@@ -109,7 +113,7 @@ TabQCodec::Encode(const Tensor& tensor, const CodecSite& site) const
         return payload;
     }
     Payload payload =
-        Payload::Of(EncodeContainer(tensor, m_thresholds ? m_thresholds(site) : std::nullopt, m_parameters));
+        Payload::Of(m_coder->Encode(tensor, m_thresholds ? m_thresholds(site) : std::nullopt, m_parameters));
     payload.coded = true;
     return payload;
 }
@@ -125,7 +129,7 @@ TabQCodec::Decode(const Payload& payload, std::size_t cols, const CodecSite&) co
     {
         return Tensor::Phantom(ReadContainerHeader(payload.bytes, cols).rows, cols);
     }
-    return DecodeContainer(payload.bytes, cols);
+    return m_coder->Decode(payload.bytes, cols);
 }
 
 CodecCost
@@ -165,7 +169,8 @@ ReadTabQCodec(StrictObject& parameters, const CodecContext& context)
         phantom.bitsPerElement = parameters.Number("bits_per_element", 0.0, 16.0);
         phantom.aboveDensity = parameters.Number("above_density", 0.0, 1.0);
     }
-    return std::make_shared<const TabQCodec>(its, thresholds, phantom);
+    return std::make_shared<const TabQCodec>(
+        its, thresholds, phantom, context.coder != nullptr ? context.coder : HostContainerCoder());
 }
 
 } // namespace splitllm

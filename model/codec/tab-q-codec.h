@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_TAB_Q_CODEC_H
 #define SPLITLLM_TAB_Q_CODEC_H
 
+#include "codec/container-coder.h"
 #include "codec/tensor-codec.h"
 #include "codec/tensor-container.h"
 
@@ -27,9 +28,11 @@ class TabQCodec final : public TensorCodec
 {
   public:
     /// \param thresholds nothing: no place has one
+    /// \param coder who makes and reads the containers
     explicit TabQCodec(const ContainerParameters& parameters,
                        ThresholdAt thresholds = nullptr,
-                       const PhantomDensity& phantom = {});
+                       const PhantomDensity& phantom = {},
+                       std::shared_ptr<const ContainerCoder> coder = HostContainerCoder());
 
     DType Exact() const override;
 
@@ -54,6 +57,7 @@ class TabQCodec final : public TensorCodec
     ContainerParameters m_parameters;
     ThresholdAt m_thresholds;
     PhantomDensity m_phantom;
+    std::shared_ptr<const ContainerCoder> m_coder;
 };
 
 /**

@@ -4,20 +4,12 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
-#include <cmath>
-#include <limits>
 
 namespace splitllm
 {
 
 namespace
 {
-
-float
-GreatestCode(unsigned bits)
-{
-    return static_cast<float>((1U << bits) - 1U);
-}
 
 void
 Codes(std::span<const float> row,
@@ -38,19 +30,6 @@ Codes(std::span<const float> row,
 
 } // namespace
 
-QuantiserScale
-ScaleOf(float least, float most, unsigned bits)
-{
-    const float scale = (most - least) / GreatestCode(bits);
-    if (scale == 0.0F)
-    {
-        // z = -1 makes code 0 stand for one step.
-        return {.scale = least, .zero = least > 0.0F ? -1 : 0, .flat = true};
-    }
-    // The quotient is at most 127 * 2^24 or so: Tmax - Tmin is a unit in the last place of Tmin or more.
-    return {.scale = scale, .zero = -static_cast<std::int32_t>(std::nearbyint(least / scale)), .flat = false};
-}
-
 QuantisedRow
 QuantiseTabQ(std::span<const float> row,
              const RowRange& range,
@@ -62,7 +41,7 @@ QuantiseTabQ(std::span<const float> row,
     const float least = std::bit_cast<float>(range.least);
     const float most = std::bit_cast<float>(range.most);
     const unsigned first = parameters.bits - 1;
-    const unsigned lowest = std::min(2U, first);
+    const unsigned lowest = LowestBits(first);
     unsigned bits = first;
     QuantiserScale scale = ScaleOf(least, most, bits);
     std::vector<std::uint8_t> firstCodes(row.size());
@@ -74,10 +53,9 @@ QuantiseTabQ(std::span<const float> row,
         const unsigned trial = bits - 1;
         const QuantiserScale trialScale = ScaleOf(least, most, trial);
         Codes(row, trialScale, trial, threshold, trialCodes, kernels);
-        const auto sum = static_cast<double>(
-            kernels.distortion(firstCodes.data(), trialCodes.data(), row.size(), first - trial));
-        const double unit = parameters.normalised ? GreatestCode(trial) : 1.0;
-        if (sum / static_cast<double>(row.size()) / unit > parameters.delta)
+        const std::uint64_t sum =
+            kernels.distortion(firstCodes.data(), trialCodes.data(), row.size(), first - trial);
+        if (IsDistorted(sum, row.size(), trial, parameters))
         {
             break;
         }
@@ -99,9 +77,7 @@ ValuesOfSymbols(float scale, std::int32_t zero, std::span<float> values)
 {
     for (std::size_t symbol = 0; symbol < values.size(); symbol++)
     {
-        const float steps = static_cast<float>(symbol / 2) - static_cast<float>(zero);
-        const float magnitude = std::min(steps * scale, std::numeric_limits<float>::max());
-        values[symbol] = symbol % 2 == 0 ? magnitude : -magnitude;
+        values[symbol] = ValueOfSymbol(scale, zero, static_cast<unsigned>(symbol));
     }
 }
 

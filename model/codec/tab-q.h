@@ -4,7 +4,9 @@
 
 #include "codec/codec-kernels.h"
 
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -46,12 +48,58 @@ struct QuantiserScale
     bool operator==(const QuantiserScale&) const = default;
 };
 
+/// Qmax of \p bits bits of magnitude.
+SPLITLLM_HOST_DEVICE constexpr float
+GreatestCode(unsigned bits)
+{
+    return static_cast<float>((1U << bits) - 1U);
+}
+
 /**
  * \param least Tmin >= 0
  * \param most Tmax >= Tmin, finite
  * \param bits Q, 1 to 7
  */
-QuantiserScale ScaleOf(float least, float most, unsigned bits);
+SPLITLLM_HOST_DEVICE inline QuantiserScale
+ScaleOf(float least, float most, unsigned bits)
+{
+    const float scale = (most - least) / GreatestCode(bits);
+    if (scale == 0.0F)
+    {
+        // z = -1 makes code 0 stand for one step.
+        return {.scale = least, .zero = least > 0.0F ? -1 : 0, .flat = true};
+    }
+    // The quotient is at most 127 * 2^24 or so: Tmax - Tmin is a unit in the last place of Tmin or more.
+    return {.scale = scale, .zero = -static_cast<std::int32_t>(nearbyintf(least / scale)), .flat = false};
+}
+
+/// The least bits that Algorithm 1 tries where it starts from \p first.
+SPLITLLM_HOST_DEVICE constexpr unsigned
+LowestBits(unsigned first)
+{
+    return first < 2 ? first : 2;
+}
+
+/**
+ * Whether the distortion of \p bits bits is above Delta.
+ * \param sum of |first codes - codes| over the \p n elements of a row
+ */
+SPLITLLM_HOST_DEVICE inline bool
+IsDistorted(std::uint64_t sum, std::size_t n, unsigned bits, const TabQParameters& parameters)
+{
+    const double unit = parameters.normalised ? GreatestCode(bits) : 1.0;
+    return static_cast<double>(sum) / static_cast<double>(n) / unit > parameters.delta;
+}
+
+/// The number that a symbol stands for, OPSC Eq 7: magnitude first, then sign; at most the largest float.
+SPLITLLM_HOST_DEVICE inline float
+ValueOfSymbol(float scale, std::int32_t zero, unsigned symbol)
+{
+    const float steps = static_cast<float>(symbol / 2) - static_cast<float>(zero);
+    const float product = steps * scale;
+    const float magnitude = product < std::numeric_limits<float>::max() ? product : std::numeric_limits<float>::max();
+    return symbol % 2 == 0 ? magnitude : -magnitude;
+}
 
 /**
  * Quantises the magnitudes with Qbar - 1 bits, then with one bit less for as long as the distortion against the first
@@ -66,11 +114,7 @@ QuantisedRow QuantiseTabQ(std::span<const float> row,
                           const TabQParameters& parameters,
                           const CodecKernels& kernels = BestCodecKernels());
 
-/**
- * The numbers that the symbols of a row stand for, OPSC Eq 7: magnitudes first, then signs. Beyond the largest float it
- * is the largest float.
- * \param values one for each symbol
- */
+/// The numbers that the symbols of a row stand for. \param values one for each symbol
 void ValuesOfSymbols(float scale, std::int32_t zero, std::span<float> values);
 
 } // namespace splitllm

@@ -18,6 +18,8 @@
 namespace splitllm
 {
 
+class ContainerCoder;
+
 /// Where a tensor crosses: what is calibrated differs from place to place.
 struct CodecSite
 {
@@ -75,6 +77,7 @@ struct CodecContext
     ModelConfig config;
     bool shapeMode = false;             //!< there are no numbers to code
     std::filesystem::path calibrations; //!< where relative paths of activation statistics begin
+    std::shared_ptr<const ContainerCoder> coder = nullptr; //!< who codes containers; null: this host
 };
 
 /// The names that a study may use for a codec.

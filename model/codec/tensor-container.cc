@@ -19,27 +19,6 @@ static_assert(std::endian::native == std::endian::little, "containers are writte
 namespace
 {
 
-constexpr std::uint32_t kInfinityBits = 0x7F800000;
-
-std::size_t
-RoundUp4(std::size_t bytes)
-{
-    return (bytes + 3) / 4 * 4;
-}
-
-std::size_t
-PackedBytes(std::size_t cols, unsigned bits)
-{
-    return (cols * (bits + 1) + 7) / 8;
-}
-
-/// Whether a row of \p cols may come from so few bytes.
-bool
-IsJustified(std::size_t cols, std::size_t bodyBytes)
-{
-    return cols <= kColumnsPerByte * (sizeof(RowRecord) + bodyBytes);
-}
-
 /// The part of a row's histogram that its symbols can lie in.
 std::span<const std::uint32_t>
 HistogramOf(const PreparedRow& row)
@@ -118,7 +97,7 @@ class BitWriter
     {
     }
 
-    /// \param count up to 16, with nothing in \p value above them
+    /// \param count up to 32, with nothing in \p value above them
     void Put(std::uint32_t value, unsigned count)
     {
         m_pending |= std::uint64_t{value} << m_count;
@@ -186,10 +165,6 @@ class BitReader
     unsigned m_count = 0;
 };
 
-// How the bit width of a frequency differs from that of the symbol before: "0" not at all, "10" one less, "110" one more,
-// "111" and 4 bits by whatever. Neighbours are alike, and far out frequencies of 0 and 1 take turns.
-constexpr unsigned kWidthBits = 4; // a frequency has up to 13 bits
-
 std::vector<std::byte>
 WriteTable(const RansFrequencies& table)
 {
@@ -204,30 +179,9 @@ WriteTable(const RansFrequencies& table)
     unsigned before = 0;
     for (unsigned i = 0; i < symbols; i++)
     {
-        const std::uint32_t f = table.of[i];
-        const auto width = static_cast<unsigned>(std::bit_width(f));
-        if (width == before)
-        {
-            writer.Put(0b0, 1);
-        }
-        else if (width + 1 == before)
-        {
-            writer.Put(0b01, 2);
-        }
-        else if (width == before + 1)
-        {
-            writer.Put(0b011, 3);
-        }
-        else
-        {
-            writer.Put(0b111, 3);
-            writer.Put(width, kWidthBits);
-        }
-        before = width;
-        if (width > 1)
-        {
-            writer.Put(f - (1U << (width - 1)), width - 1);
-        }
+        const TableBits bits = BitsOfFrequency(table.of[i], before);
+        writer.Put(bits.value, bits.count);
+        before = FrequencyWidth(table.of[i]);
     }
     writer.Finish();
     return bytes;
@@ -274,7 +228,7 @@ std::vector<std::byte>
 Pack(std::span<const std::uint8_t> symbols, unsigned bits)
 {
     std::vector<std::byte> body;
-    body.reserve(PackedBytes(symbols.size(), bits));
+    body.reserve(PackedSymbolBytes(symbols.size(), bits));
     BitWriter writer(body);
     for (const std::uint8_t symbol : symbols)
     {
@@ -299,16 +253,8 @@ Unpack(std::span<const std::byte> body, unsigned bits, std::span<std::uint8_t> s
 void
 EncodeStream(const PreparedRow& row, const RansFrequencies& table, std::uint64_t size, EncodedRow& encoded)
 {
-    encoded.record.lanes = static_cast<std::uint8_t>(LanesFor(size / 4096 / 8));
+    encoded.record.lanes = static_cast<std::uint8_t>(LanesFor(WordBytes(size)));
     RansEncode(row.quantised.symbols, MakeRansEncodeTable(table), encoded.record.lanes, encoded.body);
-}
-
-/// The bytes of a stream whose CodedSize is \p size, as they are expected.
-std::uint64_t
-StreamBytes(std::uint64_t size)
-{
-    const std::uint64_t words = size / 4096 / 8;
-    return words + 4 * LanesFor(words);
 }
 
 /// Copies sections one behind the other, each from a multiple of 4 on.
@@ -400,8 +346,7 @@ Check(const RowRecord& record, std::size_t row, std::size_t cols, const Containe
         FailRow(row, "a scale that is not finite or negative, or a positive zero point");
     }
     const bool isStream = record.body == RowBody::StaticTable || record.body == RowBody::MessageTable;
-    const bool lanesFit = isStream ? record.lanes == 1 || record.lanes == 4 || record.lanes == kRansMaxLanes
-                                   : record.lanes == 0;
+    const bool lanesFit = isStream ? IsRansLanes(record.lanes) : record.lanes == 0;
     bool argumentFits = record.argument == 0;
     bool sizeFits = true;
     switch (record.body)
@@ -411,7 +356,7 @@ Check(const RowRecord& record, std::size_t row, std::size_t cols, const Containe
         sizeFits = record.bodyBytes == 0;
         break;
     case RowBody::Packed:
-        sizeFits = record.bodyBytes == PackedBytes(cols, record.bits);
+        sizeFits = record.bodyBytes == PackedSymbolBytes(cols, record.bits);
         break;
     case RowBody::StaticTable:
         argumentFits = record.argument < kStaticTables;
@@ -436,19 +381,17 @@ Check(const RowRecord& record, std::size_t row, std::size_t cols, const Containe
 class StreamTables
 {
   public:
-    explicit StreamTables(std::span<const std::byte> messageTable)
+    /// \param message the table of the message, if it has one
+    explicit StreamTables(const std::optional<RansFrequencies>& message)
+        : m_message(message)
     {
-        if (!messageTable.empty())
-        {
-            m_message = ReadTable(messageTable);
-        }
     }
 
     const RansDecodeTable& For(const RowRecord& record)
     {
         const RansFrequencies& wanted = record.body == RowBody::StaticTable
                                             ? StaticTable(record.bits, record.argument)
-                                            : m_message;
+                                            : *m_message;
         if (m_last != &wanted)
         {
             m_table = MakeRansDecodeTable(wanted);
@@ -458,7 +401,7 @@ class StreamTables
     }
 
   private:
-    RansFrequencies m_message;
+    const std::optional<RansFrequencies>& m_message;
     const RansFrequencies* m_last = nullptr;
     RansDecodeTable m_table;
 };
@@ -505,20 +448,6 @@ ReadColumn(std::span<const std::byte> columns, std::size_t i, std::size_t size)
 }
 
 } // namespace
-
-unsigned
-LanesFor(std::size_t bytes)
-{
-    constexpr std::size_t kShare = 32;
-    for (const unsigned lanes : {kRansMaxLanes, 4U})
-    {
-        if (bytes >= kShare * lanes * sizeof(std::uint32_t))
-        {
-            return lanes;
-        }
-    }
-    return 1;
-}
 
 PreparedRow
 PrepareRow(std::span<const float> row,
@@ -578,7 +507,7 @@ ChooseMessageTable(std::span<const PreparedRow> rows)
     {
         if (!IsConstant(row))
         {
-            const std::uint64_t packed = PackedBytes(row.quantised.symbols.size(), row.quantised.bits);
+            const std::uint64_t packed = PackedSymbolBytes(row.quantised.symbols.size(), row.quantised.bits);
             const std::uint64_t other =
                 row.table.size == kNotCodable ? packed : std::min(packed, StreamBytes(row.table.size));
             const std::uint64_t own = StreamBytes(CodedSize(HistogramOf(row), table));
@@ -623,7 +552,7 @@ EncodeRow(const PreparedRow& row,
             EncodeStream(row, StaticTable(quantised.bits, row.table.index), row.table.size, encoded);
         }
     }
-    if (record.body == RowBody::Packed || encoded.body.size() >= PackedBytes(cols, quantised.bits) ||
+    if (record.body == RowBody::Packed || encoded.body.size() >= PackedSymbolBytes(cols, quantised.bits) ||
         !IsJustified(cols, encoded.body.size()))
     {
         record.body = RowBody::Packed;
@@ -652,13 +581,9 @@ AssembleContainer(std::size_t cols,
         bodies += RoundUp4(rows[i].body.size());
     }
     const std::size_t columnBytes = ColumnBytes(cols);
-    std::size_t size = sizeof(ContainerHeader) + RoundUp4(table.size()) + rows.size() * sizeof(RowRecord) + bodies;
-    if (above > 0)
-    {
-        size += rows.size() * sizeof(std::uint32_t) + RoundUp4(above * columnBytes) +
-                RoundUp4(above * SizeOf(parameters.exact));
-    }
-    SectionWriter writer(size);
+    const ContainerLayout layout =
+        LayoutOf(rows.size(), cols, table.size(), above, SizeOf(parameters.exact), bodies);
+    SectionWriter writer(layout.size);
     const ContainerHeader header = MakeContainerHeader(rows.size(), cols, above > 0, table.size(), parameters);
     writer.Put(&header, sizeof header);
     writer.Put(table.data(), table.size());
@@ -725,30 +650,6 @@ EncodeContainer(const Tensor& tensor, std::optional<float> tau, const ContainerP
     return AssembleContainer(tensor.Cols(), prepared, rows, messageTable, parameters);
 }
 
-std::size_t
-ColumnBytes(std::size_t cols)
-{
-    return cols > 65536 ? 4 : 2;
-}
-
-ContainerHeader
-MakeContainerHeader(std::size_t rows,
-                    std::size_t cols,
-                    bool hasAbove,
-                    std::size_t tableBytes,
-                    const ContainerParameters& parameters)
-{
-    return {.magic = kContainerMagic,
-            .version = kContainerVersion,
-            .flags = hasAbove ? kHasAbove : std::uint8_t{0},
-            .exact = static_cast<std::uint8_t>(parameters.exact),
-            .bits = static_cast<std::uint8_t>(parameters.tabQ.bits),
-            .rows = static_cast<std::uint32_t>(rows),
-            .cols = static_cast<std::uint32_t>(cols),
-            .tableBytes = static_cast<std::uint16_t>(tableBytes),
-            .reserved = 0};
-}
-
 ContainerHeader
 ReadContainerHeader(std::span<const std::byte> bytes, std::size_t cols)
 {
@@ -777,54 +678,64 @@ ReadContainerHeader(std::span<const std::byte> bytes, std::size_t cols)
     return header;
 }
 
-Tensor
-DecodeContainer(std::span<const std::byte> bytes, std::size_t cols)
+ContainerSections
+ReadContainerSections(std::span<const std::byte> bytes, std::size_t cols)
 {
-    const ContainerHeader header = ReadContainerHeader(bytes, cols);
+    ContainerSections sections;
+    sections.header = ReadContainerHeader(bytes, cols);
+    const ContainerHeader& header = sections.header;
     SectionReader reader(bytes.subspan(sizeof header));
-    StreamTables tables(reader.Take(header.tableBytes, 1, "table"));
-    const auto recordBytes = reader.Take(header.rows, sizeof(RowRecord), "rows");
-    std::vector<RowRecord> records(header.rows);
-    std::memcpy(records.data(), recordBytes.data(), recordBytes.size());
-    for (std::size_t row = 0; row < records.size(); row++)
+    if (const auto table = reader.Take(header.tableBytes, 1, "table"); !table.empty())
     {
-        Check(records[row], row, cols, header);
+        sections.table = ReadTable(table);
     }
-
-    std::vector<std::uint32_t> counts(header.flags & kHasAbove ? header.rows : 0);
-    std::span<const std::byte> columns;
-    std::span<const std::byte> values;
-    const auto exact = static_cast<DType>(header.exact);
-    const std::size_t columnBytes = ColumnBytes(cols);
+    const auto records = reader.Take(header.rows, sizeof(RowRecord), "rows");
+    sections.records.resize(header.rows);
+    std::memcpy(sections.records.data(), records.data(), records.size());
+    for (std::size_t row = 0; row < header.rows; row++)
+    {
+        Check(sections.records[row], row, cols, header);
+    }
     if (header.flags & kHasAbove)
     {
-        const auto countBytes = reader.Take(counts.size(), sizeof(std::uint32_t), "counts");
-        std::memcpy(counts.data(), countBytes.data(), countBytes.size());
+        const auto counts = reader.Take(header.rows, sizeof(std::uint32_t), "counts");
+        sections.counts.resize(header.rows);
+        std::memcpy(sections.counts.data(), counts.data(), counts.size());
         std::uint64_t above = 0; // 2^32 rows of 2^32 elements do not overflow it
-        for (const std::uint32_t count : counts)
+        for (const std::uint32_t count : sections.counts)
         {
             above += count;
         }
-        columns = reader.Take(above, columnBytes, "columns");
-        values = reader.Take(above, SizeOf(exact), "values");
+        sections.columns = reader.Take(above, ColumnBytes(cols), "columns");
+        sections.values = reader.Take(above, SizeOf(static_cast<DType>(header.exact)), "values");
     }
-    std::vector<std::span<const std::byte>> bodies(records.size());
-    for (std::size_t row = 0; row < records.size(); row++)
+    sections.bodies.reserve(header.rows);
+    for (const RowRecord& record : sections.records)
     {
-        bodies[row] = reader.Take(records[row].bodyBytes, 1, "bodies");
+        sections.bodies.push_back(reader.Take(record.bodyBytes, 1, "bodies"));
     }
     if (reader.Left() != 0)
     {
         throw DecodeError(std::to_string(reader.Left()) + " bytes behind a container");
     }
+    return sections;
+}
 
+Tensor
+DecodeContainer(std::span<const std::byte> bytes, std::size_t cols)
+{
+    const ContainerSections sections = ReadContainerSections(bytes, cols);
+    const std::vector<RowRecord>& records = sections.records;
+    const auto exact = static_cast<DType>(sections.header.exact);
+    const std::size_t columnBytes = ColumnBytes(cols);
+    StreamTables tables(sections.table);
     Tensor tensor = Tensor::Zeros(records.size(), cols);
     std::vector<std::uint8_t> symbols(cols);
     std::size_t next = 0; // of the elements above
     for (std::size_t row = 0; row < records.size(); row++)
     {
         const RowRecord& record = records[row];
-        DecodeSymbols(record, row, bodies[row], tables, symbols);
+        DecodeSymbols(record, row, sections.bodies[row], tables, symbols);
         float numbers[kRansMaxSymbols];
         ValuesOfSymbols(record.scale, record.zero, std::span(numbers).first(std::size_t{2} << record.bits));
         const std::span<float> to = tensor.Row(row);
@@ -832,11 +743,11 @@ DecodeContainer(std::span<const std::byte> bytes, std::size_t cols)
         {
             to[i] = numbers[symbols[i]];
         }
-        const std::size_t end = next + (counts.empty() ? 0 : counts[row]);
+        const std::size_t end = next + (sections.counts.empty() ? 0 : sections.counts[row]);
         for (std::size_t least = 0; next < end; next++)
         {
-            const std::uint32_t column = ReadColumn(columns, next, columnBytes);
-            const float value = Read(values.data() + next * SizeOf(exact), exact);
+            const std::uint32_t column = ReadColumn(sections.columns, next, columnBytes);
+            const float value = Read(sections.values.data() + next * SizeOf(exact), exact);
             if (column < least || column >= cols || !std::isfinite(value))
             {
                 FailRow(row, "columns that do not ascend inside the row, or an exact value that is not finite");

@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_TENSOR_CONTAINER_H
 #define SPLITLLM_TENSOR_CONTAINER_H
 
+#include "codec/container-arithmetic.h"
 #include "codec/rans.h"
 #include "codec/static-tables.h"
 #include "codec/tab-q.h"
@@ -46,7 +47,6 @@ namespace splitllm
 constexpr std::uint32_t kContainerMagic = 0x51424154; //!< "TABQ"
 constexpr std::uint8_t kContainerVersion = 1;
 constexpr std::uint8_t kHasAbove = 1; //!< flag: some elements travel exactly
-constexpr std::size_t kColumnsPerByte = 4096;
 
 struct ContainerHeader
 {
@@ -61,7 +61,7 @@ struct ContainerHeader
     std::uint16_t reserved;   //!< 0
 };
 
-static_assert(sizeof(ContainerHeader) == 20 && alignof(ContainerHeader) == 4, "it travels as it is");
+static_assert(sizeof(ContainerHeader) == kContainerHeaderBytes && alignof(ContainerHeader) == 4, "it travels as it is");
 
 /// How the symbols of a row are written.
 enum class RowBody : std::uint8_t
@@ -79,11 +79,11 @@ struct RowRecord
     std::uint32_t bodyBytes; //!< without what fills it up to a multiple of 4
     std::uint8_t bits;       //!< Q*, 1 to Qbar - 1
     RowBody body;
-    std::uint8_t lanes;    //!< 1, 4 or 32 of a rANS stream, otherwise 0
+    std::uint8_t lanes;    //!< of a rANS stream, otherwise 0
     std::uint8_t argument; //!< see RowBody, otherwise 0
 };
 
-static_assert(sizeof(RowRecord) == 16 && alignof(RowRecord) == 4, "it travels as it is");
+static_assert(sizeof(RowRecord) == kRecordBytes && alignof(RowRecord) == 4, "it travels as it is");
 
 /// How a container is made.
 struct ContainerParameters
@@ -109,12 +109,6 @@ struct EncodedRow
     RowRecord record{};
     std::vector<std::byte> body;
 };
-
-/**
- * The lanes of a stream of about \p bytes: 32, 4 or 1, the most whose states are no more than 1/32 of it. Few lanes cost
- * a reader time, many cost bytes.
- */
-unsigned LanesFor(std::size_t bytes);
 
 /**
  * First step, for each row by itself: splits and quantises.
@@ -150,6 +144,25 @@ std::vector<std::byte> EncodeContainer(const Tensor& tensor,
                                        std::optional<float> tau,
                                        const ContainerParameters& parameters);
 
+/// The sections of a container, which lie in its bytes.
+struct ContainerSections
+{
+    ContainerHeader header{};
+    std::optional<RansFrequencies> table; //!< of the message
+    std::vector<RowRecord> records;
+    std::vector<std::uint32_t> counts; //!< of the elements above in each row; none without kHasAbove
+    std::span<const std::byte> columns;
+    std::span<const std::byte> values;
+    std::vector<std::span<const std::byte>> bodies;
+};
+
+/**
+ * Finds the sections in \p bytes, which nothing is known of. They, the table and the records are then as a writer makes
+ * them; the columns, values and bodies may hold anything.
+ * \throws DecodeError
+ */
+ContainerSections ReadContainerSections(std::span<const std::byte> bytes, std::size_t cols);
+
 /**
  * The tensor in \p bytes, which nothing is known of: no length is believed before it is checked, and at most
  * 4 * kColumnsPerByte bytes are allocated for each of theirs.
@@ -158,14 +171,23 @@ std::vector<std::byte> EncodeContainer(const Tensor& tensor,
  */
 Tensor DecodeContainer(std::span<const std::byte> bytes, std::size_t cols);
 
-/// Bytes of the column of an element above.
-std::size_t ColumnBytes(std::size_t cols);
-
-ContainerHeader MakeContainerHeader(std::size_t rows,
-                                    std::size_t cols,
-                                    bool hasAbove,
-                                    std::size_t tableBytes,
-                                    const ContainerParameters& parameters);
+SPLITLLM_HOST_DEVICE inline ContainerHeader
+MakeContainerHeader(std::size_t rows,
+                    std::size_t cols,
+                    bool hasAbove,
+                    std::size_t tableBytes,
+                    const ContainerParameters& parameters)
+{
+    return {.magic = kContainerMagic,
+            .version = kContainerVersion,
+            .flags = hasAbove ? kHasAbove : std::uint8_t{0},
+            .exact = static_cast<std::uint8_t>(parameters.exact),
+            .bits = static_cast<std::uint8_t>(parameters.tabQ.bits),
+            .rows = static_cast<std::uint32_t>(rows),
+            .cols = static_cast<std::uint32_t>(cols),
+            .tableBytes = static_cast<std::uint16_t>(tableBytes),
+            .reserved = 0};
+}
 
 /// The header at the front of \p bytes. \throws DecodeError unless it is that of a container of rows of \p cols elements
 ContainerHeader ReadContainerHeader(std::span<const std::byte> bytes, std::size_t cols);

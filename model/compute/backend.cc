@@ -988,6 +988,47 @@ Backend::Fork(const KvCache& cache)
     return Timed(Operation::Fork, 2 * entries, work, [&] { return DoFork(cache); });
 }
 
+std::vector<TokenId>
+Backend::Greedy(const ResidentModel& model, KvCache& cache, TokenId token, std::size_t count)
+{
+    const std::size_t layers = model.Config().layers;
+    if (cache.First() != 0 || cache.Last() != layers || token >= model.Config().vocab)
+    {
+        Fail("greedy decoding with a cache of some layers only, or from a token that the model does not know");
+    }
+    KvCache* const caches[] = {&cache};
+    for (std::size_t layer = 0; layer < layers; ++layer)
+    {
+        ExpectRoom(model.Config(), caches, layer, count);
+        if (cache.Position(layer) != cache.Position(0))
+        {
+            Fail("greedy decoding with layers at different positions");
+        }
+    }
+    return count == 0 ? std::vector<TokenId>() : DoGreedy(model, cache, token, count);
+}
+
+std::vector<TokenId>
+Backend::DoGreedy(const ResidentModel& model, KvCache& cache, TokenId token, std::size_t count)
+{
+    KvCache* const caches[] = {&cache};
+    std::vector<TokenId> tokens;
+    for (std::size_t step = 0; step < count; ++step)
+    {
+        const std::size_t position = cache.Position(0);
+        Tensor hidden = DoEmbed(model, {&token, 1}, {&position, 1});
+        for (std::size_t layer = 0; layer < model.Config().layers; ++layer)
+        {
+            hidden = DoFinishLayer(model, layer, hidden, DoProject(model, layer, hidden), caches);
+            cache.Grow(layer, 1);
+        }
+        const Tensor logits = DoHead(model, hidden);
+        token = logits.IsPhantom() ? 0 : splitllm::Greedy(logits.Values());
+        tokens.push_back(token);
+    }
+    return tokens;
+}
+
 Computed<Tensor>
 Backend::Head(const ResidentModel& model, const Tensor& hidden)
 {

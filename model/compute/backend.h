@@ -673,6 +673,14 @@ class Backend
      */
     Computed<std::vector<std::vector<ScoredToken>>> Search(const Tensor& logits, std::size_t count);
 
+    /**
+     * The \p count tokens that follow \p token greedily, of equal logits the lowest: the same as Embed, Project,
+     * FinishLayer and Head of one token at a time, without looking at any result on the way. No operation of a
+     * simulated device, so it has no Work.
+     * \param cache of all layers, all at one position, which is \p token's; grows by \p count
+     */
+    std::vector<TokenId> Greedy(const ResidentModel& model, KvCache& cache, TokenId token, std::size_t count);
+
   protected:
     // The operations themselves, with arguments that have been checked. FinishLayer, Attend and Restore grow the cache
     // afterwards, Prune shrinks it to the entries that it is told to keep.
@@ -711,6 +719,12 @@ class Backend
     virtual Tensor DoSideInput(const ResidentSide& side, std::span<const Tensor> states) = 0;
     virtual Tensor DoSide(const ResidentSide& side, const Tensor& input) = 0;
     virtual Tensor DoGate(const ResidentSide& side, const Tensor& hidden) = 0;
+
+    /// Greedy, with the cache's growing. Here token by token, by the other operations.
+    virtual std::vector<TokenId> DoGreedy(const ResidentModel& model,
+                                          KvCache& cache,
+                                          TokenId token,
+                                          std::size_t count);
 
     /**
      * Runs \p operation once and says how long it took, which is Computed's elapsed. Every operation goes through it.

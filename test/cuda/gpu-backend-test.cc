@@ -8,6 +8,8 @@
 #include "support/reference-transformer.h"
 
 #include <algorithm>
+#include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <numeric>
 #include <span>
@@ -365,6 +367,56 @@ TEST_CASE("On the GPU pruning keeps the entries that the CPU keeps", "[cuda]")
         }
         CHECK(Nmse(held[0], held[1]) < kFew);
         CHECK(Nmse(states[0], states[1]) < kFew);
+    }
+}
+
+TEST_CASE("Greedy decoding by a graph has the tokens of one operation after the other, and the CPU's", "[cuda]")
+{
+    SPLITLLM_NEEDS_GPU();
+    const auto gpu = MakeCudaBackend(CudaTimes::None);
+    CpuBackend cpu(1);
+    for (const ModelConfig& config : AllConfigs())
+    {
+        const auto model = RandomModel(config, 95);
+        const std::vector<TokenId> prompt = RandomTokens(config, 6);
+        std::vector<std::vector<TokenId>> answers;
+        for (Backend* backend : std::initializer_list<Backend*>{gpu.get(), &cpu})
+        {
+            const auto resident = backend->Resident(model);
+            const auto cache = backend->NewCache(*resident, 0, config.layers, 40);
+            Tensor hidden = backend->Embed(*resident, prompt, 0).value;
+            for (std::size_t layer = 0; layer < config.layers; ++layer)
+            {
+                const Projections projections = backend->Project(*resident, layer, hidden).value;
+                hidden = backend->FinishLayer(*resident, layer, hidden, projections, *cache).value;
+            }
+            const Tensor logits = backend->Head(*resident, hidden.Slice(5, 1)).value;
+            std::vector<TokenId>& answer = answers.emplace_back(1, Greedy(logits.Values()));
+            for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{13}, std::size_t{2}})
+            {
+                const std::vector<TokenId> more = backend->Greedy(*resident, *cache, answer.back(), count);
+                answer.insert(answer.end(), more.begin(), more.end());
+            }
+            CHECK(cache->Position(config.layers - 1) == 22);
+            // Step by step from here: the cache holds what the graph left.
+            TokenId token = answer.back();
+            for (std::size_t step = 0; step < 3; ++step)
+            {
+                hidden = backend->Embed(*resident, {&token, 1}, cache->Position(0)).value;
+                for (std::size_t layer = 0; layer < config.layers; ++layer)
+                {
+                    const Projections projections = backend->Project(*resident, layer, hidden).value;
+                    hidden = backend->FinishLayer(*resident, layer, hidden, projections, *cache).value;
+                }
+                token = Greedy(backend->Head(*resident, hidden).value.Values());
+                answer.push_back(token);
+            }
+            const auto whole = backend->NewCache(*resident, 0, config.layers, 40);
+            CHECK_THROWS_AS(backend->Greedy(*resident, *whole, config.vocab, 1), std::logic_error);
+            CHECK_THROWS_AS(backend->Greedy(*resident, *whole, 0, 41), std::logic_error);
+        }
+        INFO(config.name);
+        CHECK(answers[0] == answers[1]);
     }
 }
 

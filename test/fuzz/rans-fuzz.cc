@@ -37,11 +37,11 @@ LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size)
     {
         return 0;
     }
-    constexpr unsigned kLanes[] = {1, 4, 32};
-    const unsigned lanes = kLanes[data[0] % 3];
+    constexpr unsigned kLanes[] = {1, 4, 32, 8, 16};
+    const unsigned lanes = kLanes[data[0] % 5];
     const std::size_t count = data[1] + std::size_t{data[2]} % 16 * 256;
     std::vector<std::uint64_t> weights(data + 3, data + 3 + kWeights);
-    weights[data[0] / 3 % kWeights] += 1; // not all zero
+    weights[data[0] / 5 % kWeights] += 1; // not all zero
     const RansFrequencies frequencies = NormaliseFrequencies(weights);
     const RansEncodeTable encodeTable = MakeRansEncodeTable(frequencies);
     const RansDecodeTable decodeTable = MakeRansDecodeTable(frequencies);

@@ -22,7 +22,7 @@ namespace
 using Bytes = std::vector<std::byte>;
 using Symbols = std::vector<std::uint8_t>;
 
-const std::vector<unsigned> kLaneCounts{1, 4, 32};
+const std::vector<unsigned> kLaneCounts{1, 4, 8, 16, 32};
 
 RansFrequencies
 FrequenciesOf(const Symbols& symbols)

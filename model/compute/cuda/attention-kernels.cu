@@ -388,17 +388,6 @@ WriteKernel(AttentionShape shape, KvPlace place, const float* keys, const float*
     }
 }
 
-__global__ void
-AdvanceKernel(KvPlace* places, unsigned count)
-{
-    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count)
-    {
-        places[i].entry++;
-        places[i].position++;
-    }
-}
-
 } // namespace
 
 void
@@ -520,13 +509,6 @@ WriteEntries(const AttentionShape& shape,
     {
         Launch(WriteKernel, static_cast<unsigned>(count), kThreads, 0, stream, shape, place, keys, values);
     }
-}
-
-void
-AdvancePlaces(KvPlace* places, std::size_t count, cudaStream_t stream)
-{
-    const auto blocks = static_cast<unsigned>((count + kThreads - 1) / kThreads);
-    Launch(AdvanceKernel, blocks, kThreads, 0, stream, places, static_cast<unsigned>(count));
 }
 
 } // namespace splitllm

@@ -112,9 +112,6 @@ void WriteEntries(const AttentionShape& shape,
                   const float* values,
                   cudaStream_t stream);
 
-/// Moves each of \p count places to the next entry and position: a decoding step is done.
-void AdvancePlaces(KvPlace* places, std::size_t count, cudaStream_t stream);
-
 } // namespace splitllm
 
 #endif // SPLITLLM_ATTENTION_KERNELS_H

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "compute/cuda/gpu-backend.h"
 
+#include "compute/cuda/greedy-decoder.h"
 #include "tensor/cuda/device-tensor.h"
 
 #include <algorithm>
@@ -530,6 +531,22 @@ GpuBackend::DoGate(const ResidentSide& side, const Tensor& hidden)
     DeviceArray<float> logits = Result(layers, hidden.Rows(), 2);
     layers.Multiply(own.gate.matrix, x.Data(), hidden.Rows(), logits.Data(), &own.norm);
     return OnDevice(hidden.Rows(), 2, std::move(logits));
+}
+
+std::vector<TokenId>
+GpuBackend::DoGreedy(const ResidentModel& model, KvCache& cache, TokenId token, std::size_t count)
+{
+    const auto& own = Own<const CudaModel>(model);
+    KvCache* const caches[] = {&cache};
+    Layers& layers = LayersOf(caches);
+    const RotaryAngles angles = own.Angles(cache.Position(0) + count, m_store);
+    GreedyDecoder decoder(layers, own, Own<const CudaKvCache>(cache), angles, token, count);
+    const std::vector<TokenId> tokens = decoder.Decode();
+    for (std::size_t layer = 0; layer < model.Config().layers; ++layer)
+    {
+        cache.Grow(layer, count);
+    }
+    return tokens;
 }
 
 std::chrono::nanoseconds

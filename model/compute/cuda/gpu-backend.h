@@ -82,6 +82,10 @@ class GpuBackend final : public Backend
     Tensor DoSideInput(const ResidentSide& side, std::span<const Tensor> states) override;
     Tensor DoSide(const ResidentSide& side, const Tensor& input) override;
     Tensor DoGate(const ResidentSide& side, const Tensor& hidden) override;
+    std::vector<TokenId> DoGreedy(const ResidentModel& model,
+                                  KvCache& cache,
+                                  TokenId token,
+                                  std::size_t count) override;
 
     /// By events around the operation, where times are asked for; 0 otherwise, and then the host does not wait.
     std::chrono::nanoseconds Clock(const std::function<void()>& operation) override;

@@ -427,57 +427,6 @@ EmbedKernel(EmbeddingTables tables, const std::uint32_t* tokens, const std::uint
     }
 }
 
-/// A logit and its index, greater where the logit is, or of equals the index is less.
-__device__ __forceinline__ void
-TakeGreater(float& best, std::uint32_t& index, float other, std::uint32_t otherIndex)
-{
-    if (other > best || (other == best && otherIndex < index))
-    {
-        best = other;
-        index = otherIndex;
-    }
-}
-
-__global__ void
-ArgMaxKernel(const float* logits, std::size_t n, std::uint32_t* result)
-{
-    __shared__ float bests[kWarp];
-    __shared__ std::uint32_t indices[kWarp];
-    float best = -INFINITY;
-    std::uint32_t index = 0xFFFFFFFF;
-    for (std::size_t i = threadIdx.x; i < n; i += blockDim.x)
-    {
-        TakeGreater(best, index, logits[i], static_cast<std::uint32_t>(i));
-    }
-    const auto reduce = [&] {
-        for (unsigned distance = kWarp / 2; distance > 0; distance /= 2)
-        {
-            const float other = __shfl_xor_sync(kAllLanes, best, static_cast<int>(distance));
-            const std::uint32_t otherIndex = __shfl_xor_sync(kAllLanes, index, static_cast<int>(distance));
-            TakeGreater(best, index, other, otherIndex);
-        }
-    };
-    reduce();
-    const unsigned lane = threadIdx.x % kWarp;
-    if (lane == 0)
-    {
-        bests[threadIdx.x / kWarp] = best;
-        indices[threadIdx.x / kWarp] = index;
-    }
-    __syncthreads();
-    if (threadIdx.x < kWarp)
-    {
-        const bool there = lane < blockDim.x / kWarp;
-        best = there ? bests[lane] : -INFINITY;
-        index = there ? indices[lane] : 0xFFFFFFFF;
-        reduce();
-        if (lane == 0)
-        {
-            *result = index == 0xFFFFFFFF ? 0 : index; // of nothing but NaN the first, as on the CPU
-        }
-    }
-}
-
 } // namespace
 
 void
@@ -641,12 +590,6 @@ EmbedTokens(const EmbeddingTables& tables,
     WithRows(tables.tokens.form, [&]<typename Weights>(Weights) {
         Launch(EmbedKernel<Weights>, static_cast<unsigned>(w), kThreads, 0, stream, tables, tokens, positions, hidden);
     });
-}
-
-void
-ArgMax(const float* logits, std::size_t n, std::uint32_t* index, cudaStream_t stream)
-{
-    Launch(ArgMaxKernel, 1, 1024, 0, stream, logits, n, index);
 }
 
 } // namespace splitllm

@@ -155,9 +155,6 @@ void EmbedTokens(const EmbeddingTables& tables,
            float* hidden,
            cudaStream_t stream);
 
-/// The index of the largest of \p n logits, the lowest of equals. NaN is never the largest.
-void ArgMax(const float* logits, std::size_t n, std::uint32_t* index, cudaStream_t stream);
-
 } // namespace splitllm
 
 #endif // SPLITLLM_LAYER_KERNELS_H

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// In place of the GPU's coder where the program is built without CUDA.
+#include "base/input-error.h"
+#include "codec/container-coder.h"
+
+namespace splitllm
+{
+
+std::shared_ptr<const ContainerCoder>
+MakeCudaContainerCoder()
+{
+    throw InputError(
+        "this program was built without CUDA; accepted: a build with CUDA Toolkit 12.8 or newer (SPLIT_LLM_CUDA=ON)");
+}
+
+} // namespace splitllm
