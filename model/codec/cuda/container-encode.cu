@@ -541,38 +541,37 @@ MakeEncodeTable(const RansFrequencies& frequencies, unsigned alphabet, RansPutti
     }
 }
 
-/// A lane of a rANS stream, which a lane of a warp works on.
-struct StreamLane
+/// A rANS stream.
+struct StreamSource
 {
     const std::uint8_t* symbols;
     const RansPutting* table;
     std::uint16_t* words; //!< one place for each symbol
-    bool writes;          //!< false: another lane of the warp works on the same one
 };
 
 /**
  * Puts the symbols of the warp's streams, of \p kLanes lanes each, into their states, from the last to the first.
  * \param cols symbols of each stream
  * \param x the state of this lane's
- * \return the place of the last word of this lane's stream
+ * \return the words of this lane's stream
  */
 template <unsigned kLanes>
-__device__ std::uint32_t
-PutStreams(const StreamLane& stream, std::uint64_t cols, std::uint32_t& x)
+__device__ __forceinline__ std::uint32_t
+PutStreams(const StreamSource stream, std::uint64_t cols, std::uint32_t& x)
 {
     const unsigned lane = threadIdx.x % kLanes; // of the stream
     const unsigned before = threadIdx.x % kWarp - lane;
     const std::uint32_t together = (kLanes == kWarp ? kAllLanes : (1U << kLanes) - 1) << before;
     const std::uint32_t above = together & ~((2U << threadIdx.x % kWarp) - 1); // their words leave before
-    auto top = static_cast<std::uint32_t>(cols);
+    std::uint16_t* top = stream.words + cols; // where the last word is; a pointer takes one instruction to move
     x = kRansLow;
     const auto put = [&](const RansPutting& symbol) {
         std::uint16_t word;
         const bool leaves = RansPut(x, symbol, word);
         const std::uint32_t leaving = __ballot_sync(kAllLanes, leaves);
-        if (leaves && stream.writes)
+        if (leaves)
         {
-            stream.words[top - 1 - __popc(leaving & above)] = word;
+            *(top - 1 - __popc(leaving & above)) = word;
         }
         top -= __popc(leaving & together);
     };
@@ -590,7 +589,7 @@ PutStreams(const StreamLane& stream, std::uint64_t cols, std::uint32_t& x)
     }
     if (steps == 0)
     {
-        return top;
+        return static_cast<std::uint32_t>(stream.words + cols - top);
     }
     // The symbols of the next steps are loaded before these are put, and table entries before the first of them is.
     const std::uint8_t* next = stream.symbols + (steps - kAhead) * kLanes + lane;
@@ -623,12 +622,12 @@ PutStreams(const StreamLane& stream, std::uint64_t cols, std::uint32_t& x)
             put(entries[i]);
         }
     }
-    return top;
+    return static_cast<std::uint32_t>(stream.words + cols - top);
 }
 
 /// PutStreams for any number of lanes.
-__device__ std::uint32_t
-PutStreams(unsigned lanes, const StreamLane& stream, std::uint64_t cols, std::uint32_t& x)
+__device__ __forceinline__ std::uint32_t
+PutStreams(unsigned lanes, const StreamSource& stream, std::uint64_t cols, std::uint32_t& x)
 {
     switch (lanes)
     {
@@ -688,28 +687,24 @@ EncodeRows(const EncodeJob& job, std::uint64_t firstRow, unsigned rows, RansPutt
             const bool fits = i == first || (lanes > 0 && (i + 1 - first) * lanes <= kWarp);
             end += i == end && i < rows && fits && records[i].lanes == lanes ? 1 : 0;
         }
-        std::uint32_t top = 0;
+        std::uint32_t made = 0; // words
         if (lanes > 0)
         {
-            const bool has = first + lane / lanes < end;
-            const unsigned mine = has ? first + lane / lanes : first;
+            // Lanes that are left over do again what those of the first row do, and write the same.
+            const unsigned mine = first + lane / lanes < end ? first + lane / lanes : first;
             const std::uint64_t row = firstRow + mine;
-            const StreamLane stream{
-                job.symbols + row * job.cols, tables + mine * alphabet, job.words + row * job.cols, has};
+            const StreamSource stream{
+                job.symbols + row * job.cols, tables + mine * alphabet, job.words + row * job.cols};
             std::uint32_t x;
-            top = PutStreams(lanes, stream, job.cols, x);
-            if (has)
-            {
-                job.states[row * kRansMaxLanes + lane % lanes] = x;
-            }
+            made = PutStreams(lanes, stream, job.cols, x);
+            job.states[row * kRansMaxLanes + lane % lanes] = x;
         }
 #pragma unroll
         for (unsigned i = 0; i < kStreamRows; i++)
         {
             if (i >= first && i < end)
             {
-                const std::uint32_t words = static_cast<std::uint32_t>(job.cols) -
-                                            __shfl_sync(kAllLanes, top, static_cast<int>((i - first) * lanes));
+                const std::uint32_t words = __shfl_sync(kAllLanes, made, static_cast<int>((i - first) * lanes));
                 const std::uint64_t bytes = lanes * sizeof(std::uint32_t) + words * std::uint64_t{sizeof(std::uint16_t)};
                 const std::uint64_t packed = PackedSymbolBytes(job.cols, records[i].bits);
                 RowRecord record = records[i];
