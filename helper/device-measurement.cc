@@ -2,6 +2,8 @@
 #include "device-measurement.h"
 
 #include "base/input-error.h"
+#include "compute/codec-work.h"
+#include "compute/timed.h"
 #include "llm/sampling.h"
 
 #include <algorithm>
@@ -31,8 +33,8 @@ class Recorder
     {
         const Work& work = computed.work;
         const bool ownCaches = work.caches > 1;
-        Call& call =
-            m_calls[{static_cast<std::uint64_t>(computed.operation), work.weightBytes, ownCaches, computed.rows, work.flops}];
+        const auto operation = static_cast<std::uint64_t>(computed.operation);
+        Call& call = m_calls[{operation, work.weightBytes, ownCaches, computed.rows, work.flops}];
         call.work = work;
         call.context = work.caches > 0 ? context : 0;
         call.times.push_back(computed.elapsed);
@@ -191,10 +193,29 @@ class Measurement
             const Tensor input = note(m_backend.SideInput(*m_parts.side, states));
             hidden = note(m_backend.Combine(std::move(hidden), note(m_backend.Side(*m_parts.side, input))));
         }
+        if (m_parts.codec)
+        {
+            Code(hidden, note);
+            Code(Numbers(rows, m_config.KvWidth()), note); // the narrowest and the widest that schemes send by rows
+            Code(Numbers(rows, m_config.QueryWidth() + 2 * m_config.KvWidth()), note);
+        }
         if (rows == 1)
         {
             Answers(model, hidden, note);
         }
+    }
+
+    /// \p tensor into bytes and back, as a state behind the last layer.
+    void Code(const Tensor& tensor, Recorder& note)
+    {
+        const TensorCodec& codec = *m_parts.codec;
+        const std::size_t rows = tensor.Rows();
+        const CodecSite site{.kind = "hidden-state", .layer = m_config.layers};
+        const Work encoding = WorkOf(codec.EncodeCost(rows, tensor.Cols()));
+        const Work decoding = WorkOf(codec.DecodeCost(rows, tensor.Cols()));
+        const Payload payload =
+            note(Timed(Operation::Encode, rows, encoding, [&] { return codec.Encode(tensor, site); }));
+        note(Timed(Operation::Decode, rows, decoding, [&] { return codec.Decode(payload, tensor.Cols(), site); }));
     }
 
     /// The layers with bottleneck adapters.
@@ -338,6 +359,10 @@ MeasureDevice(Backend& backend,
     Expect("sequences", plan.sequences, 2, kMost);
     Expect("layers", {plan.layers}, 1, config.layers);
     Expect("repeats", {plan.repeats}, 1, 1'000'000);
+    if (parts.codec && parts.codec->EncodeCost(1, config.hidden).IsFree())
+    {
+        throw InputError("codec: costs nothing; accepted: a codec that compresses");
+    }
     if (plan.rows.empty() || plan.contexts.empty())
     {
         throw InputError("rows and contexts: none; at least one of each is expected");
@@ -399,9 +424,8 @@ MeasuredTable(const std::vector<MeasuredCall>& calls)
     for (const auto& [operation, sample, context] : calls)
     {
         const Work& work = sample.work;
-        const auto perNs = [&](std::uint64_t amount) {
-            return sample.median.count() == 0 ? 0.0
-                                              : static_cast<double>(amount) / static_cast<double>(sample.median.count());
+        const auto perNs = [took = static_cast<double>(sample.median.count())](std::uint64_t amount) {
+            return took == 0.0 ? 0.0 : static_cast<double>(amount) / took;
         };
         table += Line("%-12s %6zu %9zu %7zu %12.6f %12.6f %12.6f %8.2f %9.2f %7zu\n",
                       std::string(NameOf(operation)).c_str(),

@@ -3,6 +3,7 @@
 #define SPLITLLM_DEVICE_MEASUREMENT_H
 
 #include "base/strict-json.h"
+#include "codec/tensor-codec.h"
 #include "compute/backend.h"
 #include "compute/measured-times.h"
 
@@ -30,6 +31,7 @@ struct MeasuredParts
     std::shared_ptr<const ResidentBottleneck> bottleneck;
     std::shared_ptr<const ResidentExits> exits;
     std::shared_ptr<const ResidentSide> side;
+    std::shared_ptr<const TensorCodec> codec;
 };
 
 /// Which calls are measured, and how often.
@@ -52,10 +54,10 @@ struct MeasuredCall
 };
 
 /**
- * Measures every operation that \p parts have, as a decoder asks for them: token embeddings, some layers, and what comes
- * behind the last one, of random tokens. Repeats go round over all shapes, so that a device that gets slower is slower for
- * all alike, and each takes the model's next layers, so that no weights are found in a cache that in a whole pass over
- * the model would have been lost from it. The first round warms up and does not count.
+ * Measures every operation that \p parts have, as a decoder asks for them: token embeddings, some layers, and what
+ * comes behind the last one, of random tokens. Repeats go round over all shapes, so that a device that gets slower is
+ * slower for all alike, and each takes the model's next layers, so that no weights are found in a cache that in a whole
+ * pass over the model would have been lost from it. The first round warms up and does not count.
  *
  * Where a context and the rows together are more than the model's positions, the longest context that fits is measured.
  * \param say called with a line of progress

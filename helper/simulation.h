@@ -17,7 +17,7 @@ namespace splitllm
  * \param threads of the CPU backend, 0 for all cores
  * \param onToken called after every generated token
  * \return what was recorded; out of memory and lost sessions are results in it
- * \throws RoleError for an error inside a role, InputError if the model or adapter cannot be used
+ * \throws RoleError for an error inside a role, InputError if the model, the adapter or a node's hardware cannot be used
  */
 RunRecords Simulate(const Study& study,
                     std::uint32_t repetition,

@@ -5,9 +5,9 @@
 //     split-llm-profile --model=models/smollm2-135m-instruct --out=scenarios/hardware/this-host.json
 
 #include "base/input-error.h"
-#include "compute/cpu/cpu-backend.h"
+#include "base/out-of-memory.h"
 #include "compute/cpu/kernels.h"
-#include "compute/cuda-backend.h"
+#include "compute/make-backend.h"
 #include "device-measurement.h"
 
 #include <algorithm>
@@ -42,6 +42,7 @@ constexpr const char* kUsage =
     "  --adapter=DIR        a LoRA adapter or bottleneck adapters of the model: measures them too\n"
     "  --exits=DIR          early exits of the model, as CE-CoLLM has them\n"
     "  --side-network=DIR   a side network and its gate, as SPA has them\n"
+    "  --codec=CODEC        also encoding and decoding, such as {\"name\": \"tab-q\", \"bits\": 4}\n"
     "  --bits=N,...         precisions of the weights; default: as they are stored\n"
     "  --group=N            columns that share a scale in quantised weights; default: 64\n"
     "  --rows=N,...         rows of one sequence; default: 1,2,4,8,16,32,64,128\n"
@@ -60,6 +61,7 @@ struct Options
     std::filesystem::path exits;
     std::filesystem::path side;
     std::string backend = "cpu";
+    std::string codec;
     std::string date;
     bool force = false;
     std::vector<std::size_t> bits;
@@ -124,6 +126,7 @@ ReadOptions(int argc, char* argv[])
                                                 {"--exits", text(options.exits)},
                                                 {"--side-network", text(options.side)},
                                                 {"--backend", text(options.backend)},
+                                                {"--codec", text(options.codec)},
                                                 {"--date", text(options.date)},
                                                 {"--force", flag(options.force)},
                                                 {"--bits", numbers(options.bits)},
@@ -189,20 +192,24 @@ ProcessorName()
 Device
 OpenDevice(const Options& options)
 {
-    const std::string software = std::string("split-llm ") + SPLITLLM_VERSION + ", compiler: " + __VERSION__;
-    if (options.backend == "cuda")
+    const std::vector<std::string> names = BackendNames();
+    if (std::ranges::find(names, options.backend) == names.end())
     {
-        return {MakeCudaBackend(CudaTimes::Events), CudaDeviceName(), software};
-    }
-    if (options.backend != "cpu")
-    {
-        throw InputError("--backend: \"" + options.backend + "\" is none; accepted: cpu, cuda");
+        throw InputError("--backend: \"" + options.backend + "\" is none; accepted: " + Joined(names));
     }
     const std::size_t cores = std::max(1U, std::thread::hardware_concurrency());
-    const std::size_t threads = options.threads == 0 ? cores : options.threads;
-    return {std::make_shared<CpuBackend>(threads),
-            ProcessorName() + ", threads: " + std::to_string(threads),
-            software + ", instruction set: " + std::string(BestKernels().name)};
+    const BackendChoice choice{.name = BackendFromName(options.backend),
+                               .threads = options.threads == 0 ? cores : options.threads,
+                               .times = CudaTimes::Events};
+    Device device{.backend = MakeBackend(choice),
+                  .name = CudaDeviceName(),
+                  .software = std::string("split-llm ") + SPLITLLM_VERSION + ", compiler: " + __VERSION__};
+    if (choice.name == BackendName::Cpu)
+    {
+        device.name = ProcessorName() + ", threads: " + std::to_string(choice.threads);
+        device.software += ", instruction set: " + std::string(BestKernels().name);
+    }
+    return device;
 }
 
 /// All layers of \p config in \p bits.
@@ -224,6 +231,12 @@ PrecisionOf(const ModelConfig& config, std::size_t bits, std::size_t group)
         throw InputError("--group: " + std::to_string(group) + "; one of " + Joined(groups) + " is expected");
     }
     return WeightPrecision::Front(config, config.layers, static_cast<unsigned>(bits), group);
+}
+
+CodecContext
+Context(const ModelConfig& config)
+{
+    return {.config = config, .shapeMode = false, .calibrations = SPLITLLM_CALIBRATION_DIR};
 }
 
 MeasuredParts
@@ -255,6 +268,13 @@ Load(const Options& options, Backend& backend)
     if (!options.side.empty())
     {
         parts.side = backend.Resident(SideNetwork::Load(options.side, config), config);
+    }
+    if (!options.codec.empty())
+    {
+        Json json;
+        json["codec"] = options.codec.starts_with("{") ? ParseStrictJson(options.codec, "--codec") : Json(options.codec);
+        StrictObject object(json, "--codec");
+        parts.codec = ReadTensorCodec(object, "codec", Context(config));
     }
     return parts;
 }
@@ -304,6 +324,11 @@ main(int argc, char* argv[])
     catch (const InputError& error)
     {
         std::fprintf(stderr, "split-llm-profile: %s\n", error.what());
+        return kBadInput;
+    }
+    catch (const OutOfMemory& cause)
+    {
+        std::fprintf(stderr, "split-llm-profile: %s; accepted: fewer rows, contexts or sequences\n", cause.what());
         return kBadInput;
     }
     catch (const std::exception& error)

@@ -4,6 +4,7 @@
 #include "base/input-error.h"
 #include "base/units.h"
 #include "ce-collm-spec.h"
+#include "codec/container-coder.h"
 #include "llm/adapter.h"
 #include "llm/beam-search.h"
 #include "llm/config.h"
@@ -446,7 +447,11 @@ ReadScheme(StrictObject& object,
         object.Fail("workload.beams",
                     "scheme \"" + name + "\" cannot search with beams: " + std::string(WhyNoBeams(name)));
     }
-    const CodecContext codecs{.config = config, .shapeMode = study.shapeMode, .calibrations = folders.calibrations};
+    const CodecContext codecs{
+        .config = config,
+        .shapeMode = study.shapeMode,
+        .calibrations = folders.calibrations,
+        .coder = study.backend.name == BackendName::Cuda ? MakeCudaContainerCoder() : HostContainerCoder()};
     if (!scheme.Has("choose")) // which names a codec as well
     {
         study.scheme.codec = ReadTensorCodec(scheme, "codec", codecs, name == "naive-split" ? "fp32" : "fp16");

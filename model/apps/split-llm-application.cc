@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "apps/split-llm-application.h"
 
+#include "base/input-error.h"
 #include "net/tcp-message-port.h"
 #include "schemes/scheme.h"
 #include "sim/end-simulation.h"
@@ -205,6 +206,10 @@ SplitLlmApplication::HandleEnd(const Session& session, std::exception_ptr error)
     catch (const OutOfMemory& cause)
     {
         EndSimulation(NodeOutOfMemory(m_name, where.str() + cause.what()));
+    }
+    catch (const InputError& cause)
+    {
+        EndSimulation(InputError(where.str() + cause.what()));
     }
     catch (const std::exception& cause)
     {

@@ -32,7 +32,7 @@ class Session;
 
 /**
  * What ends a simulation because of an error in a role: node, simulated time, session and request, then the cause.
- * Thrown out of ns3::Simulator::Run().
+ * Thrown out of ns3::Simulator::Run(). An InputError, as of hardware that cannot tell a time, stays one.
  */
 class RoleError : public std::runtime_error
 {

@@ -17,7 +17,7 @@ namespace splitllm
 constexpr std::uint32_t kInfinityBits = 0x7F800000;      //!< of fp32
 constexpr std::uint64_t kNotCodable = ~std::uint64_t{0}; //!< a size that no coding has: some symbol has no frequency
 constexpr std::size_t kColumnsPerByte = 4096;            //!< most columns for each byte of a row's record and body
-constexpr std::size_t kHeaderBytes = 20;
+constexpr std::size_t kContainerHeaderBytes = 20;
 constexpr std::size_t kRecordBytes = 16; //!< of a row
 
 SPLITLLM_HOST_DEVICE constexpr std::uint64_t
@@ -103,7 +103,7 @@ LayoutOf(std::uint64_t rows,
          std::uint64_t bodyBytes)
 {
     ContainerLayout layout{};
-    layout.records = kHeaderBytes + RoundUp4(tableBytes);
+    layout.records = kContainerHeaderBytes + RoundUp4(tableBytes);
     layout.counts = layout.records + rows * kRecordBytes;
     layout.columns = layout.counts + (above > 0 ? rows * sizeof(std::uint32_t) : 0);
     layout.values = layout.columns + RoundUp4(above * ColumnBytes(cols));

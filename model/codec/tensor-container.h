@@ -61,7 +61,7 @@ struct ContainerHeader
     std::uint16_t reserved;   //!< 0
 };
 
-static_assert(sizeof(ContainerHeader) == kHeaderBytes && alignof(ContainerHeader) == 4, "it travels as it is");
+static_assert(sizeof(ContainerHeader) == kContainerHeaderBytes && alignof(ContainerHeader) == 4, "it travels as it is");
 
 /// How the symbols of a row are written.
 enum class RowBody : std::uint8_t

@@ -2,6 +2,7 @@
 #include "schemes/session.h"
 
 #include "codec/dense-codec.h"
+#include "compute/codec-work.h"
 #include "compute/timed.h"
 
 #include <limits>
@@ -10,20 +11,6 @@
 
 namespace splitllm
 {
-
-namespace
-{
-
-Work
-WorkOf(const CodecCost& cost)
-{
-    return {.flops = cost.flops,
-            .bytesRead = cost.bytesRead,
-            .bytesWritten = cost.bytesWritten,
-            .launches = cost.launches};
-}
-
-} // namespace
 
 Session::Session(Host& itsHost, std::shared_ptr<const TensorCodec> codec, std::unique_ptr<MessagePort> port, Api itsApi)
     : host(itsHost),

@@ -6,13 +6,14 @@
 
 #ifdef SPLITLLM_CUDA_EMULATION
 
+#include "address-sanitizer.h"
 #include "support/catch.h"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <ctime>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -50,6 +51,27 @@ class ScopedOrder
     Order m_before;
 };
 
+/// Lazy streams for the length of a scope.
+class ScopedLaziness
+{
+  public:
+    ScopedLaziness()
+    {
+        splitllm::emulation::SetPace(splitllm::emulation::Pace::Lazy);
+    }
+
+    ~ScopedLaziness()
+    {
+        splitllm::emulation::SetPace(m_before);
+    }
+
+    ScopedLaziness(const ScopedLaziness&) = delete;
+    ScopedLaziness& operator=(const ScopedLaziness&) = delete;
+
+  private:
+    splitllm::emulation::Pace m_before = splitllm::emulation::GetPace();
+};
+
 constexpr Order kForward{};
 constexpr Order kReverse{.kind = Order::Kind::Reverse};
 
@@ -68,6 +90,63 @@ InEveryOrder(Check check)
         INFO("order " << static_cast<int>(order.kind) << ", seed " << order.seed);
         check();
     }
+}
+
+/// Values in device memory.
+template <class T>
+class Values
+{
+  public:
+    explicit Values(const std::vector<T>& values)
+        : m_size(values.size())
+    {
+        REQUIRE(cudaMalloc(&m_device, Bytes()) == cudaSuccess);
+        REQUIRE(cudaMemcpy(m_device, values.data(), Bytes(), cudaMemcpyHostToDevice) == cudaSuccess);
+    }
+
+    /// Zeros.
+    explicit Values(std::size_t size)
+        : Values(std::vector<T>(size))
+    {
+    }
+
+    ~Values()
+    {
+        cudaFree(m_device);
+    }
+
+    Values(const Values&) = delete;
+    Values& operator=(const Values&) = delete;
+
+    T* Device() const
+    {
+        return m_device;
+    }
+
+    std::vector<T> Host() const
+    {
+        std::vector<T> values(m_size);
+        REQUIRE(cudaMemcpy(values.data(), m_device, Bytes(), cudaMemcpyDeviceToHost) == cudaSuccess);
+        return values;
+    }
+
+  private:
+    std::size_t Bytes() const
+    {
+        return m_size * sizeof(T);
+    }
+
+    std::size_t m_size;
+    T* m_device = nullptr;
+};
+
+/// 0, 1, 2, ...
+std::vector<int>
+Numbers(std::size_t count)
+{
+    std::vector<int> numbers(count);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    return numbers;
 }
 
 /// What a launch throws; empty if nothing.
@@ -175,7 +254,7 @@ Diverge(unsigned* ballots, int* sums)
         sum = 100 * __any_sync(~mine, lane == 30) + 10 * __all_sync(~mine, lane < 30) + __all_sync(~mine, lane < 31);
     }
     __syncwarp();
-    ballots[lane] = __ballot_sync(kFull, sum > 100 || lane == 4);
+    ballots[lane] = __ballot_sync(kFull, sum > 200 || lane == 2 || lane == 4);
     sums[lane] = sum;
 }
 
@@ -231,6 +310,29 @@ Stand(unsigned* places)
     places[block * blockDim.x * blockDim.y * blockDim.z + thread] += 1000 * block + thread;
 }
 
+/// The largest of a block's values, found over and over: seven switches of every thread each time.
+__global__ void
+FindLargest(int* values, int rounds)
+{
+    __shared__ int largest[32];
+    int value = values[threadIdx.x];
+    for (int round = 0; round < rounds; ++round)
+    {
+        for (int offset = 16; offset > 0; offset /= 2)
+        {
+            value = max(value, __shfl_xor_sync(kFull, value, offset));
+        }
+        if (threadIdx.x % 32 == 0)
+        {
+            largest[threadIdx.x / 32] = value;
+        }
+        __syncthreads();
+        value = largest[threadIdx.x % (blockDim.x / 32)];
+        __syncthreads();
+    }
+    values[threadIdx.x] = value;
+}
+
 __global__ void
 MeetAnother()
 {
@@ -258,9 +360,9 @@ ForgetHalf()
 }
 
 __global__ void
-LeaveBefore()
+LeaveBefore(unsigned leaving)
 {
-    if (threadIdx.x == 5)
+    if (threadIdx.x == leaving)
     {
         return;
     }
@@ -314,13 +416,14 @@ TEST_CASE("Threads of an emulated block add up what a loop adds up, in every ord
     {
         values[i] = static_cast<int>(i * i % 1009) - 300;
     }
+    const Values<int> device(values);
     InEveryOrder([&] {
-        std::vector<int> sums(kBlocks);
-        REQUIRE(Launch(SumBlocks, kBlocks, kThreads, 0, nullptr, values.data(), sums.data()) == cudaSuccess);
+        const Values<int> sums(kBlocks);
+        REQUIRE(Launch(SumBlocks, kBlocks, kThreads, 0, nullptr, device.Device(), sums.Device()) == cudaSuccess);
         for (unsigned block = 0; block < kBlocks; ++block)
         {
             const auto first = values.begin() + block * kThreads;
-            CHECK(sums[block] == static_cast<int>(kThreads) * std::accumulate(first, first + kThreads, 0));
+            CHECK(sums.Host()[block] == static_cast<int>(kThreads) * std::accumulate(first, first + kThreads, 0));
         }
     });
 }
@@ -328,15 +431,34 @@ TEST_CASE("Threads of an emulated block add up what a loop adds up, in every ord
 TEST_CASE("Each warp of an emulated block scans for itself", "[emulation]")
 {
     InEveryOrder([] {
-        std::vector<int> values(96);
-        std::iota(values.begin(), values.end(), 1);
-        REQUIRE(Launch(PrefixSum, 1, 96, 0, nullptr, values.data()) == cudaSuccess);
+        const Values<int> values(Numbers(96));
+        REQUIRE(Launch(PrefixSum, 1, 96, 0, nullptr, values.Device()) == cudaSuccess);
+        const std::vector<int> sums = values.Host();
         for (int i = 0; i < 96; ++i)
         {
-            const int first = i / 32 * 32 + 1;
-            CHECK(values[i] == (first + i + 1) * (i + 2 - first) / 2);
+            const int first = i / 32 * 32;
+            CHECK(sums[i] == (first + i) * (i + 1 - first) / 2);
         }
     });
+}
+
+TEST_CASE("How long an emulated thread's switch takes", "[.][emulation-speed]")
+{
+    for (const unsigned threads : {32U, 128U, 256U, 1024U})
+    {
+        const int rounds = 200000 / static_cast<int>(threads);
+        double best = INFINITY;
+        for (int repeat = 0; repeat < 15; ++repeat)
+        {
+            const Values<int> values(Numbers(threads));
+            const std::clock_t start = std::clock(); // of the processor's time: other programs do not count
+            REQUIRE(Launch(FindLargest, 1, threads, 0, nullptr, values.Device(), rounds) == cudaSuccess);
+            const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+            best = std::min(best, 1e9 * seconds / (7.0 * rounds * threads));
+            CHECK(values.Host() == std::vector<int>(threads, static_cast<int>(threads) - 1));
+        }
+        WARN(threads << " threads a block: " << best << " ns a switch");
+    }
 }
 
 TEST_CASE("Emulated shuffles stay inside their segment", "[emulation]")
@@ -345,8 +467,9 @@ TEST_CASE("Emulated shuffles stay inside their segment", "[emulation]")
     {
         for (const int operand : {0, 1, 3, 5, 16, 31})
         {
-            Shuffled result{};
-            REQUIRE(Launch(Shuffle, 1, 32, 0, nullptr, &result, operand, width) == cudaSuccess);
+            const Values<Shuffled> results(1);
+            REQUIRE(Launch(Shuffle, 1, 32, 0, nullptr, results.Device(), operand, width) == cudaSuccess);
+            const Shuffled result = results.Host()[0];
             for (int lane = 0; lane < 32; ++lane)
             {
                 INFO("lane " << lane << ", width " << width << ", operand " << operand);
@@ -363,33 +486,40 @@ TEST_CASE("Emulated shuffles stay inside their segment", "[emulation]")
 
 TEST_CASE("Emulated shuffles move values of four and of eight bytes, and promote smaller ones", "[emulation]")
 {
-    std::array<double, 32> doubles{};
-    std::array<unsigned long long, 32> words{};
-    std::array<float, 32> floats{};
-    std::array<int, 32> promoted{};
-    REQUIRE(Launch(ShuffleTypes, 1, 32, 0, nullptr, doubles.data(), words.data(), floats.data(), promoted.data()) ==
-            cudaSuccess);
+    const Values<double> doubles(32);
+    const Values<unsigned long long> words(32);
+    const Values<float> floats(32);
+    const Values<int> promoted(32);
+    REQUIRE(Launch(ShuffleTypes,
+                   1,
+                   32,
+                   0,
+                   nullptr,
+                   doubles.Device(),
+                   words.Device(),
+                   floats.Device(),
+                   promoted.Device()) == cudaSuccess);
     for (int lane = 0; lane < 32; ++lane)
     {
         const int other = lane ^ 1;
-        CHECK(doubles[lane] == 1.0 / (other + 1));
-        CHECK(words[lane] == 0x100000001ULL * static_cast<unsigned>(other));
-        CHECK(floats[lane] == -0.5F * static_cast<float>(other));
-        CHECK(promoted[lane] == -other);
+        CHECK(doubles.Host()[lane] == 1.0 / (other + 1));
+        CHECK(words.Host()[lane] == 0x100000001ULL * static_cast<unsigned>(other));
+        CHECK(floats.Host()[lane] == -0.5F * static_cast<float>(other));
+        CHECK(promoted.Host()[lane] == -other);
     }
 }
 
 TEST_CASE("Lanes of an emulated warp that part meet their own and then all again", "[emulation]")
 {
     InEveryOrder([] {
-        std::array<unsigned, 32> ballots{};
-        std::array<int, 32> sums{};
-        REQUIRE(Launch(Diverge, 1, 32, 0, nullptr, ballots.data(), sums.data()) == cudaSuccess);
+        const Values<unsigned> ballots(32);
+        const Values<int> sums(32);
+        REQUIRE(Launch(Diverge, 1, 32, 0, nullptr, ballots.Device(), sums.Device()) == cudaSuccess);
         for (int lane = 0; lane < 32; ++lane)
         {
-            CHECK(sums[lane] == (lane % 2 == 1 ? 256 : 101)); // 1 + 3 + ... + 31
-            CHECK(ballots[lane] == kFull);
+            CHECK(sums.Host()[lane] == (lane % 2 == 1 ? 256 : 101)); // 1 + 3 + ... + 31
         }
+        CHECK(ballots.Host() == std::vector<unsigned>(32, 0xaaaaaabeU)); // the odd lanes, 2 and 4
     });
 }
 
@@ -397,13 +527,11 @@ TEST_CASE("An emulated barrier holds a block until all threads have come", "[emu
 {
     constexpr unsigned kThreads = 77;
     InEveryOrder([] {
-        std::vector<int> values(kThreads);
-        std::iota(values.begin(), values.end(), 0);
-        REQUIRE(Launch(Reverse, 1, kThreads, kThreads * sizeof(int), nullptr, values.data()) == cudaSuccess);
-        for (unsigned i = 0; i < kThreads; ++i)
-        {
-            CHECK(values[i] == static_cast<int>(kThreads - 1 - i));
-        }
+        const Values<int> values(Numbers(kThreads));
+        REQUIRE(Launch(Reverse, 1, kThreads, kThreads * sizeof(int), nullptr, values.Device()) == cudaSuccess);
+        std::vector<int> expected = Numbers(kThreads);
+        std::reverse(expected.begin(), expected.end());
+        CHECK(values.Host() == expected);
     });
 }
 
@@ -412,16 +540,15 @@ TEST_CASE("A missing barrier shows in one of the emulation's orders", "[emulatio
     constexpr unsigned kThreads = 64;
     const auto run = [](Order order) {
         const ScopedOrder scoped(order);
-        std::vector<int> values(kThreads);
-        std::iota(values.begin(), values.end(), 0);
-        REQUIRE(Launch(ReverseWithoutBarrier, 1, kThreads, kThreads * sizeof(int), nullptr, values.data()) ==
+        const Values<int> values(Numbers(kThreads));
+        REQUIRE(Launch(ReverseWithoutBarrier, 1, kThreads, kThreads * sizeof(int), nullptr, values.Device()) ==
                 cudaSuccess);
-        return values;
+        return values.Host();
     };
     const std::vector<int> forward = run(kForward);
     const std::vector<int> reverse = run(kReverse);
     CHECK(forward != reverse);
-    // the lower half reads what nobody has written, the upper half what the lower has
+    // who comes first reads what nobody has written, who comes last what the first has
     CHECK(forward[0] == static_cast<int>(0xcdcdcdcdU));
     CHECK(forward[kThreads - 1] == 0);
     CHECK(reverse[0] == static_cast<int>(kThreads - 1));
@@ -431,9 +558,9 @@ TEST_CASE("A missing barrier shows in one of the emulation's orders", "[emulatio
 TEST_CASE("A block finds its dynamic shared memory poisoned, not as the one before left it", "[emulation]")
 {
     constexpr unsigned kWords = 37;
-    std::vector<unsigned> kept(3 * kWords);
-    REQUIRE(Launch(KeepShared, 3, 32, kWords * sizeof(unsigned), nullptr, kept.data(), kWords) == cudaSuccess);
-    CHECK(std::count(kept.begin(), kept.end(), 0xcdcdcdcdU) == 3 * kWords);
+    const Values<unsigned> kept(3 * kWords);
+    REQUIRE(Launch(KeepShared, 3, 32, kWords * sizeof(unsigned), nullptr, kept.Device(), kWords) == cudaSuccess);
+    CHECK(kept.Host() == std::vector<unsigned>(3 * kWords, 0xcdcdcdcdU));
 }
 
 TEST_CASE("An emulated barrier counts the threads that are left", "[emulation]")
@@ -441,14 +568,21 @@ TEST_CASE("An emulated barrier counts the threads that are left", "[emulation]")
     constexpr unsigned kThreads = 100;
     constexpr unsigned kStaying = 41;
     InEveryOrder([&] {
-        std::vector<int> counts(kStaying);
-        std::vector<int> ands(kStaying);
-        std::vector<int> ors(kStaying);
-        REQUIRE(Launch(CountBlock, 1, kThreads, 0, nullptr, kStaying, counts.data(), ands.data(), ors.data()) ==
-                cudaSuccess);
-        CHECK(counts == std::vector<int>(kStaying, 14)); // 0, 3, ..., 39
-        CHECK(ands == std::vector<int>(kStaying, 10));
-        CHECK(ors == std::vector<int>(kStaying, 10));
+        const Values<int> counts(kStaying);
+        const Values<int> ands(kStaying);
+        const Values<int> ors(kStaying);
+        REQUIRE(Launch(CountBlock,
+                       1,
+                       kThreads,
+                       0,
+                       nullptr,
+                       kStaying,
+                       counts.Device(),
+                       ands.Device(),
+                       ors.Device()) == cudaSuccess);
+        CHECK(counts.Host() == std::vector<int>(kStaying, 14)); // 0, 3, ..., 39
+        CHECK(ands.Host() == std::vector<int>(kStaying, 10));
+        CHECK(ors.Host() == std::vector<int>(kStaying, 10));
     });
 }
 
@@ -457,13 +591,33 @@ TEST_CASE("Every thread of a three-dimensional grid runs once, at its own place"
     const dim3 grid(3, 2, 4);
     const dim3 block(5, 3, 2);
     InEveryOrder([&] {
-        std::vector<unsigned> places(24 * 30);
-        REQUIRE(Launch(Stand, grid, block, 0, nullptr, places.data()) == cudaSuccess);
-        for (unsigned i = 0; i < places.size(); ++i)
+        const Values<unsigned> places(24 * 30);
+        REQUIRE(Launch(Stand, grid, block, 0, nullptr, places.Device()) == cudaSuccess);
+        std::vector<unsigned> expected;
+        for (unsigned i = 0; i < 24 * 30; ++i)
         {
-            CHECK(places[i] == 1000 * (i / 30) + i % 30);
+            expected.push_back(1000 * (i / 30) + i % 30);
         }
+        CHECK(places.Host() == expected);
     });
+}
+
+TEST_CASE("A kernel is not given memory that a GPU cannot reach", "[emulation]")
+{
+    std::array<float, 2> host{1, 1};
+    CHECK_THROWS_AS(Launch(Scale, 1, 1, 0, nullptr, host.data(), 2.0F), std::logic_error);
+    CHECK(host[0] == 1.0F);
+    const Values<float> device({3.0F, 4.0F});
+    CHECK(Launch(Scale, 1, 1, 0, nullptr, device.Device() + 1, 2.0F) == cudaSuccess);
+    CHECK(device.Host() == std::vector<float>{3, 8});
+    float* pinned = nullptr;
+    REQUIRE(cudaMallocHost(&pinned, sizeof(float)) == cudaSuccess);
+    *pinned = 5.0F;
+    CHECK(Launch(Scale, 1, 1, 0, nullptr, pinned, 2.0F) == cudaSuccess);
+    CHECK(*pinned == 10.0F);
+    CHECK(cudaFreeHost(pinned) == cudaSuccess);
+    CHECK_THROWS_AS(Launch(Scale, 1, 1, 0, nullptr, pinned, 2.0F), std::logic_error);
+    CHECK(FaultOf(KeepShared, 1, 1, nullptr, 0U).empty()); // null is for a kernel to know
 }
 
 TEST_CASE("Collectives that do not fit together are errors that say who met what", "[emulation]")
@@ -476,8 +630,10 @@ TEST_CASE("Collectives that do not fit together are errors that say who met what
     CHECK(FaultOf(ForgetHalf, 1, 32) ==
           where + "no thread can go on: threads (0,0,0) to (15,0,0) wait at __syncwarp(mask 0xffffffff); threads "
                   "(16,0,0) to (31,0,0) wait at __syncthreads");
-    CHECK(FaultOf(LeaveBefore, 1, 32) ==
+    CHECK(FaultOf(LeaveBefore, 1, 32, 5U) ==
           where + "thread (0,0,0) at __syncwarp(mask 0xffffffff) waits for thread (5,0,0), which has exited");
+    CHECK(FaultOf(LeaveBefore, 1, 32, 0U) ==
+          where + "thread (1,0,0) at __syncwarp(mask 0xffffffff) names lane 0, which has exited or never was");
     CHECK(FaultOf(ReadOutsideMask, 1, 32) ==
           where + "thread (0,0,0) at __shfl_sync(mask 0xffff) reads lane 20, which its mask does not name");
     CHECK(FaultOf(NotInMask, 1, 32) ==
@@ -486,23 +642,23 @@ TEST_CASE("Collectives that do not fit together are errors that say who met what
           where + "thread (0,0,0) at __syncthreads meets thread (32,0,0) at __syncthreads_or");
     {
         const ScopedOrder scoped(kReverse);
-        CHECK(FaultOf(LeaveBefore, 1, 33) ==
+        CHECK(FaultOf(LeaveBefore, 1, 33, 5U) ==
               where + "thread (32,0,0) at __syncwarp(mask 0xffffffff) names lane 1, which has exited or never was");
-        CHECK(FaultOf(LeaveBefore, 2, 32).find("block (1,0,0): ") != std::string::npos);
+        CHECK(FaultOf(LeaveBefore, 2, 32, 5U).find("block (1,0,0): ") != std::string::npos);
     }
     // and nothing of it is left
-    std::vector<int> values(32, 1);
-    REQUIRE(Launch(PrefixSum, 1, 32, 0, nullptr, values.data()) == cudaSuccess);
-    CHECK(values[31] == 32);
+    const Values<int> values(std::vector<int>(32, 1));
+    REQUIRE(Launch(PrefixSum, 1, 32, 0, nullptr, values.Device()) == cudaSuccess);
+    CHECK(values.Host()[31] == 32);
 }
 
 // ---- The runtime ----
 
 TEST_CASE("The emulated runtime refuses launches that CUDA refuses, with CUDA's codes", "[emulation]")
 {
-    std::vector<float> values(1, 1.0F);
+    const Values<float> values(std::vector<float>{1.0F});
     const auto launch = [&](dim3 grid, dim3 block, std::size_t shared, cudaStream_t stream = nullptr) {
-        const cudaError_t error = Launch(Scale, grid, block, shared, stream, values.data(), 2.0F);
+        const cudaError_t error = Launch(Scale, grid, block, shared, stream, values.Device(), 2.0F);
         CHECK(cudaPeekAtLastError() == error);
         CHECK(cudaGetLastError() == error);
         CHECK(cudaGetLastError() == cudaSuccess);
@@ -521,12 +677,12 @@ TEST_CASE("The emulated runtime refuses launches that CUDA refuses, with CUDA's 
     CHECK(cudaFuncSetAttribute(Scale, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 * 1024 + 1) ==
           cudaErrorInvalidValue);
     cudaGetLastError();
-    CHECK(values[0] == 1.0F); // nothing of it ran
+    CHECK(values.Host()[0] == 1.0F); // nothing of it ran
     CHECK(cudaFuncSetAttribute(Scale, cudaFuncAttributeMaxDynamicSharedMemorySize, 50 * 1024) == cudaSuccess);
     CHECK(launch(1, 1, 50 * 1024) == cudaSuccess);
     CHECK(launch(1, 1, 50 * 1024 + 1) == cudaErrorInvalidValue);
     CHECK(launch(1, 1, 0) == cudaSuccess);
-    CHECK(values[0] == 4.0F);
+    CHECK(values.Host()[0] == 4.0F);
     CHECK(std::string(cudaGetErrorName(cudaErrorInvalidValue)) == "cudaErrorInvalidValue");
     CHECK(std::string(cudaGetErrorString(cudaErrorMemoryAllocation)) == "out of memory");
 }
@@ -583,6 +739,17 @@ TEST_CASE("Emulated device memory starts as NaN, is counted, and has an end", "[
     CHECK(cudaGetLastError() == cudaErrorInvalidValue);
     CHECK(splitllm::emulation::MemoryHeld() == before);
 }
+
+#ifdef SPLITLLM_ADDRESS_SANITIZER
+TEST_CASE("The address sanitizer keeps the host off device memory", "[emulation]")
+{
+    const Values<int> values(Numbers(3));
+    CHECK(__asan_address_is_poisoned(values.Device()) == 1);
+    CHECK(__asan_address_is_poisoned(values.Device() + 2) == 1);
+    CHECK(values.Host() == Numbers(3));
+    CHECK(__asan_address_is_poisoned(values.Device()) == 1);
+}
+#endif
 
 TEST_CASE("Emulated copies must lie inside device memory", "[emulation]")
 {
@@ -641,13 +808,13 @@ TEST_CASE("Emulated events tell the time between them, once recorded", "[emulati
     float milliseconds = -1.0F;
     CHECK(cudaEventRecord(start, stream) == cudaSuccess);
     CHECK(cudaEventElapsedTime(&milliseconds, start, end) == cudaErrorInvalidResourceHandle);
-    std::vector<float> values(1024, 1.0F);
-    CHECK(Launch(Scale, 1, 1024, 0, stream, values.data(), 3.0F) == cudaSuccess);
+    const Values<float> values(std::vector<float>(1024, 1.0F));
+    CHECK(Launch(Scale, 1, 1024, 0, stream, values.Device(), 3.0F) == cudaSuccess);
     CHECK(cudaEventRecord(end, stream) == cudaSuccess);
     CHECK(cudaEventSynchronize(end) == cudaSuccess);
     CHECK(cudaEventElapsedTime(&milliseconds, start, end) == cudaSuccess);
     CHECK(milliseconds > 0.0F);
-    CHECK(values[1023] == 3.0F);
+    CHECK(values.Host()[1023] == 3.0F);
     float back = 0.0F;
     CHECK(cudaEventElapsedTime(&back, end, start) == cudaSuccess);
     CHECK(back == -milliseconds);
@@ -660,6 +827,84 @@ TEST_CASE("Emulated events tell the time between them, once recorded", "[emulati
     CHECK(cudaStreamDestroy(stream) == cudaSuccess);
     CHECK(cudaStreamSynchronize(stream) == cudaErrorInvalidResourceHandle);
     cudaGetLastError();
+}
+
+TEST_CASE("A lazy stream does nothing before something waits for it, and then all in turn", "[emulation]")
+{
+    const ScopedLaziness lazy;
+    const std::size_t before = splitllm::emulation::MemoryHeld();
+    cudaStream_t first = nullptr;
+    cudaStream_t second = nullptr;
+    cudaEvent_t marked = nullptr;
+    REQUIRE(cudaStreamCreateWithFlags(&first, cudaStreamNonBlocking) == cudaSuccess);
+    REQUIRE(cudaStreamCreateWithFlags(&second, cudaStreamNonBlocking) == cudaSuccess);
+    REQUIRE(cudaEventCreate(&marked) == cudaSuccess);
+    float* device = nullptr;
+    float* pinned = nullptr;
+    REQUIRE(cudaMallocAsync(&device, 2 * sizeof(float), first) == cudaSuccess);
+    REQUIRE(cudaMallocHost(&pinned, sizeof(float)) == cudaSuccess);
+    float pageable = 3.0F;
+    *pinned = 5.0F;
+    CHECK(cudaMemcpyAsync(device, &pageable, sizeof(float), cudaMemcpyHostToDevice, first) == cudaSuccess);
+    CHECK(cudaMemcpyAsync(device + 1, pinned, sizeof(float), cudaMemcpyHostToDevice, first) == cudaSuccess);
+    pageable = 300.0F; // has been taken
+    *pinned = 7.0F;    // has not
+    CHECK(Launch(Scale, 1, 2, 0, first, device, 2.0F) == cudaSuccess);
+    CHECK(cudaEventRecord(marked, first) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 2, 0, first, device, 100.0F) == cudaSuccess);
+    const auto now = [&] { // the default stream does not wait for this one
+        float value = 0.0F;
+        CHECK(cudaMemcpy(&value, device, sizeof value, cudaMemcpyDeviceToHost) == cudaSuccess);
+        return value;
+    };
+    CHECK(std::isnan(now()));
+    CHECK(cudaEventQuery(marked) == cudaErrorNotReady);
+    float elapsed = 0.0F;
+    CHECK(cudaEventElapsedTime(&elapsed, marked, marked) == cudaErrorNotReady);
+
+    // the second stream does what precedes the mark, no more
+    std::array<float, 2> out{};
+    CHECK(cudaStreamWaitEvent(second, marked) == cudaSuccess);
+    CHECK(cudaMemcpyAsync(out.data(), device, sizeof out, cudaMemcpyDeviceToHost, second) == cudaSuccess);
+    CHECK(out == std::array<float, 2>{});
+    CHECK(cudaStreamSynchronize(second) == cudaSuccess);
+    CHECK(out == std::array<float, 2>{6, 14});
+    CHECK(cudaEventElapsedTime(&elapsed, marked, marked) == cudaSuccess);
+
+    CHECK(cudaStreamQuery(first) == cudaErrorNotReady); // and does one thing more
+    CHECK(cudaStreamQuery(first) == cudaSuccess);
+    CHECK(now() == 600.0F);
+    CHECK(cudaFreeAsync(device, first) == cudaSuccess);
+    CHECK(splitllm::emulation::MemoryHeld() == before + 8);
+    CHECK(cudaDeviceSynchronize() == cudaSuccess);
+    CHECK(splitllm::emulation::MemoryHeld() == before);
+    CHECK(cudaFreeHost(pinned) == cudaSuccess);
+    CHECK(cudaEventDestroy(marked) == cudaSuccess);
+    CHECK(cudaStreamDestroy(first) == cudaSuccess);
+    CHECK(cudaStreamDestroy(second) == cudaSuccess);
+    cudaGetLastError();
+}
+
+TEST_CASE("The default stream waits for blocking streams alone, however lazy", "[emulation]")
+{
+    const ScopedLaziness lazy;
+    cudaStream_t blocking = nullptr;
+    cudaStream_t other = nullptr;
+    REQUIRE(cudaStreamCreate(&blocking) == cudaSuccess);
+    REQUIRE(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking) == cudaSuccess);
+    const Values<float> values({1, 1});
+    CHECK(Launch(Scale, 1, 1, 0, blocking, values.Device(), 2.0F) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 1, 0, other, values.Device() + 1, 2.0F) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 2, 0, nullptr, values.Device(), 10.0F) == cudaSuccess);
+    CHECK(values.Host() == std::vector<float>{20, 10});
+    CHECK(cudaDeviceSynchronize() == cudaSuccess);
+    CHECK(values.Host() == std::vector<float>{20, 20});
+    // what fails comes out where the host waits
+    CHECK(Launch(LeaveBefore, 1, 32, 0, other, 5U) == cudaSuccess);
+    CHECK_THROWS_AS(cudaStreamSynchronize(other), std::logic_error);
+    CHECK(cudaStreamSynchronize(other) == cudaSuccess);
+    CHECK(cudaStreamDestroy(blocking) == cudaSuccess);
+    CHECK(cudaStreamDestroy(other) == cudaSuccess);
 }
 
 // ---- Graphs ----
@@ -713,13 +958,13 @@ TEST_CASE("What a capture forbids gives CUDA's errors and spoils it", "[emulatio
     REQUIRE(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking) == cudaSuccess);
     REQUIRE(cudaEventCreateWithFlags(&forked, cudaEventDisableTiming) == cudaSuccess);
     REQUIRE(cudaEventCreateWithFlags(&joined, cudaEventDisableTiming) == cudaSuccess);
-    std::array<float, 1> value{1};
+    const Values<float> value(std::vector<float>{1.0F});
     cudaGraph_t graph = nullptr;
     const auto begin = [&] { REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess); };
     const auto fork = [&] {
         REQUIRE(cudaEventRecord(forked, stream) == cudaSuccess);
         REQUIRE(cudaStreamWaitEvent(other, forked) == cudaSuccess);
-        REQUIRE(Launch(Scale, 1, 1, 0, other, value.data(), 3.0F) == cudaSuccess);
+        REQUIRE(Launch(Scale, 1, 1, 0, other, value.Device(), 3.0F) == cudaSuccess);
     };
 
     CHECK(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeGlobal) == cudaErrorStreamCaptureUnsupported);
@@ -727,7 +972,7 @@ TEST_CASE("What a capture forbids gives CUDA's errors and spoils it", "[emulatio
 
     begin();
     CHECK(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
-    CHECK(Launch(Scale, 1, 1, 0, stream, value.data(), 3.0F) == cudaErrorStreamCaptureInvalidated);
+    CHECK(Launch(Scale, 1, 1, 0, stream, value.Device(), 3.0F) == cudaErrorStreamCaptureInvalidated);
     CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated);
     CHECK(graph == nullptr);
 
@@ -745,16 +990,15 @@ TEST_CASE("What a capture forbids gives CUDA's errors and spoils it", "[emulatio
     fork();
     CHECK(cudaEventRecord(joined, other) == cudaSuccess);
     CHECK(cudaStreamWaitEvent(stream, joined) == cudaSuccess);
-    CHECK(value[0] == 1.0F);
     CHECK(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
-    CHECK(Launch(Scale, 1, 1, 0, other, value.data(), 3.0F) == cudaSuccess); // no longer part of it
+    CHECK(Launch(Scale, 1, 1, 0, other, value.Device(), 3.0F) == cudaSuccess); // no longer part of it
     CHECK(cudaStreamSynchronize(other) == cudaSuccess);
-    CHECK(value[0] == 3.0F);
+    CHECK(value.Host()[0] == 3.0F);
     cudaGraphExec_t executable = nullptr;
     CHECK(cudaGraphInstantiate(&executable, graph) == cudaSuccess);
     CHECK(cudaGraphLaunch(executable, stream) == cudaSuccess);
     CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
-    CHECK(value[0] == 9.0F);
+    CHECK(value.Host()[0] == 9.0F);
     CHECK(cudaGraphExecDestroy(executable) == cudaSuccess);
     CHECK(cudaGraphDestroy(graph) == cudaSuccess);
 
@@ -762,7 +1006,7 @@ TEST_CASE("What a capture forbids gives CUDA's errors and spoils it", "[emulatio
     begin();
     fork();
     CHECK(cudaEventRecord(joined, other) == cudaSuccess);
-    CHECK(Launch(Scale, 1, 1, 0, other, value.data(), 3.0F) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 1, 0, other, value.Device(), 3.0F) == cudaSuccess);
     CHECK(cudaStreamWaitEvent(stream, joined) == cudaSuccess);
     CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureUnjoined);
 
@@ -835,9 +1079,11 @@ TEST_CASE("Emulated cuBLAS multiplies as a plain loop does, with every transpose
                 const std::vector<float> a = Eighths(kBatch * strideA, 1);
                 const std::vector<float> b = Eighths(kBatch * strideB, 2);
                 const std::vector<float> before = Eighths(kBatch * strideC, 3);
-                const std::vector<std::uint16_t> halvesA = HalvesOf(a);
-                const std::vector<std::uint16_t> halvesB = HalvesOf(b);
-                std::vector<float> c = before;
+                const Values<float> floatsA(a);
+                const Values<float> floatsB(b);
+                const Values<std::uint16_t> halvesA(HalvesOf(a));
+                const Values<std::uint16_t> halvesB(HalvesOf(b));
+                const Values<float> c(before);
                 const float alpha = 0.5F;
                 const float beta = -2.0F;
                 REQUIRE(cublasGemmStridedBatchedEx(handle,
@@ -847,16 +1093,16 @@ TEST_CASE("Emulated cuBLAS multiplies as a plain loop does, with every transpose
                                                    kN,
                                                    kK,
                                                    &alpha,
-                                                   half ? static_cast<const void*>(halvesA.data()) : a.data(),
+                                                   half ? static_cast<const void*>(halvesA.Device()) : floatsA.Device(),
                                                    half ? CUDA_R_16F : CUDA_R_32F,
                                                    lda,
                                                    strideA,
-                                                   half ? static_cast<const void*>(halvesB.data()) : b.data(),
+                                                   half ? static_cast<const void*>(halvesB.Device()) : floatsB.Device(),
                                                    half ? CUDA_R_16F : CUDA_R_32F,
                                                    ldb,
                                                    strideB,
                                                    &beta,
-                                                   c.data(),
+                                                   c.Device(),
                                                    CUDA_R_32F,
                                                    ldc,
                                                    strideC,
@@ -882,7 +1128,7 @@ TEST_CASE("Emulated cuBLAS multiplies as a plain loop does, with every transpose
                         }
                     }
                 }
-                CHECK(c == expected);
+                CHECK(c.Host() == expected);
             }
         }
     }
@@ -897,8 +1143,9 @@ TEST_CASE("Emulated TF32 drops thirteen bits, and what cuBLAS is not given is re
     const float b = -3.0F;
     const float one = 1.0F;
     const float zero = 0.0F;
-    float c = NAN;
-    const auto multiply = [&](cudaDataType type, cublasComputeType_t compute) {
+    const Values<float> devices({a, b, NAN});
+    const auto c = [&] { return devices.Host()[2]; };
+    const auto multiply = [&](cudaDataType type, cublasComputeType_t compute, cudaDataType typeB = CUDA_R_32F) {
         return cublasGemmEx(handle,
                             CUBLAS_OP_N,
                             CUBLAS_OP_N,
@@ -906,29 +1153,50 @@ TEST_CASE("Emulated TF32 drops thirteen bits, and what cuBLAS is not given is re
                             1,
                             1,
                             &one,
-                            &a,
+                            devices.Device(),
                             type,
                             1,
-                            &b,
-                            type,
+                            devices.Device() + 1,
+                            typeB,
                             1,
                             &zero,
-                            &c,
+                            devices.Device() + 2,
                             CUDA_R_32F,
                             1,
                             compute,
                             CUBLAS_GEMM_DEFAULT);
     };
     CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_32F) == CUBLAS_STATUS_SUCCESS);
-    CHECK(c == a * b); // C was no number: with beta = 0 it is not read
+    CHECK(c() == a * b); // C was no number: with beta = 0 it is not read
     CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32) == CUBLAS_STATUS_SUCCESS);
-    CHECK(c == -3.0F * (1.0F + 0x1p-10F));
+    CHECK(c() == -3.0F * (1.0F + 0x1p-10F));
     CHECK(cublasSetMathMode(handle, CUBLAS_TF32_TENSOR_OP_MATH) == CUBLAS_STATUS_SUCCESS);
-    c = 0.0F;
+    CHECK(cudaMemset(devices.Device() + 2, 0, sizeof(float)) == cudaSuccess);
     CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_32F) == CUBLAS_STATUS_SUCCESS);
-    CHECK(c == -3.0F * (1.0F + 0x1p-10F));
-    CHECK(multiply(CUDA_R_16BF, CUBLAS_COMPUTE_32F) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK(c() == -3.0F * (1.0F + 0x1p-10F));
+    CHECK(multiply(CUDA_R_16BF, CUBLAS_COMPUTE_32F, CUDA_R_16BF) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK(multiply(CUDA_R_16F, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_NOT_SUPPORTED);
     CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_16F) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK_THROWS_AS(cublasGemmEx(handle,
+                                 CUBLAS_OP_N,
+                                 CUBLAS_OP_N,
+                                 1,
+                                 1,
+                                 1,
+                                 &one,
+                                 &a, // the host's
+                                 CUDA_R_32F,
+                                 1,
+                                 devices.Device() + 1,
+                                 CUDA_R_32F,
+                                 1,
+                                 &zero,
+                                 devices.Device() + 2,
+                                 CUDA_R_32F,
+                                 1,
+                                 CUBLAS_COMPUTE_32F,
+                                 CUBLAS_GEMM_DEFAULT),
+                    std::logic_error);
 
     // in a capture it is kept for the graph
     cudaStream_t stream = nullptr;
@@ -936,15 +1204,15 @@ TEST_CASE("Emulated TF32 drops thirteen bits, and what cuBLAS is not given is re
     cudaGraphExec_t executable = nullptr;
     REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
     CHECK(cublasSetStream(handle, stream) == CUBLAS_STATUS_SUCCESS);
-    c = 0.0F;
+    CHECK(cudaMemset(devices.Device() + 2, 0, sizeof(float)) == cudaSuccess);
     REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
     CHECK(multiply(CUDA_R_32F, CUBLAS_COMPUTE_32F_PEDANTIC) == CUBLAS_STATUS_SUCCESS);
     REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
-    CHECK(c == 0.0F);
+    CHECK(c() == 0.0F);
     REQUIRE(cudaGraphInstantiate(&executable, graph) == cudaSuccess);
     CHECK(cudaGraphLaunch(executable, stream) == cudaSuccess);
     CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
-    CHECK(c == a * b);
+    CHECK(c() == a * b);
     CHECK(cudaGraphExecDestroy(executable) == cudaSuccess);
     CHECK(cudaGraphDestroy(graph) == cudaSuccess);
     CHECK(cudaStreamDestroy(stream) == cudaSuccess);

@@ -201,6 +201,7 @@ cublasGemmStridedBatchedEx(cublasHandle_t handle,
     const Operand left{a, typeA, lda, strideA, transposedA};
     const Operand right{b, typeB, ldb, strideB, transposedB};
     const auto multiply = [=, alpha = *static_cast<const float*>(alpha), beta = *static_cast<const float*>(beta)] {
+        splitllm::emulation::CheckPointers({left.elements, right.elements, c});
         for (int i = 0; i < batch; ++i)
         {
             const Eigen::MatrixXf product = Load(left, i, m, k, tf32) * Load(right, i, k, n, tf32);

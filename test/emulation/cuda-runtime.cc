@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include "address-sanitizer.h"
 #include "block-executor.h"
 #include "cuda-emulation.h"
 
@@ -6,6 +7,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <limits>
 #include <map>
 #include <memory>
@@ -29,21 +31,49 @@ struct Capture
     bool invalidated = false;
 };
 
+/// What a stream has been given and has not done yet.
+struct Queue
+{
+    std::deque<Operation> pending;
+    std::size_t done = 0; //!< operations
+
+    std::size_t Given() const
+    {
+        return done + pending.size();
+    }
+
+    /// Does what was given up to `position`; stops at an error.
+    cudaError_t RunUntil(std::size_t position);
+};
+
+/// A place in a stream's work that an event marks.
+struct Recording
+{
+    std::shared_ptr<Queue> queue;
+    std::size_t position = 0; //!< in the queue; in a capture, operations that it had
+    std::chrono::steady_clock::time_point time;
+    std::shared_ptr<Capture> capture; //!< null outside a capture
+    cudaStream_t stream = nullptr;
+
+    bool IsReached() const
+    {
+        return queue->done >= position;
+    }
+};
+
 } // namespace
 
 struct CUstream_st
 {
+    bool blocking = true; //!< waits for the default stream, and it for this
+    std::shared_ptr<Queue> queue = std::make_shared<Queue>();
     std::shared_ptr<Capture> capture{}; //!< null outside a capture
 };
 
 struct CUevent_st
 {
     unsigned flags = cudaEventDefault;
-    bool recorded = false;
-    std::chrono::steady_clock::time_point time;
-    std::shared_ptr<Capture> capture; //!< that it was recorded in, null if in none
-    cudaStream_t stream = nullptr;    //!< that it was recorded in
-    std::size_t operations = 0;       //!< that the capture had then
+    std::shared_ptr<Recording> recording{}; //!< the latest; null before the first
 };
 
 struct CUgraph_st
@@ -130,6 +160,7 @@ struct Device
     std::map<const void*, std::size_t> dynamicShared; //!< limits of kernels that asked for more than the default
     std::vector<std::shared_ptr<Capture>> captures;   //!< under way
     splitllm::emulation::Order order;
+    splitllm::emulation::Pace pace = splitllm::emulation::Pace::Eager;
 };
 
 thread_local cudaError_t g_lastError = cudaSuccess;
@@ -155,16 +186,30 @@ OrderOfEnvironment()
     return {.kind = Order::Kind::Shuffled, .seed = std::stoull(text)};
 }
 
+splitllm::emulation::Pace
+PaceOfEnvironment()
+{
+    using splitllm::emulation::Pace;
+    const char* value = std::getenv("SPLITLLM_EMULATION_PACE");
+    const std::string text = value == nullptr ? "eager" : value;
+    if (text != "eager" && text != "lazy")
+    {
+        throw std::invalid_argument("SPLITLLM_EMULATION_PACE: eager or lazy, not \"" + text + '"');
+    }
+    return text == "lazy" ? Pace::Lazy : Pace::Eager;
+}
+
 Device&
 TheDevice()
 {
     static Device device;
-    static const bool ordered = [] {
+    static const bool prepared = [] {
         device.order = OrderOfEnvironment();
+        device.pace = PaceOfEnvironment();
         splitllm::emulation::RunInOrder(device.order);
         return true;
     }();
-    static_cast<void>(ordered);
+    static_cast<void>(prepared);
     return device;
 }
 
@@ -185,6 +230,109 @@ class LockedDevice
   private:
     std::lock_guard<std::recursive_mutex> m_lock;
 };
+
+/// While it lives, the device's memory can be touched; otherwise the address sanitizer takes it for freed, as no host
+/// can touch a GPU's.
+class OnDevice
+{
+  public:
+    OnDevice()
+    {
+        if (m_depth++ == 0)
+        {
+            Allow();
+        }
+    }
+
+    ~OnDevice()
+    {
+        if (--m_depth == 0)
+        {
+            Forbid();
+        }
+    }
+
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+
+  private:
+    static void Allow();
+    static void Forbid();
+
+    inline static int m_depth = 0; //!< operations under way, one in another
+};
+
+#ifdef SPLITLLM_ADDRESS_SANITIZER
+
+void
+OnDevice::Allow()
+{
+    for (const auto& [address, allocation] : TheDevice().memory)
+    {
+        __asan_unpoison_memory_region(allocation.memory.get(), allocation.bytes);
+    }
+}
+
+void
+OnDevice::Forbid()
+{
+    for (const auto& [address, allocation] : TheDevice().memory)
+    {
+        __asan_poison_memory_region(allocation.memory.get(), allocation.bytes);
+    }
+}
+
+#else
+
+void
+OnDevice::Allow()
+{
+}
+
+void
+OnDevice::Forbid()
+{
+}
+
+#endif
+
+cudaError_t
+Queue::RunUntil(std::size_t position)
+{
+    while (done < position)
+    {
+        const Operation operation = std::move(pending.front());
+        pending.pop_front();
+        ++done;
+        const OnDevice onDevice;
+        if (const cudaError_t error = operation(); error != cudaSuccess)
+        {
+            return error;
+        }
+    }
+    return cudaSuccess;
+}
+
+/// Does all that the chosen streams were given.
+template <class Choose>
+cudaError_t
+Drain(const LockedDevice& device, Choose isChosen)
+{
+    cudaError_t error = cudaSuccess;
+    device->streams.ForEach([&](const CUstream_st& stream) {
+        if (isChosen(stream) && error == cudaSuccess)
+        {
+            error = stream.queue->RunUntil(stream.queue->Given());
+        }
+    });
+    return error;
+}
+
+cudaError_t
+DrainAll(const LockedDevice& device)
+{
+    return Drain(device, [](const CUstream_st&) { return true; });
+}
 
 /// Remembers an error as the calling thread's last one.
 cudaError_t
@@ -255,6 +403,16 @@ CheckSide(const LockedDevice& device, const void* pointer, std::size_t bytes, bo
     return right ? cudaSuccess : cudaErrorInvalidValue;
 }
 
+/// Whether a copy takes what it reads at once, as it does from memory of the host that is not page-locked.
+bool
+IsStaged(cudaStream_t stream, const void* from, std::size_t bytes)
+{
+    const LockedDevice device;
+    const CUstream_st* target = StreamOf(device, stream);
+    return device->pace == splitllm::emulation::Pace::Lazy && target != nullptr && !target->capture && bytes > 0 &&
+           !IsOnDevice(device, from) && !IsInside(device->hostMemory, from, bytes);
+}
+
 cudaError_t
 Copy(void* to,
      std::size_t toPitch,
@@ -272,26 +430,33 @@ Copy(void* to,
     {
         return Report(cudaErrorInvalidPitchValue);
     }
-    const auto check = [=] {
+    const auto check = [=](const void* source) {
         const LockedDevice device;
         const bool toDevice = kind == cudaMemcpyDefault ? IsOnDevice(device, to)
                                                         : kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
         const bool fromDevice = kind == cudaMemcpyDefault
-                                    ? IsOnDevice(device, from)
+                                    ? IsOnDevice(device, source)
                                     : kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
         const cudaError_t error = CheckSide(device, to, rows.Extent(toPitch), toDevice);
-        return error != cudaSuccess ? error : CheckSide(device, from, rows.Extent(fromPitch), fromDevice);
+        return error != cudaSuccess ? error : CheckSide(device, source, rows.Extent(fromPitch), fromDevice);
     };
-    if (const cudaError_t error = check(); error != cudaSuccess)
+    if (const cudaError_t error = check(from); error != cudaSuccess)
     {
         return Report(error);
     }
+    std::shared_ptr<std::vector<std::byte>> staged;
+    if (IsStaged(stream, from, rows.Extent(fromPitch)))
+    {
+        const auto* first = static_cast<const std::byte*>(from);
+        staged = std::make_shared<std::vector<std::byte>>(first, first + rows.Extent(fromPitch));
+    }
     return splitllm::emulation::Submit(stream, [=] {
-        const cudaError_t error = check();
+        const void* source = staged ? staged->data() : from;
+        const cudaError_t error = check(source);
         for (std::size_t row = 0; row < rows.height && rows.width > 0 && error == cudaSuccess; ++row)
         {
             std::memmove(static_cast<std::byte*>(to) + row * toPitch,
-                         static_cast<const std::byte*>(from) + row * fromPitch,
+                         static_cast<const std::byte*>(source) + row * fromPitch,
                          rows.width);
         }
         return error;
@@ -334,6 +499,21 @@ SetOrder(Order order)
     RunInOrder(order);
 }
 
+Pace
+GetPace()
+{
+    const LockedDevice device;
+    return device->pace;
+}
+
+void
+SetPace(Pace pace)
+{
+    const LockedDevice device;
+    Report(DrainAll(device));
+    device->pace = pace;
+}
+
 void
 SetMemory(std::size_t bytes)
 {
@@ -346,6 +526,20 @@ MemoryHeld()
 {
     const LockedDevice device;
     return device->held;
+}
+
+void
+CheckPointers(const std::vector<const void*>& pointers)
+{
+    const LockedDevice device;
+    for (const void* pointer : pointers)
+    {
+        // one that points behind the last element is right where there are none to touch
+        if (pointer != nullptr && !IsInside(device->memory, pointer, 0) && !IsInside(device->hostMemory, pointer, 0))
+        {
+            throw std::logic_error("emulated kernel: a pointer among its arguments leads to no memory of the device");
+        }
+    }
 }
 
 cudaError_t
@@ -370,16 +564,21 @@ Submit(cudaStream_t stream, Operation operation)
         }
         return cudaSuccess;
     }
-    return Report(operation());
+    if (stream == nullptr)
+    {
+        if (const cudaError_t error = Drain(device, [](const CUstream_st& other) { return other.blocking; });
+            error != cudaSuccess)
+        {
+            return Report(error);
+        }
+    }
+    target->queue->pending.push_back(std::move(operation));
+    const bool waits = device->pace == Pace::Lazy && stream != nullptr;
+    return Report(waits ? cudaSuccess : target->queue->RunUntil(target->queue->Given()));
 }
 
 cudaError_t
-LaunchThreads(const void* kernel,
-              ThreadBody body,
-              dim3 grid,
-              dim3 block,
-              std::size_t sharedBytes,
-              cudaStream_t stream)
+LaunchThreads(KernelCall call, dim3 grid, dim3 block, std::size_t sharedBytes, cudaStream_t stream)
 {
     const LockedDevice device;
     constexpr unsigned kMaxGridX = std::numeric_limits<int>::max();
@@ -391,13 +590,14 @@ LaunchThreads(const void* kernel,
     {
         return Report(cudaErrorInvalidConfiguration);
     }
-    const auto limit = device->dynamicShared.find(kernel);
+    const auto limit = device->dynamicShared.find(call.kernel);
     if (sharedBytes > (limit == device->dynamicShared.end() ? kDefaultDynamicShared : limit->second))
     {
         return Report(cudaErrorInvalidValue);
     }
-    return Submit(stream, [=, body = std::move(body)] {
-        RunGrid(body, grid, block, sharedBytes);
+    return Submit(stream, [=, call = std::move(call)] {
+        CheckPointers(call.pointers);
+        RunGrid(call.body, grid, block, sharedBytes);
         return cudaSuccess;
     });
 }
@@ -641,7 +841,7 @@ cudaDeviceSynchronize()
     {
         capture->invalidated = true;
     }
-    return Report(device->captures.empty() ? cudaSuccess : cudaErrorStreamCaptureUnsupported);
+    return Report(device->captures.empty() ? DrainAll(device) : cudaErrorStreamCaptureUnsupported);
 }
 
 // ---- Memory ----
@@ -662,14 +862,20 @@ Allocate(std::size_t bytes)
 cudaError_t
 AllocateOnDevice(const LockedDevice& device, void** pointer, std::size_t bytes)
 {
+    const OnDevice onDevice; // so that what is new is out of the host's reach afterwards
     *pointer = nullptr;
     if (bytes == 0)
     {
         return cudaSuccess;
     }
-    if (bytes > device->capacity - std::min(device->held, device->capacity))
+    const auto fits = [&] { return bytes <= device->capacity - std::min(device->held, device->capacity); };
+    if (!fits())
     {
-        return cudaErrorMemoryAllocation;
+        // what streams are yet to free
+        if (const cudaError_t error = DrainAll(device); error != cudaSuccess || !fits())
+        {
+            return error != cudaSuccess ? error : cudaErrorMemoryAllocation;
+        }
     }
     Allocation allocation = Allocate(bytes);
     *pointer = allocation.memory.get();
@@ -681,6 +887,7 @@ AllocateOnDevice(const LockedDevice& device, void** pointer, std::size_t bytes)
 cudaError_t
 FreeOnDevice(const LockedDevice& device, void* pointer)
 {
+    const OnDevice onDevice;
     if (pointer == nullptr)
     {
         return cudaSuccess;
@@ -718,7 +925,12 @@ cudaError_t
 cudaFree(void* pointer)
 {
     const LockedDevice device;
-    return Report(IsForbiddenByCapture(device) ? cudaErrorStreamCaptureUnsupported : FreeOnDevice(device, pointer));
+    if (IsForbiddenByCapture(device))
+    {
+        return Report(cudaErrorStreamCaptureUnsupported);
+    }
+    const cudaError_t error = DrainAll(device); // waits for the device
+    return Report(error != cudaSuccess ? error : FreeOnDevice(device, pointer));
 }
 
 cudaError_t
@@ -743,7 +955,15 @@ cudaFreeAsync(void* pointer, cudaStream_t stream)
     {
         return Report(cudaErrorInvalidResourceHandle);
     }
-    return Report(target->capture ? cudaErrorStreamCaptureUnsupported : FreeOnDevice(device, pointer));
+    if (target->capture)
+    {
+        return Report(cudaErrorStreamCaptureUnsupported);
+    }
+    if (pointer != nullptr && device->memory.find(reinterpret_cast<std::uintptr_t>(pointer)) == device->memory.end())
+    {
+        return Report(cudaErrorInvalidValue);
+    }
+    return splitllm::emulation::Submit(stream, [pointer] { return FreeOnDevice(LockedDevice(), pointer); });
 }
 
 cudaError_t
@@ -774,6 +994,10 @@ cudaError_t
 cudaFreeHost(void* pointer)
 {
     const LockedDevice device;
+    if (const cudaError_t error = DrainAll(device); error != cudaSuccess)
+    {
+        return Report(error);
+    }
     const bool held = pointer == nullptr || device->hostMemory.erase(reinterpret_cast<std::uintptr_t>(pointer)) > 0;
     return Report(held ? cudaSuccess : cudaErrorInvalidValue);
 }
@@ -875,7 +1099,7 @@ cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags)
     {
         return Report(cudaErrorInvalidValue);
     }
-    *stream = LockedDevice()->streams.Create({});
+    *stream = LockedDevice()->streams.Create({.blocking = flags != cudaStreamNonBlocking});
     return cudaSuccess;
 }
 
@@ -897,16 +1121,34 @@ cudaStreamDestroy(cudaStream_t stream)
     {
         return Report(cudaErrorStreamCaptureUnsupported);
     }
+    const cudaError_t error = stream->queue->RunUntil(stream->queue->Given());
     device->streams.Destroy(stream);
-    return cudaSuccess;
+    return Report(error);
 }
 
 namespace
 {
 
-/// Waiting for a stream, which has always done its work already.
+/// How a call waits for work.
+enum class Wait
+{
+    UntilDone,
+    NotAtAll, //!< but each time that it asks, the stream does a little more
+};
+
 cudaError_t
-AskStream(cudaStream_t stream)
+WaitFor(Queue& queue, std::size_t position, Wait wait)
+{
+    if (wait == Wait::UntilDone || queue.done >= position)
+    {
+        return Report(queue.RunUntil(position));
+    }
+    const cudaError_t error = queue.RunUntil(queue.done + 1);
+    return Report(error != cudaSuccess ? error : cudaErrorNotReady);
+}
+
+cudaError_t
+WaitForStream(cudaStream_t stream, Wait wait)
 {
     const LockedDevice device;
     const CUstream_st* target = StreamOf(device, stream);
@@ -919,18 +1161,30 @@ AskStream(cudaStream_t stream)
         target->capture->invalidated = true;
         return Report(cudaErrorStreamCaptureUnsupported);
     }
-    return cudaSuccess;
+    if (stream == nullptr)
+    {
+        return Report(Drain(device, [](const CUstream_st& other) { return other.blocking; }));
+    }
+    return WaitFor(*target->queue, target->queue->Given(), wait);
 }
 
 cudaError_t
-AskEvent(cudaEvent_t event)
+WaitForEvent(cudaEvent_t event, Wait wait)
 {
     const LockedDevice device;
     if (!device->events.Holds(event))
     {
         return Report(cudaErrorInvalidResourceHandle);
     }
-    return Report(event->capture ? cudaErrorCapturedEvent : cudaSuccess);
+    if (!event->recording)
+    {
+        return cudaSuccess;
+    }
+    if (event->recording->capture)
+    {
+        return Report(cudaErrorCapturedEvent);
+    }
+    return WaitFor(*event->recording->queue, event->recording->position, wait);
 }
 
 } // namespace
@@ -938,13 +1192,13 @@ AskEvent(cudaEvent_t event)
 cudaError_t
 cudaStreamSynchronize(cudaStream_t stream)
 {
-    return AskStream(stream);
+    return WaitForStream(stream, Wait::UntilDone);
 }
 
 cudaError_t
 cudaStreamQuery(cudaStream_t stream)
 {
-    return AskStream(stream);
+    return WaitForStream(stream, Wait::NotAtAll);
 }
 
 cudaError_t
@@ -956,33 +1210,38 @@ cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
     {
         return Report(cudaErrorInvalidResourceHandle);
     }
-    if (event->capture == target->capture)
+    const std::shared_ptr<Recording> recording = event->recording;
+    if (!recording)
     {
-        if (target->capture)
-        {
-            const auto found = target->capture->unjoined.find(event->stream);
-            if (found != target->capture->unjoined.end() && found->second <= event->operations)
-            {
-                target->capture->unjoined.erase(found);
-            }
-        }
         return cudaSuccess;
     }
-    if (!event->capture)
+    if (!recording->capture && !target->capture)
     {
-        // a capture cannot wait for what happened before it; an event that was never recorded is no wait
-        return Report(event->recorded ? cudaErrorStreamCaptureIsolation : cudaSuccess);
+        return splitllm::emulation::Submit(stream,
+                                           [recording] { return recording->queue->RunUntil(recording->position); });
     }
-    if (target->capture)
+    if (!recording->capture)
     {
-        return Report(cudaErrorStreamCaptureMerge);
+        return Report(cudaErrorStreamCaptureIsolation); // a graph cannot wait for what happened before it
     }
-    if (stream == nullptr)
+    if (!target->capture && stream == nullptr)
     {
         return Report(cudaErrorStreamCaptureImplicit);
     }
-    target->capture = event->capture;
-    target->capture->unjoined[stream] = target->capture->operations.size();
+    Capture& capture = *recording->capture;
+    if (!target->capture)
+    {
+        target->capture = recording->capture;
+    }
+    else if (target->capture != recording->capture)
+    {
+        return Report(cudaErrorStreamCaptureMerge);
+    }
+    const auto waitedFor = capture.unjoined.find(recording->stream);
+    if (waitedFor != capture.unjoined.end() && waitedFor->second <= recording->position)
+    {
+        capture.unjoined.erase(waitedFor);
+    }
     return cudaSuccess;
 }
 
@@ -1016,24 +1275,33 @@ cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     {
         return Report(cudaErrorInvalidResourceHandle);
     }
-    event->recorded = true;
-    event->capture = target->capture;
-    event->stream = stream;
-    event->operations = target->capture ? target->capture->operations.size() : 0;
-    event->time = std::chrono::steady_clock::now();
-    return cudaSuccess;
+    auto recording = std::make_shared<Recording>();
+    recording->queue = target->queue;
+    recording->capture = target->capture;
+    recording->stream = stream;
+    event->recording = recording;
+    if (target->capture)
+    {
+        recording->position = target->capture->operations.size();
+        return cudaSuccess;
+    }
+    recording->position = target->queue->Given() + 1; // what follows
+    return splitllm::emulation::Submit(stream, [recording] {
+        recording->time = std::chrono::steady_clock::now();
+        return cudaSuccess;
+    });
 }
 
 cudaError_t
 cudaEventSynchronize(cudaEvent_t event)
 {
-    return AskEvent(event);
+    return WaitForEvent(event, Wait::UntilDone);
 }
 
 cudaError_t
 cudaEventQuery(cudaEvent_t event)
 {
-    return AskEvent(event);
+    return WaitForEvent(event, Wait::NotAtAll);
 }
 
 cudaError_t
@@ -1042,16 +1310,20 @@ cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end)
     const LockedDevice device;
     for (const cudaEvent_t event : {start, end})
     {
-        if (!device->events.Holds(event) || !event->recorded || (event->flags & cudaEventDisableTiming) != 0)
+        if (!device->events.Holds(event) || !event->recording || (event->flags & cudaEventDisableTiming) != 0)
         {
             return Report(cudaErrorInvalidResourceHandle);
         }
-        if (event->capture)
+        if (event->recording->capture)
         {
             return Report(cudaErrorCapturedEvent);
         }
     }
-    *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
+    if (!start->recording->IsReached() || !end->recording->IsReached())
+    {
+        return Report(cudaErrorNotReady);
+    }
+    *milliseconds = std::chrono::duration<float, std::milli>(end->recording->time - start->recording->time).count();
     return cudaSuccess;
 }
 

@@ -2,22 +2,11 @@
 #undef _FORTIFY_SOURCE // its longjmp accepts no other stack than the one that it is on
 #include "fiber.h"
 
+#include "address-sanitizer.h"
+
 #include <cerrno>
 #include <sys/mman.h>
 #include <system_error>
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SPLITLLM_ADDRESS_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SPLITLLM_ADDRESS_SANITIZER 1
-#endif
-#endif
-
-#ifdef SPLITLLM_ADDRESS_SANITIZER
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
 
 #if defined(__x86_64__) && !defined(SPLITLLM_ADDRESS_SANITIZER)
 #define SPLITLLM_SWITCH_X86_64 1

@@ -862,7 +862,7 @@ AssembleRow(const EncodeJob& job, std::uint64_t row, std::byte* container, Block
         // the last word is filled up with zeros
         for (std::uint32_t word = threadIdx.x; word < (message.tableBytes + 3) / 4; word += blockDim.x)
         {
-            reinterpret_cast<std::uint32_t*>(container + kHeaderBytes)[word] = message.tableWords[word];
+            reinterpret_cast<std::uint32_t*>(container + kContainerHeaderBytes)[word] = message.tableWords[word];
         }
     }
     const RowRecord record = plan.record;
