@@ -92,7 +92,6 @@ TakeStreams(const DecodeJob& job, const StreamGroup& group, const std::uint32_t*
         if (low)
         {
             const std::uint32_t at = next + __popc(lows & before);
-            good = good && at < count;
             taken = at < count ? taken << 16 | words[at] : kRansLow;
         }
         next += __popc(lows & together);
