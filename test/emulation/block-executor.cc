@@ -496,7 +496,8 @@ BlockExecutor::CompleteWarp(Warp& warp, Thread* lanes, unsigned mask)
             const unsigned source = ShuffleSource(lanes[lane], lane);
             if ((mask & Bit(source)) == 0)
             {
-                Fail(Describe(lanes[lane]) + " reads lane " + std::to_string(source) + ", which its mask does not name");
+                Fail(Describe(lanes[lane]) + " reads lane " + std::to_string(source) +
+                     ", which its mask does not name");
             }
             results[lane] = lanes[source].value;
             break;

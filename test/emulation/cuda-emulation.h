@@ -43,9 +43,9 @@ enum class Pace
     Lazy,  //!< when something waits for it, so that a wait that is missing shows
 };
 
-/// The pace of all streams. At first it is what the environment variable SPLITLLM_EMULATION_PACE says: eager (as without
-/// it) or lazy; std::invalid_argument if it says anything else. The default stream is always eager. Setting it waits for
-/// all streams.
+/// The pace of all streams but the default one, which is always eager. At first it is what the environment variable
+/// SPLITLLM_EMULATION_PACE says: eager (as without it) or lazy; std::invalid_argument if it says anything else. Setting
+/// it waits for all streams.
 Pace GetPace();
 void SetPace(Pace pace);
 

@@ -108,40 +108,36 @@ struct Allocation
     std::size_t bytes = 0;
 };
 
-/// Objects of one kind that the caller holds as pointers.
+/// Objects of one kind that the caller holds as pointers, in the order in which they were made.
 template <class T>
 class Handles
 {
   public:
     T* Create(T object)
     {
-        auto owned = std::make_unique<T>(std::move(object));
-        T* handle = owned.get();
-        m_objects.emplace(handle, std::move(owned));
-        return handle;
+        m_objects.push_back(std::make_unique<T>(std::move(object)));
+        return m_objects.back().get();
     }
 
     bool Holds(const T* handle) const
     {
-        return m_objects.find(handle) != m_objects.end();
+        return std::any_of(m_objects.begin(), m_objects.end(), [handle](const std::unique_ptr<T>& object) {
+            return object.get() == handle;
+        });
     }
 
     bool Destroy(const T* handle)
     {
-        return m_objects.erase(handle) > 0;
+        return std::erase_if(m_objects, [handle](const auto& object) { return object.get() == handle; }) > 0;
     }
 
-    template <class Visit>
-    void ForEach(Visit visit)
+    const std::vector<std::unique_ptr<T>>& All() const
     {
-        for (const auto& [handle, object] : m_objects)
-        {
-            visit(*object);
-        }
+        return m_objects;
     }
 
   private:
-    std::map<const T*, std::unique_ptr<T>> m_objects;
+    std::vector<std::unique_ptr<T>> m_objects;
 };
 
 /// The emulated device and what the runtime has made on it.
@@ -318,14 +314,17 @@ template <class Choose>
 cudaError_t
 Drain(const LockedDevice& device, Choose isChosen)
 {
-    cudaError_t error = cudaSuccess;
-    device->streams.ForEach([&](const CUstream_st& stream) {
-        if (isChosen(stream) && error == cudaSuccess)
+    for (const auto& stream : device->streams.All())
+    {
+        if (isChosen(*stream))
         {
-            error = stream.queue->RunUntil(stream.queue->Given());
+            if (const cudaError_t error = stream->queue->RunUntil(stream->queue->Given()); error != cudaSuccess)
+            {
+                return error;
+            }
         }
-    });
-    return error;
+    }
+    return cudaSuccess;
 }
 
 cudaError_t
@@ -356,7 +355,7 @@ StreamOf(const LockedDevice& device, cudaStream_t stream)
     return device->streams.Holds(stream) ? stream : nullptr;
 }
 
-/// The allocation in which the bytes from the pointer on lie.
+/// Whether the bytes from the pointer on lie in one allocation. No bytes lie in one also at its end.
 bool
 IsInside(const std::map<std::uintptr_t, Allocation>& memory, const void* pointer, std::size_t bytes)
 {
@@ -368,7 +367,7 @@ IsInside(const std::map<std::uintptr_t, Allocation>& memory, const void* pointer
     }
     const auto& [start, allocation] = *std::prev(after);
     const std::uintptr_t offset = address - start;
-    return offset <= allocation.bytes && bytes <= allocation.bytes - offset && (bytes == 0 || offset < allocation.bytes);
+    return offset <= allocation.bytes && bytes <= allocation.bytes - offset;
 }
 
 /// Whether a pointer points into the device's memory.
@@ -432,8 +431,9 @@ Copy(void* to,
     }
     const auto check = [=](const void* source) {
         const LockedDevice device;
-        const bool toDevice = kind == cudaMemcpyDefault ? IsOnDevice(device, to)
-                                                        : kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+        const bool toDevice = kind == cudaMemcpyDefault
+                                  ? IsOnDevice(device, to)
+                                  : kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
         const bool fromDevice = kind == cudaMemcpyDefault
                                     ? IsOnDevice(device, source)
                                     : kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
@@ -1373,12 +1373,13 @@ cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph)
     }
     const std::shared_ptr<Capture> capture = stream->capture;
     std::erase(device->captures, capture);
-    device->streams.ForEach([&capture](CUstream_st& other) {
-        if (other.capture == capture)
+    for (const auto& other : device->streams.All())
+    {
+        if (other->capture == capture)
         {
-            other.capture = nullptr;
+            other->capture = nullptr;
         }
-    });
+    }
     if (capture->invalidated)
     {
         return Report(cudaErrorStreamCaptureInvalidated);
