@@ -903,6 +903,24 @@ TEST_CASE("The default stream waits for blocking streams alone, however lazy", "
     CHECK(values.Host() == std::vector<float>{20, 10});
     CHECK(cudaDeviceSynchronize() == cudaSuccess);
     CHECK(values.Host() == std::vector<float>{20, 20});
+    // freeing waits for the device
+    void* freed = nullptr;
+    REQUIRE(cudaMalloc(&freed, 100) == cudaSuccess);
+    CHECK(Launch(Scale, 1, 1, 0, other, values.Device(), 2.0F) == cudaSuccess);
+    CHECK(values.Host() == std::vector<float>{20, 20});
+    CHECK(cudaFree(freed) == cudaSuccess);
+    CHECK(values.Host() == std::vector<float>{40, 20});
+    // and memory that a stream is yet to free is there for who needs it
+    const std::size_t held = splitllm::emulation::MemoryHeld();
+    std::size_t available = 0;
+    std::size_t total = 0;
+    REQUIRE(cudaMemGetInfo(&available, &total) == cudaSuccess);
+    splitllm::emulation::SetMemory(held + 100);
+    REQUIRE(cudaMallocAsync(&freed, 100, other) == cudaSuccess);
+    CHECK(cudaFreeAsync(freed, other) == cudaSuccess);
+    CHECK(cudaMallocAsync(&freed, 100, other) == cudaSuccess);
+    CHECK(cudaFreeAsync(freed, other) == cudaSuccess);
+    splitllm::emulation::SetMemory(total);
     // what fails comes out where the host waits
     CHECK(Launch(LeaveBefore, 1, 32, 0, other, 5U) == cudaSuccess);
     CHECK_THROWS_AS(cudaStreamSynchronize(other), std::logic_error);
