@@ -92,22 +92,41 @@ MakeRansEncodeSymbol(std::uint32_t f, std::uint32_t start)
     return {reciprocal, f | start << 13 | (shift - 1) << 26};
 }
 
+/// A RansEncodeSymbol in words of their own, for who has memory but no time.
+struct alignas(16) RansPutting
+{
+    std::uint32_t reciprocal;
+    std::uint32_t bias;
+    std::uint32_t others; //!< kRansTotal - f: what the other symbols have
+    std::uint32_t shift;
+};
+
+SPLITLLM_HOST_DEVICE inline RansPutting
+Unpacked(RansEncodeSymbol symbol)
+{
+    return {symbol.reciprocal, symbol.packed >> 13 & 0x1FFF, kRansTotal - (symbol.packed & 0x1FFF), symbol.packed >> 26};
+}
+
 /**
  * Puts a symbol into state \p x.
  * \param word where the word goes that leaves the state, if one does
  * \return whether one does
  */
 SPLITLLM_HOST_DEVICE inline bool
-RansPut(std::uint32_t& x, RansEncodeSymbol symbol, std::uint16_t& word)
+RansPut(std::uint32_t& x, const RansPutting& symbol, std::uint16_t& word)
 {
-    const std::uint32_t f = symbol.packed & 0x1FFF;
-    const bool leaves = x >= f << 19;
+    const bool leaves = x >= (kRansTotal - symbol.others) << 19;
     word = static_cast<std::uint16_t>(x);
     x = leaves ? x >> 16 : x;
     const auto high = static_cast<std::uint32_t>(std::uint64_t{x} * symbol.reciprocal >> 32);
-    const std::uint32_t quotient = high >> (symbol.packed >> 26);
-    x += (symbol.packed >> 13 & 0x1FFF) + quotient * (kRansTotal - f);
+    x += symbol.bias + (high >> symbol.shift) * symbol.others;
     return leaves;
+}
+
+SPLITLLM_HOST_DEVICE inline bool
+RansPut(std::uint32_t& x, RansEncodeSymbol symbol, std::uint16_t& word)
+{
+    return RansPut(x, Unpacked(symbol), word);
 }
 
 /// Takes a symbol out of state \p x. Where x is below kRansLow afterwards, x << 16 | next word is the state.

@@ -389,6 +389,47 @@ TEST_CASE("Streams that are no encoder's are refused on the GPU, in every number
     }
 }
 
+TEST_CASE("A stream whose state begins below its range is refused on the GPU, though it decodes", "[cuda][codec]")
+{
+    SPLITLLM_NEEDS_GPU();
+    const auto gpu = MakeCudaContainerCoder();
+    CodecRows rows(41);
+    const ContainerParameters parameters{.tabQ = {4, 0.0, false}, .exact = DType::F16, .entropy = true};
+    int made = 0;
+    for (int repeat = 0; repeat < 20; repeat++)
+    {
+        const std::vector<float> row = rows.Gauss(129);
+        const std::vector<PreparedRow> prepared{PrepareRow(row, 0, std::nullopt, parameters)};
+        EncodedRow encoded = EncodeRow(prepared[0], std::nullopt, parameters);
+        REQUIRE(encoded.record.lanes == 1);
+        const RansEncodeTable table = MakeRansEncodeTable(StaticTable(encoded.record.bits, encoded.record.argument));
+        const auto& symbols = prepared[0].quantised.symbols;
+        std::vector<std::uint16_t> words; // last one first
+        std::uint32_t x = kRansLow;
+        for (std::size_t i = symbols.size(); i-- > 0;)
+        {
+            if (i == 0 && x >= 1U << 16)
+            {
+                words.push_back(static_cast<std::uint16_t>(x)); // a word that need not leave yet
+                x >>= 16;
+            }
+            std::uint16_t word;
+            if (RansPut(x, table.symbols[symbols[i]], word))
+            {
+                words.push_back(word);
+            }
+        }
+        made += x < kRansLow ? 1 : 0;
+        encoded.body.resize(4 + 2 * words.size());
+        std::memcpy(encoded.body.data(), &x, sizeof x);
+        std::ranges::reverse(words);
+        std::memcpy(encoded.body.data() + 4, words.data(), 2 * words.size());
+        encoded.record.bodyBytes = static_cast<std::uint32_t>(encoded.body.size());
+        CheckSameDecision(*gpu, AssembleContainer(129, prepared, {&encoded, 1}, std::nullopt, parameters), 129);
+    }
+    CHECK(made > 0);
+}
+
 TEST_CASE("Elements above and symbols that no writer makes are refused on the GPU", "[cuda][codec]")
 {
     SPLITLLM_NEEDS_GPU();

@@ -56,39 +56,35 @@ MakeDecodeTable(const RansFrequencies& frequencies, std::uint32_t* starts, std::
 }
 
 /**
- * Decodes the streams of a warp, a lane of it for each lane of them.
- * \param place in job.order of the row of this lane; job.streams or more: it has none
- * \return whether this lane found nothing wrong
+ * Decodes a group's streams, of \p kLanes lanes each, a lane of a warp for each lane of them.
+ * \return whether this thread found nothing wrong
  */
+template <unsigned kLanes>
 __device__ bool
-TakeStreams(const DecodeJob& job, unsigned lanes, std::uint64_t place, std::uint64_t end, const std::uint32_t* slots)
+TakeStreams(const DecodeJob& job, const StreamGroup& group, const std::uint32_t* slots)
 {
-    const unsigned warpLane = threadIdx.x % kWarp;
-    const unsigned lane = warpLane % lanes; // of the stream
-    const std::uint32_t together = (lanes == kWarp ? kAllLanes : (1U << lanes) - 1) << (warpLane - lane);
-    const std::uint32_t before = together & ((1U << warpLane) - 1); // their words come first
-    const bool has = place < end;
-    const std::uint64_t row = has ? job.order[place] : 0;
+    const unsigned lane = threadIdx.x % kLanes; // of the stream
+    const unsigned first = threadIdx.x % kWarp - lane;
+    const std::uint32_t together = (kLanes == kWarp ? kAllLanes : (1U << kLanes) - 1) << first;
+    const std::uint32_t before = together & ((1U << threadIdx.x % kWarp) - 1); // their words come first
+    const bool has = threadIdx.x / kLanes < group.rows;
+    const std::uint64_t row = job.order[group.first + (has ? threadIdx.x / kLanes : 0)];
     const RowSource& source = job.sources[row];
-    const std::uint32_t stateBytes = lanes * 4;
+    constexpr std::uint32_t kStateBytes = kLanes * 4;
     const std::uint32_t bytes = source.record.bodyBytes;
-    bool good = has && bytes >= stateBytes && bytes % 2 == 0;
+    bool good = has && bytes >= kStateBytes && bytes % 2 == 0;
     const std::byte* const body = job.container + source.body;
-    std::uint32_t x = good ? reinterpret_cast<const std::uint32_t*>(body)[lane] : kRansLow;
+    std::uint32_t x = good ? reinterpret_cast<const std::uint32_t*>(body)[lane] : 0;
     good = good && x >= kRansLow && x < kRansLow << 16;
-    const bool works = good; // what is not a stream is not decoded
-    const auto* const words = reinterpret_cast<const std::uint16_t*>(body + stateBytes);
-    const std::uint32_t count = works ? (bytes - stateBytes) / 2 : 0;
+    const bool works = good; // what is no stream is not decoded
+    const auto* const words = reinterpret_cast<const std::uint16_t*>(body + kStateBytes);
+    const std::uint32_t count = works ? (bytes - kStateBytes) / 2 : 0;
     const std::uint32_t most = 2U << source.record.bits; // symbols beyond have no values
     const float scale = source.record.scale;
     const std::int32_t zero = source.record.zero;
-    float* const to = job.x + row * job.cols;
+    float* to = job.x + row * job.cols + lane;
     std::uint32_t next = 0; // word of the stream
-    const std::uint64_t steps = (job.cols + lanes - 1) / lanes;
-    for (std::uint64_t step = 0; step < steps; step++)
-    {
-        const std::uint64_t i = step * lanes + lane;
-        const bool active = works && i < job.cols;
+    const auto take = [&](bool active) {
         std::uint32_t taken = x;
         const std::uint8_t symbol = RansTake(taken, slots);
         const bool low = active && taken < kRansLow;
@@ -96,7 +92,6 @@ TakeStreams(const DecodeJob& job, unsigned lanes, std::uint64_t place, std::uint
         if (low)
         {
             const std::uint32_t at = next + __popc(lows & before);
-            good = good && at < count;
             taken = at < count ? taken << 16 | words[at] : kRansLow;
         }
         next += __popc(lows & together);
@@ -104,10 +99,38 @@ TakeStreams(const DecodeJob& job, unsigned lanes, std::uint64_t place, std::uint
         {
             x = taken;
             good = good && symbol < most;
-            to[i] = ValueOfSymbol(scale, zero, symbol);
+            *to = ValueOfSymbol(scale, zero, symbol);
         }
+        to += kLanes;
+    };
+    for (std::uint64_t steps = job.cols / kLanes; steps > 0; steps--)
+    {
+        take(works);
+    }
+    if (job.cols % kLanes != 0)
+    {
+        take(works && lane < job.cols % kLanes);
     }
     return !has || (good && next == count && x == kRansLow);
+}
+
+/// TakeStreams for any number of lanes.
+__device__ bool
+TakeStreams(const DecodeJob& job, const StreamGroup& group, const std::uint32_t* slots)
+{
+    switch (group.lanes)
+    {
+    case 32:
+        return TakeStreams<32>(job, group, slots);
+    case 16:
+        return TakeStreams<16>(job, group, slots);
+    case 8:
+        return TakeStreams<8>(job, group, slots);
+    case 4:
+        return TakeStreams<4>(job, group, slots);
+    default:
+        return TakeStreams<1>(job, group, slots);
+    }
 }
 
 __global__ void
@@ -119,9 +142,7 @@ __launch_bounds__(kStreamWarps* kWarp) DecodeStreamsKernel(const DecodeJob job)
     {
         const StreamGroup its = job.groups[group];
         MakeDecodeTable(its.table == kOwnTable ? *job.own : job.tables[its.table], starts, slots);
-        const unsigned each = kWarp / its.lanes; // rows of a warp
-        const unsigned mine = threadIdx.x / kWarp * each + threadIdx.x % kWarp / its.lanes;
-        if (!TakeStreams(job, its.lanes, its.first + std::uint64_t{mine}, its.first + std::uint64_t{its.rows}, slots))
+        if (!TakeStreams(job, its, slots))
         {
             *job.failed = 1;
         }

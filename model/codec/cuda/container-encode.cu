@@ -525,7 +525,7 @@ ChooseBody(const EncodeJob& job, std::uint64_t row)
 
 /// MakeRansEncodeTable for symbols below \p alphabet, by a warp.
 __device__ void
-MakeEncodeTable(const RansFrequencies& frequencies, unsigned alphabet, RansEncodeSymbol* table)
+MakeEncodeTable(const RansFrequencies& frequencies, unsigned alphabet, RansPutting* table)
 {
     std::uint32_t start = 0;
     for (unsigned first = 0; first < alphabet; first += kWarp)
@@ -535,83 +535,113 @@ MakeEncodeTable(const RansFrequencies& frequencies, unsigned alphabet, RansEncod
         const std::uint32_t upTo = WarpInclusiveSum(f);
         if (f > 0)
         {
-            table[symbol] = MakeRansEncodeSymbol(f, start + upTo - f);
+            table[symbol] = Unpacked(MakeRansEncodeSymbol(f, start + upTo - f));
         }
         start += __shfl_sync(kAllLanes, upTo, static_cast<int>(kWarp - 1));
     }
 }
 
-/// A lane of a rANS stream, which a lane of a warp works on.
-struct StreamLane
+/// A rANS stream.
+struct StreamSource
 {
     const std::uint8_t* symbols;
-    const RansEncodeSymbol* table;
-    std::uint16_t* words;   //!< one place for each symbol
-    std::uint64_t cols;
-    unsigned lanes;         //!< of the stream; 0: this lane of the warp has none
-    unsigned lane;          //!< of the stream
-    std::uint32_t together; //!< the lanes of the warp that work on the stream
+    const RansPutting* table;
+    std::uint16_t* words; //!< one place for each symbol
 };
 
 /**
- * Puts the symbols of the warp's streams into their states, from the last to the first.
+ * Puts the symbols of the warp's streams, of \p kLanes lanes each, into their states, from the last to the first.
+ * \param cols symbols of each stream
  * \param x the state of this lane's
- * \return the place of the last word of this lane's stream
+ * \return the words of this lane's stream
  */
-__device__ std::uint32_t
-PutStreams(const StreamLane& stream, std::uint32_t& x)
+template <unsigned kLanes>
+__device__ __forceinline__ std::uint32_t
+PutStreams(const StreamSource stream, std::uint64_t cols, std::uint32_t& x)
 {
-    const std::uint32_t above = stream.together & ~((2U << threadIdx.x % kWarp) - 1); // their words leave before
-    const std::uint64_t steps = stream.lanes == 0 ? 0 : (stream.cols + stream.lanes - 1) / stream.lanes;
-    const auto mostSteps = static_cast<std::uint64_t>(WarpMax(static_cast<unsigned long long>(steps)));
-    // Takes nothing from a state and adds nothing to it: for lanes that have no symbol.
-    const RansEncodeSymbol none = MakeRansEncodeSymbol(kRansTotal, 0);
-    const auto load = [&](std::uint64_t step, bool& active) -> std::uint32_t {
-        const std::uint64_t i = step * stream.lanes + stream.lane;
-        active = step < steps && i < stream.cols;
-        return active ? stream.symbols[i] : 0;
-    };
+    const unsigned lane = threadIdx.x % kLanes; // of the stream
+    const unsigned before = threadIdx.x % kWarp - lane;
+    const std::uint32_t together = (kLanes == kWarp ? kAllLanes : (1U << kLanes) - 1) << before;
+    const std::uint32_t above = together & ~((2U << threadIdx.x % kWarp) - 1); // their words leave before
+    std::uint16_t* top = stream.words + cols; // where the last word is; a pointer takes one instruction to move
     x = kRansLow;
-    auto top = static_cast<std::uint32_t>(stream.cols);
+    const auto put = [&](const RansPutting& symbol) {
+        std::uint16_t word;
+        const bool leaves = RansPut(x, symbol, word);
+        const std::uint32_t leaving = __ballot_sync(kAllLanes, leaves);
+        if (leaves)
+        {
+            *(top - 1 - __popc(leaving & above)) = word;
+        }
+        top -= __popc(leaving & together);
+    };
+    if (cols % kLanes != 0)
+    {
+        // The lanes that have no symbol any more put one of frequency 4096, which leaves a state as it is.
+        const bool active = lane < cols % kLanes;
+        put(active ? stream.table[stream.symbols[cols - cols % kLanes + lane]]
+                   : Unpacked(MakeRansEncodeSymbol(kRansTotal, 0)));
+    }
+    std::uint64_t steps = cols / kLanes;
+    for (; steps % kAhead != 0; steps--)
+    {
+        put(stream.table[stream.symbols[(steps - 1) * kLanes + lane]]);
+    }
+    if (steps == 0)
+    {
+        return static_cast<std::uint32_t>(stream.words + cols - top);
+    }
+    // The symbols of the next steps are loaded before these are put, and table entries before the first of them is.
+    const std::uint8_t* next = stream.symbols + (steps - kAhead) * kLanes + lane;
     std::uint32_t symbols[kAhead];
-    bool active[kAhead];
-    std::uint64_t last = (mostSteps + kAhead - 1) / kAhead * kAhead; // one past the last step of the next symbols
 #pragma unroll
-    for (unsigned back = 0; back < kAhead; back++)
+    for (unsigned i = 0; i < kAhead; i++)
     {
-        symbols[back] = load(last - 1 - back, active[back]);
+        symbols[i] = next[i * kLanes];
     }
-    while (last > 0)
+    for (; steps > 0; steps -= kAhead)
     {
-        RansEncodeSymbol entries[kAhead];
+        RansPutting entries[kAhead];
 #pragma unroll
-        for (unsigned back = 0; back < kAhead; back++)
+        for (unsigned i = 0; i < kAhead; i++)
         {
-            entries[back] = active[back] ? stream.table[symbols[back]] : none;
+            entries[i] = stream.table[symbols[i]];
         }
-        last -= kAhead;
-        if (last > 0)
+        if (steps > kAhead)
         {
+            next -= kAhead * kLanes;
 #pragma unroll
-            for (unsigned back = 0; back < kAhead; back++)
+            for (unsigned i = 0; i < kAhead; i++)
             {
-                symbols[back] = load(last - 1 - back, active[back]);
+                symbols[i] = next[i * kLanes];
             }
         }
 #pragma unroll
-        for (unsigned back = 0; back < kAhead; back++)
+        for (unsigned i = kAhead; i-- > 0;)
         {
-            std::uint16_t word;
-            const bool leaves = RansPut(x, entries[back], word);
-            const std::uint32_t leaving = __ballot_sync(kAllLanes, leaves);
-            if (leaves)
-            {
-                stream.words[top - 1 - __popc(leaving & above)] = word;
-            }
-            top -= __popc(leaving & stream.together);
+            put(entries[i]);
         }
     }
-    return top;
+    return static_cast<std::uint32_t>(stream.words + cols - top);
+}
+
+/// PutStreams for any number of lanes.
+__device__ __forceinline__ std::uint32_t
+PutStreams(unsigned lanes, const StreamSource& stream, std::uint64_t cols, std::uint32_t& x)
+{
+    switch (lanes)
+    {
+    case 32:
+        return PutStreams<32>(stream, cols, x);
+    case 16:
+        return PutStreams<16>(stream, cols, x);
+    case 8:
+        return PutStreams<8>(stream, cols, x);
+    case 4:
+        return PutStreams<4>(stream, cols, x);
+    default:
+        return PutStreams<1>(stream, cols, x);
+    }
 }
 
 /**
@@ -619,7 +649,7 @@ PutStreams(const StreamLane& stream, std::uint32_t& x)
  * \param tables shared memory of the warp, Alphabet(job) entries for each row
  */
 __device__ void
-EncodeRows(const EncodeJob& job, std::uint64_t firstRow, unsigned rows, RansEncodeSymbol* tables)
+EncodeRows(const EncodeJob& job, std::uint64_t firstRow, unsigned rows, RansPutting* tables)
 {
     const unsigned lane = threadIdx.x % kWarp;
     const unsigned alphabet = Alphabet(job);
@@ -647,50 +677,34 @@ EncodeRows(const EncodeJob& job, std::uint64_t firstRow, unsigned rows, RansEnco
     __syncwarp();
     for (unsigned first = 0; first < rows;)
     {
-        // As many rows as the warp has lanes for. The other lanes look after none.
-        StreamLane stream{nullptr, tables, nullptr, job.cols, 0, 0, 0};
-        unsigned mine = kStreamRows; // the row that this lane works on
-        unsigned taken = 0;
+        // Rows of as many lanes as the first of them, as many as there is room for.
+        unsigned lanes = 0;
         unsigned end = first;
 #pragma unroll
         for (unsigned i = 0; i < kStreamRows; i++)
         {
-            const unsigned lanes = records[i].lanes;
-            if (i == end && i < rows && taken + lanes <= kWarp)
-            {
-                if (lane >= taken && lane < taken + lanes)
-                {
-                    mine = i;
-                    stream.symbols = job.symbols + (firstRow + i) * job.cols;
-                    stream.table = tables + i * alphabet;
-                    stream.words = job.words + (firstRow + i) * job.cols;
-                    stream.lanes = lanes;
-                    stream.lane = lane - taken;
-                    stream.together = (lanes == kWarp ? kAllLanes : (1U << lanes) - 1) << taken;
-                }
-                taken += lanes;
-                end++;
-            }
+            lanes = i == first ? records[i].lanes : lanes;
+            const bool fits = i == first || (lanes > 0 && (i + 1 - first) * lanes <= kWarp);
+            end += i == end && i < rows && fits && records[i].lanes == lanes ? 1 : 0;
         }
-        std::uint32_t x = kRansLow;
-        std::uint32_t top = 0;
-        if (taken > 0)
+        std::uint32_t made = 0; // words
+        if (lanes > 0)
         {
-            top = PutStreams(stream, x);
+            // Lanes that are left over do again what those of the first row do, and write the same.
+            const unsigned mine = first + lane / lanes < end ? first + lane / lanes : first;
+            const std::uint64_t row = firstRow + mine;
+            const StreamSource stream{
+                job.symbols + row * job.cols, tables + mine * alphabet, job.words + row * job.cols};
+            std::uint32_t x;
+            made = PutStreams(lanes, stream, job.cols, x);
+            job.states[row * kRansMaxLanes + lane % lanes] = x;
         }
-        if (stream.lanes > 0)
-        {
-            job.states[(firstRow + mine) * kRansMaxLanes + stream.lane] = x;
-        }
-        taken = 0;
 #pragma unroll
         for (unsigned i = 0; i < kStreamRows; i++)
         {
             if (i >= first && i < end)
             {
-                const unsigned lanes = records[i].lanes;
-                const std::uint32_t words = static_cast<std::uint32_t>(job.cols) -
-                                            __shfl_sync(kAllLanes, top, static_cast<int>(taken % kWarp));
+                const std::uint32_t words = __shfl_sync(kAllLanes, made, static_cast<int>((i - first) * lanes));
                 const std::uint64_t bytes = lanes * sizeof(std::uint32_t) + words * std::uint64_t{sizeof(std::uint16_t)};
                 const std::uint64_t packed = PackedSymbolBytes(job.cols, records[i].bits);
                 RowRecord record = records[i];
@@ -706,7 +720,6 @@ EncodeRows(const EncodeJob& job, std::uint64_t firstRow, unsigned rows, RansEnco
                 {
                     job.plans[firstRow + i].record = record;
                 }
-                taken += lanes;
             }
         }
         first = end;
@@ -716,7 +729,7 @@ EncodeRows(const EncodeJob& job, std::uint64_t firstRow, unsigned rows, RansEnco
 __global__ void
 __launch_bounds__(kStreamWarps* kWarp) StreamsKernel(const EncodeJob job)
 {
-    SPLITLLM_DYNAMIC_SHARED(RansEncodeSymbol, tables);
+    SPLITLLM_DYNAMIC_SHARED(RansPutting, tables);
     const unsigned warp = threadIdx.x / kWarp;
     const std::uint64_t stride = std::uint64_t{gridDim.x} * kStreamWarps * kStreamRows;
     for (std::uint64_t row = (std::uint64_t{blockIdx.x} * kStreamWarps + warp) * kStreamRows; row < job.rows; row += stride)
@@ -891,7 +904,7 @@ AssembleRow(const EncodeJob& job, std::uint64_t row, std::byte* container, Block
 }
 
 __global__ void
-__launch_bounds__(kRowThreads) AssembleKernel(const EncodeJob job, std::byte* container)
+__launch_bounds__(kRowThreads, 4) AssembleKernel(const EncodeJob job, std::byte* container)
 {
     __shared__ BlockScratch scratch;
     for (std::uint64_t row = blockIdx.x; row < job.rows; row += gridDim.x)
@@ -901,10 +914,10 @@ __launch_bounds__(kRowThreads) AssembleKernel(const EncodeJob job, std::byte* co
 }
 
 __global__ void
-__launch_bounds__(kOneRowThreads) EncodeRowKernel(const EncodeJob job, std::byte* container)
+__launch_bounds__(kOneRowThreads, 1) EncodeRowKernel(const EncodeJob job, std::byte* container)
 {
     __shared__ BlockScratch scratch;
-    SPLITLLM_DYNAMIC_SHARED(RansEncodeSymbol, tables);
+    SPLITLLM_DYNAMIC_SHARED(RansPutting, tables);
     MessagePlan& message = *job.message;
     if (threadIdx.x < kRansMaxSymbols)
     {
@@ -966,7 +979,7 @@ LaunchMessageTable(const EncodeJob& job, cudaStream_t stream)
 void
 LaunchStreams(const EncodeJob& job, cudaStream_t stream)
 {
-    const std::size_t tableBytes = sizeof(RansEncodeSymbol) << job.parameters.tabQ.bits;
+    const std::size_t tableBytes = sizeof(RansPutting) << job.parameters.tabQ.bits;
     Launch(StreamsKernel,
            Blocks(job.rows, kStreamWarps * kStreamRows),
            kStreamWarps * kWarp,
@@ -990,7 +1003,7 @@ LaunchAssemble(const EncodeJob& job, std::byte* container, cudaStream_t stream)
 void
 LaunchEncodeRow(const EncodeJob& job, std::byte* container, cudaStream_t stream)
 {
-    Launch(EncodeRowKernel, 1, kOneRowThreads, sizeof(RansEncodeSymbol) << job.parameters.tabQ.bits, stream, job, container);
+    Launch(EncodeRowKernel, 1, kOneRowThreads, sizeof(RansPutting) << job.parameters.tabQ.bits, stream, job, container);
 }
 
 } // namespace splitllm
