@@ -75,12 +75,47 @@ IsFiniteExact(std::uint32_t bits, DType exact)
                                  : (bits & 0x7F80) != 0x7F80;
 }
 
+/// A QuantiserStep and what it takes to divide by its scale faster.
+struct GpuStep
+{
+    QuantiserStep step;
+    float reciprocal; //!< of the scale, rounded; 0: there is none to divide by
+};
+
 /// A flat row has the code 0 everywhere.
-__device__ __forceinline__ QuantiserStep
+__device__ __forceinline__ GpuStep
 StepOf(const QuantiserScale& scale, unsigned bits, std::uint32_t threshold)
 {
-    return scale.flat ? QuantiserStep{1.0F, 0.0F, 0.0F, threshold}
-                      : QuantiserStep{scale.scale, static_cast<float>(scale.zero), GreatestCode(bits), threshold};
+    if (scale.flat)
+    {
+        return {{1.0F, 0.0F, 0.0F, threshold}, 1.0F};
+    }
+    const bool isMiddling = scale.scale > 0x1p-60F && scale.scale < 0x1p60F;
+    return {{scale.scale, static_cast<float>(scale.zero), GreatestCode(bits), threshold},
+            isMiddling ? 1.0F / scale.scale : 0.0F};
+}
+
+/**
+ * CodeOf. The quotient is that of a division, bit by bit, unless it is below 2^-29 and no code depends on its bits: the
+ * first guess is wrong by 1.5 units in the last place at most, the second by less than one, and a correction by the exact
+ * remainder then rounds to nearest (Markstein 1990), as no intermediate result of a scale between 2^-60 and 2^60
+ * underflows.
+ */
+__device__ __forceinline__ std::uint8_t
+CodeOf(std::uint32_t bits, const GpuStep& step)
+{
+    const float magnitude = MagnitudeBelow(bits, step.step.threshold);
+    if (step.reciprocal == 0.0F)
+    {
+        return CodeOf(bits, step.step);
+    }
+    float quotient = magnitude * step.reciprocal;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+    {
+        quotient = __fmaf_rn(__fmaf_rn(-quotient, step.step.scale, magnitude), step.reciprocal, quotient);
+    }
+    return CodeOfQuotient(quotient, step.step);
 }
 
 /// The range of a row, in every thread of the block.
@@ -92,10 +127,11 @@ BlockRange(const float* x, std::uint64_t cols, std::uint32_t threshold, BlockScr
     std::uint32_t most = 0;
     std::uint32_t peak = 0;
     std::uint32_t above = 0;
+    const float* const end = x + cols;
 #pragma unroll 4
-    for (std::uint64_t i = threadIdx.x; i < cols; i += blockDim.x)
+    for (const float* at = x + threadIdx.x; at < end; at += blockDim.x)
     {
-        const std::uint32_t bits = MagnitudeBits(x[i]);
+        const std::uint32_t bits = MagnitudeBits(*at);
         const bool below = bits < threshold;
         const std::uint32_t kept = below ? bits : 0;
         peak = max(peak, bits);
@@ -116,20 +152,21 @@ __device__ unsigned
 ChooseBits(const EncodeJob& job, const float* x, float least, float most, BlockScratch& scratch)
 {
     const unsigned first = job.parameters.tabQ.bits - 1;
-    const QuantiserStep firstStep = StepOf(ScaleOf(least, most, first), first, job.threshold);
+    const GpuStep firstStep = StepOf(ScaleOf(least, most, first), first, job.threshold);
     unsigned bits = first;
     while (bits > LowestBits(first))
     {
         const unsigned trial = bits - 1;
-        const QuantiserStep step = StepOf(ScaleOf(least, most, trial), trial, job.threshold);
-        std::uint64_t sum = 0;
+        const GpuStep step = StepOf(ScaleOf(least, most, trial), trial, job.threshold);
+        std::uint32_t distance = 0; // a thread has at most 2^24 elements of a row, and codes are below 2^7
+        const float* const end = x + job.cols;
 #pragma unroll 4
-        for (std::uint64_t i = threadIdx.x; i < job.cols; i += blockDim.x)
+        for (const float* at = x + threadIdx.x; at < end; at += blockDim.x)
         {
-            const std::uint32_t magnitude = MagnitudeBits(x[i]);
-            sum += CodeDistance(CodeOf(magnitude, firstStep), CodeOf(magnitude, step), first - trial);
+            const std::uint32_t magnitude = MagnitudeBits(*at);
+            distance += CodeDistance(CodeOf(magnitude, firstStep), CodeOf(magnitude, step), first - trial);
         }
-        sum = BlockSum<unsigned long long>(sum, scratch.sums);
+        const std::uint64_t sum = BlockSum<unsigned long long>(distance, scratch.sums);
         if (threadIdx.x == 0) // one thread divides: some GPUs have few units for fp64
         {
             scratch.decision = IsDistorted(sum, job.cols, trial, job.parameters.tabQ) ? 1 : 0;
@@ -152,17 +189,23 @@ struct WarpCounts
     std::uint32_t of[kRansMaxSymbols / kWarp];
 };
 
-/// Counts the symbols of a warp's active lanes. One ballot a bit tells each lane who has one of its symbols.
+/**
+ * Counts the symbols, of \p bits bits, of a warp's active lanes. One ballot a bit tells each lane who has one of its
+ * symbols. Lanes that no symbol belongs to count anything.
+ * \param active the lanes that have a symbol
+ * \param others for each of the low 5 bits: all ones in the lanes whose symbols do not have it
+ */
 __device__ __forceinline__ void
-CountInWarp(std::uint32_t symbol, bool active, unsigned bits, WarpCounts& counts)
+CountInWarp(std::uint32_t symbol, std::uint32_t active, unsigned bits, const std::uint32_t (&others)[5], WarpCounts& counts)
 {
-    const unsigned lane = threadIdx.x % kWarp;
-    std::uint32_t mine = __ballot_sync(kAllLanes, active);
+    std::uint32_t mine = active;
 #pragma unroll
     for (unsigned bit = 0; bit < 5; bit++)
     {
-        const std::uint32_t set = __ballot_sync(kAllLanes, symbol >> bit & 1);
-        mine &= (lane >> bit & 1) != 0 ? set : ~set;
+        if (bit < bits)
+        {
+            mine &= __ballot_sync(kAllLanes, (symbol & 1U << bit) != 0) ^ others[bit];
+        }
     }
     if (bits <= 5)
     {
@@ -184,27 +227,36 @@ CountInWarp(std::uint32_t symbol, bool active, unsigned bits, WarpCounts& counts
 __device__ void
 WriteSymbols(const EncodeJob& job, std::uint64_t row, const QuantiserScale& scale, unsigned bits, BlockScratch& scratch)
 {
-    const float* x = job.x + row * job.cols;
-    std::uint8_t* symbols = job.symbols + row * job.cols;
     const bool entropy = job.parameters.entropy;
+    const bool signedZero = scale.zero != 0;
     const unsigned lane = threadIdx.x % kWarp;
-    const QuantiserStep step = StepOf(scale, bits, job.threshold);
+    const GpuStep step = StepOf(scale, bits, job.threshold);
     WarpCounts counts{};
+    std::uint32_t others[5];
+    for (unsigned bit = 0; bit < 5; bit++)
+    {
+        others[bit] = (lane >> bit & 1) != 0 ? 0 : kAllLanes;
+    }
     for (unsigned i = threadIdx.x; i < kRansMaxSymbols; i += blockDim.x)
     {
         scratch.histogram[i] = 0;
     }
     bool refused = false;
-    for (std::uint64_t first = threadIdx.x - lane; first < job.cols; first += blockDim.x)
+    const float* x = job.x + row * job.cols + threadIdx.x;
+    std::uint8_t* symbols = job.symbols + row * job.cols + threadIdx.x;
+    std::uint32_t* aboves = job.above + row * MaskWords(job) + threadIdx.x / kWarp;
+    const std::uint64_t stride = blockDim.x;
+    for (std::uint64_t first = threadIdx.x - lane; first < job.cols; first += stride)
     {
-        const std::uint64_t i = first + lane;
-        const bool active = i < job.cols;
-        const float value = active ? x[i] : 0.0F;
+        const std::uint64_t left = job.cols - first;
+        const std::uint32_t actives = left < kWarp ? (1U << left) - 1 : kAllLanes;
+        const bool active = (actives >> lane & 1) != 0;
+        const float value = active ? *x : 0.0F;
         const std::uint32_t magnitude = MagnitudeBits(value);
-        const std::uint8_t symbol = SymbolOf(value, CodeOf(magnitude, step), scale.zero != 0);
+        const std::uint8_t symbol = SymbolOf(value, CodeOf(magnitude, step), signedZero);
         if (active)
         {
-            symbols[i] = symbol;
+            *symbols = symbol;
         }
         if (job.above != nullptr)
         {
@@ -212,14 +264,20 @@ WriteSymbols(const EncodeJob& job, std::uint64_t row, const QuantiserScale& scal
             const std::uint32_t mask = __ballot_sync(kAllLanes, above);
             if (lane == 0)
             {
-                job.above[row * MaskWords(job) + first / kWarp] = mask;
+                *aboves = mask;
             }
-            refused |= above && !IsFiniteExact(ExactBits(value, job.parameters.exact), job.parameters.exact);
+            if (mask != 0)
+            {
+                refused |= above && !IsFiniteExact(ExactBits(value, job.parameters.exact), job.parameters.exact);
+            }
+            aboves += stride / kWarp;
         }
         if (entropy)
         {
-            CountInWarp(symbol, active, bits + 1, counts);
+            CountInWarp(symbol, actives, bits + 1, others, counts);
         }
+        x += stride;
+        symbols += stride;
     }
     if (refused)
     {
@@ -230,9 +288,10 @@ WriteSymbols(const EncodeJob& job, std::uint64_t row, const QuantiserScale& scal
     {
         for (unsigned high = 0; high < kRansMaxSymbols / kWarp; high++)
         {
-            if (counts.of[high] > 0)
+            const unsigned symbol = high * kWarp + lane;
+            if (counts.of[high] > 0 && symbol < 2U << bits)
             {
-                atomicAdd(&scratch.histogram[high * kWarp + lane], counts.of[high]);
+                atomicAdd(&scratch.histogram[symbol], counts.of[high]);
             }
         }
         __syncthreads();
