@@ -79,41 +79,38 @@ IsFiniteExact(std::uint32_t bits, DType exact)
 struct GpuStep
 {
     QuantiserStep step;
-    float reciprocal; //!< of the scale, rounded; 0: there is none to divide by
+    float power;      //!< of two, that brings the scale near 1
+    float scale;      //!< brought there
+    float reciprocal; //!< of that, rounded
 };
 
-/// A flat row has the code 0 everywhere.
 __device__ __forceinline__ GpuStep
 StepOf(const QuantiserScale& scale, unsigned bits, std::uint32_t threshold)
 {
     if (scale.flat)
     {
-        return {{1.0F, 0.0F, 0.0F, threshold}, 1.0F};
+        return {{1.0F, 0.0F, 0.0F, threshold}, 1.0F, 1.0F, 1.0F}; // the code 0 everywhere
     }
-    const bool isMiddling = scale.scale > 0x1p-60F && scale.scale < 0x1p60F;
-    return {{scale.scale, static_cast<float>(scale.zero), GreatestCode(bits), threshold},
-            isMiddling ? 1.0F / scale.scale : 0.0F};
+    const std::uint32_t exponent = 254 - (__float_as_uint(scale.scale) >> 23);
+    const float power = __uint_as_float(max(exponent, 1U) << 23);
+    const float near = scale.scale * power;
+    return {{scale.scale, static_cast<float>(scale.zero), GreatestCode(bits), threshold}, power, near, 1.0F / near};
 }
 
 /**
  * CodeOf. The quotient is that of a division, bit by bit, unless it is below 2^-29 and no code depends on its bits: the
  * first guess is wrong by 1.5 units in the last place at most, the second by less than one, and a correction by the exact
- * remainder then rounds to nearest (Markstein 1990), as no intermediate result of a scale between 2^-60 and 2^60
- * underflows.
+ * remainder then rounds to nearest (Markstein 1990). Nothing underflows: the scale is between 2^-22 and 4.
  */
 __device__ __forceinline__ std::uint8_t
 CodeOf(std::uint32_t bits, const GpuStep& step)
 {
-    const float magnitude = MagnitudeBelow(bits, step.step.threshold);
-    if (step.reciprocal == 0.0F)
-    {
-        return CodeOf(bits, step.step);
-    }
+    const float magnitude = MagnitudeBelow(bits, step.step.threshold) * step.power;
     float quotient = magnitude * step.reciprocal;
 #pragma unroll
     for (int i = 0; i < 2; i++)
     {
-        quotient = __fmaf_rn(__fmaf_rn(-quotient, step.step.scale, magnitude), step.reciprocal, quotient);
+        quotient = __fmaf_rn(__fmaf_rn(-quotient, step.scale, magnitude), step.reciprocal, quotient);
     }
     return CodeOfQuotient(quotient, step.step);
 }
