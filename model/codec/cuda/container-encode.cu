@@ -197,12 +197,13 @@ CountInWarp(std::uint32_t symbol, std::uint32_t active, unsigned bits, const std
 {
     std::uint32_t mine = active;
 #pragma unroll
-    for (unsigned bit = 0; bit < 5; bit++)
+    for (unsigned bit = 0; bit < 4; bit++)
     {
-        if (bit < bits)
-        {
-            mine &= __ballot_sync(kAllLanes, (symbol & 1U << bit) != 0) ^ others[bit];
-        }
+        mine &= __ballot_sync(kAllLanes, (symbol & 1U << bit) != 0) ^ others[bit];
+    }
+    if (bits > 4)
+    {
+        mine &= __ballot_sync(kAllLanes, (symbol & 16) != 0) ^ others[4];
     }
     if (bits <= 5)
     {
@@ -242,11 +243,9 @@ WriteSymbols(const EncodeJob& job, std::uint64_t row, const QuantiserScale& scal
     const float* x = job.x + row * job.cols + threadIdx.x;
     std::uint8_t* symbols = job.symbols + row * job.cols + threadIdx.x;
     std::uint32_t* aboves = job.above + row * MaskWords(job) + threadIdx.x / kWarp;
-    const std::uint64_t stride = blockDim.x;
-    for (std::uint64_t first = threadIdx.x - lane; first < job.cols; first += stride)
-    {
-        const std::uint64_t left = job.cols - first;
-        const std::uint32_t actives = left < kWarp ? (1U << left) - 1 : kAllLanes;
+    const unsigned warps = blockDim.x / kWarp;
+    // The next kWarp elements of this warp, of which the active lanes have one each.
+    const auto write = [&](std::uint32_t actives) {
         const bool active = (actives >> lane & 1) != 0;
         const float value = active ? *x : 0.0F;
         const std::uint32_t magnitude = MagnitudeBits(value);
@@ -267,14 +266,25 @@ WriteSymbols(const EncodeJob& job, std::uint64_t row, const QuantiserScale& scal
             {
                 refused |= above && !IsFiniteExact(ExactBits(value, job.parameters.exact), job.parameters.exact);
             }
-            aboves += stride / kWarp;
+            aboves += warps;
         }
         if (entropy)
         {
             CountInWarp(symbol, actives, bits + 1, others, counts);
         }
-        x += stride;
-        symbols += stride;
+        x += warps * kWarp;
+        symbols += warps * kWarp;
+    };
+    const auto whole = static_cast<unsigned>(job.cols / kWarp);
+    unsigned group = threadIdx.x / kWarp;
+#pragma unroll 2
+    for (; group < whole; group += warps)
+    {
+        write(kAllLanes);
+    }
+    if (group == whole && job.cols % kWarp != 0)
+    {
+        write((1U << job.cols % kWarp) - 1);
     }
     if (refused)
     {
