@@ -65,11 +65,15 @@ Resolve(const std::string& name, const std::filesystem::path& folder)
 BackendName
 ReadBackend(StrictObject& object, bool shapeMode)
 {
-    const std::string name = object.Choice("backend", BackendNames(), BackendNames().front());
-    if (shapeMode && object.Has("backend"))
+    if (shapeMode)
     {
-        object.Fail("backend", "shape mode computes nothing; accepted: mode \"numeric\", or no backend");
+        if (object.Has("backend"))
+        {
+            object.Fail("backend", "shape mode computes nothing; accepted: mode \"numeric\", or no backend");
+        }
+        return BackendName::Cpu;
     }
+    const std::string name = object.Choice("backend", BackendNames(), BackendNames().front());
     const std::string why = WhyNot(BackendFromName(name));
     if (!why.empty())
     {

@@ -821,9 +821,9 @@ Backend::Merge(Projections projections, const Deltas& deltas, std::span<const st
     const std::uint64_t bytes = elements * SizeOf(m_activations);
     const Work work{.flops = elements, .bytesRead = 2 * bytes, .bytesWritten = bytes, .launches = 3};
     return Timed(Operation::Merge, rows.size(), work, [&] {
-        AddRows(projections.query, deltas.query, rows);
-        AddRows(projections.key, deltas.key, rows);
-        AddRows(projections.value, deltas.value, rows);
+        projections.query = DoAddRows(std::move(projections.query), deltas.query, rows);
+        projections.key = DoAddRows(std::move(projections.key), deltas.key, rows);
+        projections.value = DoAddRows(std::move(projections.value), deltas.value, rows);
         return std::move(projections);
     });
 }
@@ -1008,6 +1008,13 @@ Backend::Greedy(const ResidentModel& model, KvCache& cache, TokenId token, std::
     return count == 0 ? std::vector<TokenId>() : DoGreedy(model, cache, token, count);
 }
 
+Tensor
+Backend::DoAddRows(Tensor sum, const Tensor& addend, std::span<const std::size_t> rows)
+{
+    AddRows(sum, addend, rows);
+    return sum;
+}
+
 std::vector<TokenId>
 Backend::DoGreedy(const ResidentModel& model, KvCache& cache, TokenId token, std::size_t count)
 {
@@ -1086,8 +1093,9 @@ Backend::Combine(Tensor hidden, const Tensor& addend)
     ExpectShape(addend, hidden.Rows(), hidden.Cols(), "addend");
     const Work work = CombineWork(hidden.Elements(), SizeOf(m_activations));
     return Timed(Operation::Combine, hidden.Rows(), work, [&] {
-        hidden += addend;
-        return std::move(hidden);
+        std::vector<std::size_t> rows(hidden.Rows());
+        std::iota(rows.begin(), rows.end(), std::size_t{0});
+        return DoAddRows(std::move(hidden), addend, rows);
     });
 }
 

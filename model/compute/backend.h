@@ -720,6 +720,9 @@ class Backend
     virtual Tensor DoSide(const ResidentSide& side, const Tensor& input) = 0;
     virtual Tensor DoGate(const ResidentSide& side, const Tensor& hidden) = 0;
 
+    /// \p sum with row i of \p addend added to its row rows[i]: Merge and Combine. Here on the host; phantoms too.
+    virtual Tensor DoAddRows(Tensor sum, const Tensor& addend, std::span<const std::size_t> rows);
+
     /// Greedy, with the cache's growing. Here token by token, by the other operations.
     virtual std::vector<TokenId> DoGreedy(const ResidentModel& model,
                                           KvCache& cache,

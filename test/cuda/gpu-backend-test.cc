@@ -265,8 +265,37 @@ TEST_CASE("On the GPU every operation beside the layers agrees with the CPU's", 
             CHECK(Nmse(gpu->SideInput(*thereSide, states).value, input) < bound);
             CHECK(Nmse(gpu->Side(*thereSide, input).value, cpu.Side(*hereSide, input).value) < bound);
             CHECK(Nmse(gpu->Gate(*thereSide, hidden).value, cpu.Gate(*hereSide, hidden).value) < bound);
+            const Tensor combined = gpu->Combine(hidden, states.back()).value;
+            CHECK(std::ranges::equal(combined.Values(), cpu.Combine(hidden, states.back()).value.Values()));
         }
     }
+}
+
+TEST_CASE("On the GPU updates are added to the rows that they belong to, and to no copy", "[cuda]")
+{
+    SPLITLLM_NEEDS_GPU();
+    const auto gpu = MakeCudaBackend(CudaTimes::None);
+    CpuBackend cpu(1);
+    const ModelConfig config = OddLlama();
+    const auto model = gpu->Resident(RandomModel(config, 92));
+    const Projections before = gpu->Project(*model, 0, RandomRows(5, config.hidden, 93)).value;
+    const Deltas deltas{.query = RandomRows(2, config.QueryWidth(), 94),
+                        .key = RandomRows(2, config.KvWidth(), 95),
+                        .value = RandomRows(2, config.KvWidth(), 96)};
+    const std::vector<std::size_t> rows{3, 1};
+    const std::vector<float> untouched(before.query.Values().begin(), before.query.Values().end());
+    const Projections after = gpu->Merge(before, deltas, rows).value;
+    const Projections expected = cpu.Merge(before, deltas, rows).value;
+    CHECK(std::ranges::equal(after.query.Values(), expected.query.Values()));
+    CHECK(std::ranges::equal(after.key.Values(), expected.key.Values()));
+    CHECK(std::ranges::equal(after.value.Values(), expected.value.Values()));
+    CHECK(std::ranges::equal(before.query.Values(), untouched));
+    CHECK(after.query.Device() != nullptr);
+    const Deltas none{.query = Tensor::Zeros(0, config.QueryWidth()),
+                      .key = Tensor::Zeros(0, config.KvWidth()),
+                      .value = Tensor::Zeros(0, config.KvWidth())};
+    const Projections same = gpu->Merge(before, none, {}).value;
+    CHECK(std::ranges::equal(same.query.Values(), untouched));
 }
 
 TEST_CASE("On the GPU a cache made of copied entries, and a forked one, go on with the bits of the first", "[cuda]")

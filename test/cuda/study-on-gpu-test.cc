@@ -52,7 +52,7 @@ StudiesOf(const std::string& model, const std::string& bottleneck, const std::st
     add(R"({"name": "linfer"})", "edge", lora);
     add(R"({"name": "tlc", "policy": {"name": "random", "offload": 0.6, "return": 0.5}})", "edge", lora);
     add(R"({"name": "naive-split", "split": 2})", "cloud", {});
-    add(R"({"name": "opsc", "split": 2, "front_bits": 8, "codec": "fp16"})", "cloud", {});
+    add(R"({"name": "opsc", "split": 2, "codec": "fp16"})", "cloud", {});
     add(R"({"name": "opsc", "split": 1, "codec": {"name": "tab-q", "bits": 8, "delta": 0}})", "cloud", {});
     add(R"({"name": "ce-collm", "exits": {"layers": [2, 3]}, "policy": {"name": "confidence", "threshold": 0.02}})",
         "cloud",

@@ -52,7 +52,7 @@ void SetPace(Pace pace);
 /// Sets the capacity of the device's memory; what is allocated stays. 8 GiB at first.
 void SetMemory(std::size_t bytes);
 
-/// Bytes of device memory that are allocated now.
+/// Bytes of device memory that are allocated when all streams have done their work, for which it waits.
 std::size_t MemoryHeld();
 
 /// A kernel with its arguments, for one thread.

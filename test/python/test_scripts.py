@@ -179,6 +179,45 @@ class Setup(FolderTest):
             self.assertIn(reason, result.stderr)
             self.assertFalse((self.folder / "build").exists())
 
+    def test_profile_device_refuses_what_it_cannot_use_before_setting_anything_up(self):
+        there = self.write("scenarios/hardware/there.json", "{}")
+        for arguments, reason in (
+            ([], '"" is no name'),
+            (["../there"], '"../there" is no name'),
+            (["Mine"], '"Mine" is no name'),
+            (["one", "two"], "two names given: one and two"),
+            (["there"], f"{there} is there; --force replaces it"),
+            (["mine", "--out=other.json"], "other.json; a file that is called mine.json is expected"),
+        ):
+            result = subprocess.run(
+                ["bash", self.folder / "scripts/profile-device", *arguments], capture_output=True, text=True, check=False
+            )
+            self.assertEqual(result.returncode, 2)
+            self.assertIn(reason, result.stderr)
+            self.assertEqual(len(result.stderr.splitlines()), 1)
+            self.assertFalse((self.folder / "build").exists())
+
+    def test_profile_device_measures_into_the_hardware_folder_and_says_how_to_use_it(self):
+        self.program("split-llm-profile", f'printf "%s\\n" "$@" >{self.folder}/calls')
+        (self.folder / "scripts/setup.sh").write_text(
+            f'ROOT={self.folder} BUILD={self.folder} MODELS=/models\nlock() {{ :; }}\nunlock() {{ :; }}\n'
+            f'setup_run() {{ mkdir -p {self.folder}/release; cp {self.folder}/bin/split-llm-profile {self.folder}/release; }}\n',
+            encoding="utf-8",
+        )
+        run = ["bash", self.folder / "scripts/profile-device", "mine", "--repeats=3"]
+        result = subprocess.run(run, capture_output=True, text=True, check=False)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("scripts/run --set nodes.edge.hardware=mine\n", result.stdout)
+        calls = (self.folder / "calls").read_text().splitlines()
+        self.assertEqual(calls[0], "--model=/models/smollm2-135m-instruct")
+        self.assertEqual(calls[1], f"--out={self.folder}/scenarios/hardware/mine.json")
+        self.assertRegex(calls[2], r"^--date=\d{4}-\d{2}-\d{2}$")
+        self.assertEqual(calls[3:], ["--repeats=3"])
+        other = subprocess.run([*run, f"--out={self.folder}/mine.json", "--force", "--model=/m"], capture_output=True, text=True, check=False)
+        self.assertIn(f"scripts/run --profiles={self.folder} --set", other.stdout)
+        calls = (self.folder / "calls").read_text().splitlines()
+        self.assertEqual([calls[0], calls[1], calls[3]], ["--model=/m", f"--out={self.folder}/mine.json", "--force"])
+
 
 if __name__ == "__main__":
     unittest.main()

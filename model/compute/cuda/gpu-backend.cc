@@ -533,6 +533,20 @@ GpuBackend::DoGate(const ResidentSide& side, const Tensor& hidden)
     return OnDevice(hidden.Rows(), 2, std::move(logits));
 }
 
+Tensor
+GpuBackend::DoAddRows(Tensor sum, const Tensor& addend, std::span<const std::size_t> rows)
+{
+    Layers& layers = LayersOf(sum);
+    const cudaStream_t stream = layers.Stream()->Get();
+    const DeviceInput before = On(layers, sum);
+    const DeviceInput added = On(layers, addend);
+    const DeviceArray<std::uint32_t> there(layers.Stream(), std::vector<std::uint32_t>(rows.begin(), rows.end()));
+    DeviceArray<float> after = Result(layers, sum.Rows(), sum.Cols());
+    CopyColumns(before.Data(), sum.Rows(), sum.Cols(), sum.Cols(), after.Data(), sum.Cols(), stream);
+    AddRows(added.Data(), there.Data(), rows.size(), sum.Cols(), after.Data(), stream);
+    return OnDevice(sum.Rows(), sum.Cols(), std::move(after));
+}
+
 std::vector<TokenId>
 GpuBackend::DoGreedy(const ResidentModel& model, KvCache& cache, TokenId token, std::size_t count)
 {

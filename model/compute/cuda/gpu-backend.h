@@ -82,6 +82,7 @@ class GpuBackend final : public Backend
     Tensor DoSideInput(const ResidentSide& side, std::span<const Tensor> states) override;
     Tensor DoSide(const ResidentSide& side, const Tensor& input) override;
     Tensor DoGate(const ResidentSide& side, const Tensor& hidden) override;
+    Tensor DoAddRows(Tensor sum, const Tensor& addend, std::span<const std::size_t> rows) override;
     std::vector<TokenId> DoGreedy(const ResidentModel& model,
                                   KvCache& cache,
                                   TokenId token,

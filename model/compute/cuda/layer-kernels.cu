@@ -400,6 +400,16 @@ AddKernel(const float* a, const float* b, std::size_t n, float* y)
     }
 }
 
+/// Block i adds row i.
+__global__ void
+AddRowsKernel(const float* addend, const std::uint32_t* rows, unsigned n, float* sum)
+{
+    for (unsigned i = threadIdx.x; i < n; i += blockDim.x)
+    {
+        sum[std::size_t{rows[blockIdx.x]} * n + i] += addend[std::size_t{blockIdx.x} * n + i];
+    }
+}
+
 /// Block i copies columns of row i.
 __global__ void
 CopyColumnsKernel(const float* from, std::size_t fromStride, unsigned columns, float* to, std::size_t toStride)
@@ -560,6 +570,16 @@ void
 Add(const float* a, const float* b, std::size_t n, float* y, cudaStream_t stream)
 {
     Launch(AddKernel, Blocks(n, kThreads), kThreads, 0, stream, a, b, n, y);
+}
+
+void
+AddRows(const float* addend, const std::uint32_t* rows, std::size_t w, std::size_t n, float* sum, cudaStream_t stream)
+{
+    if (w > 0)
+    {
+        const auto columns = static_cast<unsigned>(n);
+        Launch(AddRowsKernel, static_cast<unsigned>(w), kThreads, 0, stream, addend, rows, columns, sum);
+    }
 }
 
 void

@@ -132,6 +132,9 @@ void SiluTimes(float* gate, const float* up, std::size_t n, cudaStream_t stream)
 /// y = a + b, \p n elements; y may be one of them.
 void Add(const float* a, const float* b, std::size_t n, float* y, cudaStream_t stream);
 
+/// Adds row i of \p addend, w x n, to row rows[i] of \p sum; no row is there twice.
+void AddRows(const float* addend, const std::uint32_t* rows, std::size_t w, std::size_t n, float* sum, cudaStream_t stream);
+
 /// Copies \p columns elements of each of w rows, which begin \p fromStride elements apart, to rows \p toStride apart.
 void CopyColumns(const float* from,
                  std::size_t w,
