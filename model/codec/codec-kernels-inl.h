@@ -13,20 +13,35 @@ MagnitudeBits(const float& x)
     return bits & 0x7FFFFFFF;
 }
 
+/// The magnitude with the bits \p bits where it is below the threshold, else 0.
+SPLITLLM_HOST_DEVICE inline float
+MagnitudeBelow(std::uint32_t bits, std::uint32_t threshold)
+{
+    bits = bits < threshold ? bits : 0;
+    float magnitude;
+    std::memcpy(&magnitude, &bits, sizeof bits);
+    return magnitude;
+}
+
+/// The code of an element, \p quotient steps of the quantiser large.
+SPLITLLM_HOST_DEVICE inline std::uint8_t
+CodeOfQuotient(float quotient, const QuantiserStep& step)
+{
+    // Adding 1.5 * 2^23 leaves no bits for a fraction: the sum is rounded half to even, and its low bits are the code.
+    constexpr float kRound = 12582912.0F;
+    float level = quotient + step.zero;
+    level = level > 0.0F ? level : 0.0F;
+    level = (level < step.top ? level : step.top) + kRound;
+    std::uint32_t bits;
+    std::memcpy(&bits, &level, sizeof bits);
+    return static_cast<std::uint8_t>(bits);
+}
+
 /// The code of an element whose magnitude has the bits \p bits.
 SPLITLLM_HOST_DEVICE inline std::uint8_t
 CodeOf(std::uint32_t bits, const QuantiserStep& step)
 {
-    // Adding 1.5 * 2^23 leaves no bits for a fraction: the sum is rounded half to even, and its low bits are the code.
-    constexpr float kRound = 12582912.0F;
-    bits = bits < step.threshold ? bits : 0;
-    float magnitude;
-    std::memcpy(&magnitude, &bits, sizeof bits);
-    float level = magnitude / step.scale + step.zero;
-    level = level > 0.0F ? level : 0.0F;
-    level = (level < step.top ? level : step.top) + kRound;
-    std::memcpy(&bits, &level, sizeof bits);
-    return static_cast<std::uint8_t>(bits);
+    return CodeOfQuotient(MagnitudeBelow(bits, step.threshold) / step.scale, step);
 }
 
 /// |(a >> shift) - b|

@@ -75,12 +75,44 @@ IsFiniteExact(std::uint32_t bits, DType exact)
                                  : (bits & 0x7F80) != 0x7F80;
 }
 
-/// A flat row has the code 0 everywhere.
-__device__ __forceinline__ QuantiserStep
+/// A QuantiserStep and what it takes to divide by its scale faster.
+struct GpuStep
+{
+    QuantiserStep step;
+    float power;      //!< of two, that brings the scale near 1
+    float scale;      //!< brought there
+    float reciprocal; //!< of that, rounded
+};
+
+__device__ __forceinline__ GpuStep
 StepOf(const QuantiserScale& scale, unsigned bits, std::uint32_t threshold)
 {
-    return scale.flat ? QuantiserStep{1.0F, 0.0F, 0.0F, threshold}
-                      : QuantiserStep{scale.scale, static_cast<float>(scale.zero), GreatestCode(bits), threshold};
+    if (scale.flat)
+    {
+        return {{1.0F, 0.0F, 0.0F, threshold}, 1.0F, 1.0F, 1.0F}; // the code 0 everywhere
+    }
+    const std::uint32_t exponent = 254 - (__float_as_uint(scale.scale) >> 23);
+    const float power = __uint_as_float(max(exponent, 1U) << 23);
+    const float near = scale.scale * power;
+    return {{scale.scale, static_cast<float>(scale.zero), GreatestCode(bits), threshold}, power, near, 1.0F / near};
+}
+
+/**
+ * CodeOf. The quotient is that of a division, bit by bit, unless it is below 2^-29 and no code depends on its bits: the
+ * first guess is wrong by 1.5 units in the last place at most, the second by less than one, and a correction by the exact
+ * remainder then rounds to nearest (Markstein 1990). Nothing underflows: the scale is between 2^-22 and 4.
+ */
+__device__ __forceinline__ std::uint8_t
+CodeOf(std::uint32_t bits, const GpuStep& step)
+{
+    const float magnitude = MagnitudeBelow(bits, step.step.threshold) * step.power;
+    float quotient = magnitude * step.reciprocal;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+    {
+        quotient = __fmaf_rn(__fmaf_rn(-quotient, step.scale, magnitude), step.reciprocal, quotient);
+    }
+    return CodeOfQuotient(quotient, step.step);
 }
 
 /// The range of a row, in every thread of the block.
@@ -92,10 +124,11 @@ BlockRange(const float* x, std::uint64_t cols, std::uint32_t threshold, BlockScr
     std::uint32_t most = 0;
     std::uint32_t peak = 0;
     std::uint32_t above = 0;
+    const float* const end = x + cols;
 #pragma unroll 4
-    for (std::uint64_t i = threadIdx.x; i < cols; i += blockDim.x)
+    for (const float* at = x + threadIdx.x; at < end; at += blockDim.x)
     {
-        const std::uint32_t bits = MagnitudeBits(x[i]);
+        const std::uint32_t bits = MagnitudeBits(*at);
         const bool below = bits < threshold;
         const std::uint32_t kept = below ? bits : 0;
         peak = max(peak, bits);
@@ -116,20 +149,21 @@ __device__ unsigned
 ChooseBits(const EncodeJob& job, const float* x, float least, float most, BlockScratch& scratch)
 {
     const unsigned first = job.parameters.tabQ.bits - 1;
-    const QuantiserStep firstStep = StepOf(ScaleOf(least, most, first), first, job.threshold);
+    const GpuStep firstStep = StepOf(ScaleOf(least, most, first), first, job.threshold);
     unsigned bits = first;
     while (bits > LowestBits(first))
     {
         const unsigned trial = bits - 1;
-        const QuantiserStep step = StepOf(ScaleOf(least, most, trial), trial, job.threshold);
-        std::uint64_t sum = 0;
+        const GpuStep step = StepOf(ScaleOf(least, most, trial), trial, job.threshold);
+        std::uint32_t distance = 0; // a thread has at most 2^24 elements of a row, and codes are below 2^7
+        const float* const end = x + job.cols;
 #pragma unroll 4
-        for (std::uint64_t i = threadIdx.x; i < job.cols; i += blockDim.x)
+        for (const float* at = x + threadIdx.x; at < end; at += blockDim.x)
         {
-            const std::uint32_t magnitude = MagnitudeBits(x[i]);
-            sum += CodeDistance(CodeOf(magnitude, firstStep), CodeOf(magnitude, step), first - trial);
+            const std::uint32_t magnitude = MagnitudeBits(*at);
+            distance += CodeDistance(CodeOf(magnitude, firstStep), CodeOf(magnitude, step), first - trial);
         }
-        sum = BlockSum<unsigned long long>(sum, scratch.sums);
+        const std::uint64_t sum = BlockSum<unsigned long long>(distance, scratch.sums);
         if (threadIdx.x == 0) // one thread divides: some GPUs have few units for fp64
         {
             scratch.decision = IsDistorted(sum, job.cols, trial, job.parameters.tabQ) ? 1 : 0;
@@ -152,17 +186,24 @@ struct WarpCounts
     std::uint32_t of[kRansMaxSymbols / kWarp];
 };
 
-/// Counts the symbols of a warp's active lanes. One ballot a bit tells each lane who has one of its symbols.
+/**
+ * Counts the symbols, of \p bits bits, of a warp's active lanes. One ballot a bit tells each lane who has one of its
+ * symbols. Lanes that no symbol belongs to count anything.
+ * \param active the lanes that have a symbol
+ * \param others for each of the low 5 bits: all ones in the lanes whose symbols do not have it
+ */
 __device__ __forceinline__ void
-CountInWarp(std::uint32_t symbol, bool active, unsigned bits, WarpCounts& counts)
+CountInWarp(std::uint32_t symbol, std::uint32_t active, unsigned bits, const std::uint32_t (&others)[5], WarpCounts& counts)
 {
-    const unsigned lane = threadIdx.x % kWarp;
-    std::uint32_t mine = __ballot_sync(kAllLanes, active);
+    std::uint32_t mine = active;
 #pragma unroll
-    for (unsigned bit = 0; bit < 5; bit++)
+    for (unsigned bit = 0; bit < 4; bit++)
     {
-        const std::uint32_t set = __ballot_sync(kAllLanes, symbol >> bit & 1);
-        mine &= (lane >> bit & 1) != 0 ? set : ~set;
+        mine &= __ballot_sync(kAllLanes, (symbol & 1U << bit) != 0) ^ others[bit];
+    }
+    if (bits > 4)
+    {
+        mine &= __ballot_sync(kAllLanes, (symbol & 16) != 0) ^ others[4];
     }
     if (bits <= 5)
     {
@@ -184,27 +225,34 @@ CountInWarp(std::uint32_t symbol, bool active, unsigned bits, WarpCounts& counts
 __device__ void
 WriteSymbols(const EncodeJob& job, std::uint64_t row, const QuantiserScale& scale, unsigned bits, BlockScratch& scratch)
 {
-    const float* x = job.x + row * job.cols;
-    std::uint8_t* symbols = job.symbols + row * job.cols;
     const bool entropy = job.parameters.entropy;
+    const bool signedZero = scale.zero != 0;
     const unsigned lane = threadIdx.x % kWarp;
-    const QuantiserStep step = StepOf(scale, bits, job.threshold);
+    const GpuStep step = StepOf(scale, bits, job.threshold);
     WarpCounts counts{};
+    std::uint32_t others[5];
+    for (unsigned bit = 0; bit < 5; bit++)
+    {
+        others[bit] = (lane >> bit & 1) != 0 ? 0 : kAllLanes;
+    }
     for (unsigned i = threadIdx.x; i < kRansMaxSymbols; i += blockDim.x)
     {
         scratch.histogram[i] = 0;
     }
     bool refused = false;
-    for (std::uint64_t first = threadIdx.x - lane; first < job.cols; first += blockDim.x)
-    {
-        const std::uint64_t i = first + lane;
-        const bool active = i < job.cols;
-        const float value = active ? x[i] : 0.0F;
+    const float* x = job.x + row * job.cols + threadIdx.x;
+    std::uint8_t* symbols = job.symbols + row * job.cols + threadIdx.x;
+    std::uint32_t* aboves = job.above + row * MaskWords(job) + threadIdx.x / kWarp;
+    const unsigned warps = blockDim.x / kWarp;
+    // The next kWarp elements of this warp, of which the active lanes have one each.
+    const auto write = [&](std::uint32_t actives) {
+        const bool active = (actives >> lane & 1) != 0;
+        const float value = active ? *x : 0.0F;
         const std::uint32_t magnitude = MagnitudeBits(value);
-        const std::uint8_t symbol = SymbolOf(value, CodeOf(magnitude, step), scale.zero != 0);
+        const std::uint8_t symbol = SymbolOf(value, CodeOf(magnitude, step), signedZero);
         if (active)
         {
-            symbols[i] = symbol;
+            *symbols = symbol;
         }
         if (job.above != nullptr)
         {
@@ -212,14 +260,31 @@ WriteSymbols(const EncodeJob& job, std::uint64_t row, const QuantiserScale& scal
             const std::uint32_t mask = __ballot_sync(kAllLanes, above);
             if (lane == 0)
             {
-                job.above[row * MaskWords(job) + first / kWarp] = mask;
+                *aboves = mask;
             }
-            refused |= above && !IsFiniteExact(ExactBits(value, job.parameters.exact), job.parameters.exact);
+            if (mask != 0)
+            {
+                refused |= above && !IsFiniteExact(ExactBits(value, job.parameters.exact), job.parameters.exact);
+            }
+            aboves += warps;
         }
         if (entropy)
         {
-            CountInWarp(symbol, active, bits + 1, counts);
+            CountInWarp(symbol, actives, bits + 1, others, counts);
         }
+        x += warps * kWarp;
+        symbols += warps * kWarp;
+    };
+    const auto whole = static_cast<unsigned>(job.cols / kWarp);
+    unsigned group = threadIdx.x / kWarp;
+#pragma unroll 2
+    for (; group < whole; group += warps)
+    {
+        write(kAllLanes);
+    }
+    if (group == whole && job.cols % kWarp != 0)
+    {
+        write((1U << job.cols % kWarp) - 1);
     }
     if (refused)
     {
@@ -230,9 +295,10 @@ WriteSymbols(const EncodeJob& job, std::uint64_t row, const QuantiserScale& scal
     {
         for (unsigned high = 0; high < kRansMaxSymbols / kWarp; high++)
         {
-            if (counts.of[high] > 0)
+            const unsigned symbol = high * kWarp + lane;
+            if (counts.of[high] > 0 && symbol < 2U << bits)
             {
-                atomicAdd(&scratch.histogram[high * kWarp + lane], counts.of[high]);
+                atomicAdd(&scratch.histogram[symbol], counts.of[high]);
             }
         }
         __syncthreads();
