@@ -1093,6 +1093,10 @@ Backend::Combine(Tensor hidden, const Tensor& addend)
     ExpectShape(addend, hidden.Rows(), hidden.Cols(), "addend");
     const Work work = CombineWork(hidden.Elements(), SizeOf(m_activations));
     return Timed(Operation::Combine, hidden.Rows(), work, [&] {
+        if (hidden.IsPhantom() || addend.IsPhantom())
+        {
+            return Tensor::Phantom(hidden.Rows(), hidden.Cols());
+        }
         std::vector<std::size_t> rows(hidden.Rows());
         std::iota(rows.begin(), rows.end(), std::size_t{0});
         return DoAddRows(std::move(hidden), addend, rows);
