@@ -41,11 +41,14 @@ build_lib(
   TEST_SOURCES ${test_sources}
   IGNORE_PCH
 )
+split_llm_add_cuda_backend(split-llm-cuda)
+split_llm_configure(split-llm-cuda)
+target_link_libraries(split-llm-cuda PRIVATE Eigen3::Eigen nlohmann_json::nlohmann_json Threads::Threads)
 foreach(target ${libsplit-llm} ${libsplit-llm-obj}) # objects and library are two targets in ns-3 3.42
   if(TARGET ${target})
     split_llm_configure(${target})
     # Not through build_lib, which hands what it links to targets that do not know imported ones of this folder.
-    target_link_libraries(${target} PRIVATE ${private_libraries})
+    target_link_libraries(${target} PRIVATE split-llm-cuda ${private_libraries})
   endif()
 endforeach()
 

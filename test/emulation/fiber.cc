@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <system_error>
 
-#if defined(__x86_64__) && !defined(SPLITLLM_ADDRESS_SANITIZER)
+#ifdef __x86_64__
 #define SPLITLLM_SWITCH_X86_64 1
 #else
 #include <setjmp.h>
@@ -18,7 +18,8 @@
 #ifdef SPLITLLM_SWITCH_X86_64
 
 /// Pushes what a function must keep, exchanges the stack pointers, and pops what the other stack holds. Returns on the
-/// other stack, to where its switch was called from: unlike after longjmp(), the processor's prediction of returns fits.
+/// other stack, to where its switch was called from: unlike after longjmp(), the processor's prediction of returns fits,
+/// and the address sanitizer keeps what it knows of the frames on the stack that is left.
 extern "C" void SplitLlmSwitchStacks(void** left, void* next);
 
 asm(R"(

@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace splitllm::test
@@ -40,18 +41,26 @@ class Monolithic
                const std::filesystem::path& adapterFolder,
                std::optional<DType> wire = std::nullopt,
                std::size_t threads = 0)
-        : m_backend(threads),
+        : Monolithic(std::make_shared<CpuBackend>(threads), modelFolder, adapterFolder, wire)
+    {
+    }
+
+    Monolithic(std::shared_ptr<Backend> backend,
+               const std::filesystem::path& modelFolder,
+               const std::filesystem::path& adapterFolder,
+               std::optional<DType> wire = std::nullopt)
+        : m_backend(std::move(backend)),
           m_wire(wire)
     {
         const auto model = Model::Load(modelFolder);
-        m_model = m_backend.Resident(model);
+        m_model = m_backend->Resident(model);
         if (BottleneckAdapter::IsIn(adapterFolder))
         {
-            m_bottleneck = m_backend.Resident(BottleneckAdapter::Load(adapterFolder, model->config), model->config);
+            m_bottleneck = m_backend->Resident(BottleneckAdapter::Load(adapterFolder, model->config), model->config);
         }
         else if (!adapterFolder.empty())
         {
-            m_adapter = m_backend.Resident(Adapter::Load(adapterFolder, model->config), model->config);
+            m_adapter = m_backend->Resident(Adapter::Load(adapterFolder, model->config), model->config);
         }
     }
 
@@ -61,13 +70,13 @@ class Monolithic
         const std::size_t layers = m_model->Config().layers;
         const std::size_t position = cache.Length(0);
         KvCache* const view = &cache;
-        Tensor h = Wire(m_backend.Embed(*m_model, tokens, position).value);
+        Tensor h = Wire(m_backend->Embed(*m_model, tokens, position).value);
         for (std::size_t l = 0; l < layers; l++)
         {
-            Projections qkv = m_backend.Project(*m_model, l, h).value;
+            Projections qkv = m_backend->Project(*m_model, l, h).value;
             if (m_adapter)
             {
-                Deltas deltas = m_backend.Adapt(*m_adapter, l, Wire(qkv.input)).value;
+                Deltas deltas = m_backend->Adapt(*m_adapter, l, Wire(qkv.input)).value;
                 if (tap)
                 {
                     tap(l + 1, position, h, qkv, deltas);
@@ -85,23 +94,23 @@ class Monolithic
             }
             if (m_bottleneck)
             {
-                Bottleneck(l, Sublayer::Attention, h, m_backend.Attend(*m_model, l, qkv, {&view, 1}).value);
-                Bottleneck(l, Sublayer::Mlp, h, m_backend.FeedForward(*m_model, l, h).value);
+                Bottleneck(l, Sublayer::Attention, h, m_backend->Attend(*m_model, l, qkv, {&view, 1}).value);
+                Bottleneck(l, Sublayer::Mlp, h, m_backend->FeedForward(*m_model, l, h).value);
                 continue;
             }
-            h = m_backend.FinishLayer(*m_model, l, h, qkv, cache).value;
+            h = m_backend->FinishLayer(*m_model, l, h, qkv, cache).value;
         }
         return Wire(h);
     }
 
     Tensor Logits(const Tensor& hidden)
     {
-        return m_backend.Head(*m_model, hidden).value;
+        return m_backend->Head(*m_model, hidden).value;
     }
 
     std::unique_ptr<KvCache> NewCache()
     {
-        return m_backend.NewCache(*m_model, 0, m_model->Config().layers, m_model->Config().maxPositions);
+        return m_backend->NewCache(*m_model, 0, m_model->Config().layers, m_model->Config().maxPositions);
     }
 
     /// Greedy continuation.
@@ -165,7 +174,7 @@ class Monolithic
     /// hidden += output + what the bottleneck makes of the output
     void Bottleneck(std::size_t layer, Sublayer sublayer, Tensor& hidden, Tensor output)
     {
-        const Tensor added = Wire(m_backend.Bottleneck(*m_bottleneck, layer, sublayer, Wire(output)).value);
+        const Tensor added = Wire(m_backend->Bottleneck(*m_bottleneck, layer, sublayer, Wire(output)).value);
         for (std::size_t row = 0; row < hidden.Rows(); row++)
         {
             Add(output.Row(row), added.Row(row));
@@ -178,7 +187,7 @@ class Monolithic
         return m_wire ? RoundTo(tensor, *m_wire) : tensor;
     }
 
-    CpuBackend m_backend;
+    std::shared_ptr<Backend> m_backend;
     std::optional<DType> m_wire;
     std::shared_ptr<const ResidentModel> m_model;
     std::shared_ptr<const ResidentAdapter> m_adapter;

@@ -4,80 +4,20 @@
 // scripts/make-golden (fp32 arithmetic, the same bf16 weights).
 
 #include "support/catch.h"
+#include "support/golden.h"
 #include "support/monolithic.h"
 #include "support/test-models.h"
 
-#include "llm/safetensors.h"
-
-#include <cstring>
+#include <cstdlib>
 #include <string>
 
 using namespace splitllm;
-using splitllm::test::Answer;
-using splitllm::test::Monolithic;
-using splitllm::test::TestModel;
+using namespace splitllm::test;
 
 namespace
 {
 
 constexpr double kLimit = 1e-6; // NMSE
-
-class Golden
-{
-  public:
-    explicit Golden(const std::string& model)
-        : m_tensors(MappedTensors::OpenFile(std::filesystem::path(SPLITLLM_SOURCE_DIR) / "test/golden" /
-                                            (model + ".safetensors")))
-    {
-    }
-
-    std::vector<float> Floats(const std::string& name) const
-    {
-        return Copy<float>(name);
-    }
-
-    std::vector<TokenId> Tokens(const std::string& name) const
-    {
-        return Copy<TokenId>(name);
-    }
-
-    bool Has(const std::string& name) const
-    {
-        return m_tensors->Index().contains(name);
-    }
-
-  private:
-    template <typename T>
-    std::vector<T> Copy(const std::string& name) const
-    {
-        const StoredTensor& tensor = m_tensors->Index().at(name);
-        std::size_t elements = 1;
-        for (const std::size_t dimension : tensor.shape)
-        {
-            elements *= dimension;
-        }
-        std::vector<T> values(elements);
-        std::memcpy(values.data(), tensor.data, elements * sizeof(T));
-        return values;
-    }
-
-    std::shared_ptr<const MappedTensors> m_tensors;
-};
-
-double
-Nmse(std::span<const float> values, std::span<const float> reference)
-{
-    REQUIRE(values.size() == reference.size());
-    double error = 0.0;
-    double power = 0.0;
-    for (std::size_t i = 0; i < values.size(); i++)
-    {
-        const double difference = double{values[i]} - double{reference[i]};
-        error += difference * difference;
-        power += double{reference[i]} * double{reference[i]};
-    }
-    return error / power;
-}
 
 /// Compares every prompt that the golden file has, with or without the adapter.
 void
@@ -86,31 +26,8 @@ Compare(const std::string& golden,
         const std::filesystem::path& adapter,
         std::size_t leastPrompts)
 {
-    const Golden expected(golden);
-    const std::string suffix = adapter.empty() ? "" : "-lora";
     Monolithic monolithic(model, adapter);
-    std::size_t prompts = 0;
-    for (; expected.Has("prompt." + std::to_string(prompts) + ".tokens"); prompts++)
-    {
-        const std::string n = std::to_string(prompts);
-        const std::vector<TokenId> prompt = expected.Tokens("prompt." + n + ".tokens");
-        CAPTURE(golden, suffix, n);
-        if (expected.Has("logits" + suffix + "." + n))
-        {
-            const std::vector<float> reference = expected.Floats("logits" + suffix + "." + n);
-            const auto cache = monolithic.NewCache();
-            const Tensor hidden = monolithic.Forward(prompt, *cache);
-            const Tensor logits = monolithic.Logits(hidden);
-            // The golden file holds the logits of the last positions, as many as fit.
-            const std::size_t rows = reference.size() / logits.Cols();
-            const Tensor last = logits.Slice(logits.Rows() - rows, rows);
-            const double nmse = Nmse(last.Values(), reference);
-            INFO("NMSE " << nmse);
-            CHECK(nmse <= kLimit);
-        }
-        CHECK(monolithic.Ask(prompt, 32).tokens == expected.Tokens("greedy" + suffix + "." + n));
-    }
-    CHECK(prompts >= leastPrompts);
+    CHECK(CompareWithGolden(monolithic, golden, !adapter.empty(), kLimit) >= leastPrompts);
 }
 
 } // namespace
