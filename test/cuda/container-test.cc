@@ -228,6 +228,7 @@ TEST_CASE("Messages of 2 to 40 rows with tables of their own have the same bytes
             all.push_back(rows.Laplace(576));
             const ContainerParameters parameters{.tabQ = {bits, 0.0, false}, .exact = DType::F16, .entropy = true};
             const Bytes bytes = CheckSame(*gpu, TensorOf(all), std::nullopt, parameters);
+            CheckSame(*gpu, TensorOf(all), 1.2F, parameters);
             if (count == 40 && bits == 5)
             {
                 CHECK(RecordOf(bytes, 7).body == RowBody::MessageTable);
