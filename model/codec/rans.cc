@@ -66,7 +66,7 @@ PutSymbols(std::span<const std::uint8_t> symbols,
     }
     for (; i >= first + kLanes; i -= kLanes)
     {
-#pragma GCC unroll 4 // so that the states stay in registers
+#pragma GCC unroll 8 // so that the states stay in registers
         for (unsigned back = 1; back <= kLanes; back++)
         {
             put(i - back, kLanes - back);
@@ -94,14 +94,21 @@ TakeSymbols(std::span<std::uint8_t> symbols,
     // As long as there is a word for every lane, none needs a check, and reading one always is faster than a branch.
     for (; i + kLanes <= n && end - at >= static_cast<std::ptrdiff_t>(2 * kLanes); i += kLanes)
     {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (unsigned lane = 0; lane < kLanes; lane++)
         {
             symbols[i + lane] = RansTake(x[lane], table.slots);
             std::uint16_t word;
             std::memcpy(&word, at, sizeof word);
             const std::uint32_t low = x[lane] < kRansLow ? 1 : 0;
-            x[lane] = x[lane] << 16 * low | (word & (0 - low)); // a branch here could not be predicted
+            if constexpr (kLanes <= 8) // the states are in registers, and this is a conditional move
+            {
+                x[lane] = low != 0 ? x[lane] << 16 | word : x[lane];
+            }
+            else // that would be a branch, which cannot be predicted
+            {
+                x[lane] = x[lane] << 16 * low | (word & (0 - low));
+            }
             at += 2 * low;
         }
     }

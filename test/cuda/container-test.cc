@@ -2,6 +2,8 @@
 #include "base/out-of-memory.h"
 #include "codec/container-coder.h"
 #include "codec/dense-codec.h"
+#include "codec/tab-q-codec.h"
+#include "codec/tensor-codec.h"
 #include "support/catch.h"
 #include "support/codec-rows.h"
 #include "support/gpu.h"
@@ -228,6 +230,7 @@ TEST_CASE("Messages of 2 to 40 rows with tables of their own have the same bytes
             all.push_back(rows.Laplace(576));
             const ContainerParameters parameters{.tabQ = {bits, 0.0, false}, .exact = DType::F16, .entropy = true};
             const Bytes bytes = CheckSame(*gpu, TensorOf(all), std::nullopt, parameters);
+            CheckSame(*gpu, TensorOf(all), 1.2F, parameters);
             if (count == 40 && bits == 5)
             {
                 CHECK(RecordOf(bytes, 7).body == RowBody::MessageTable);
@@ -485,6 +488,26 @@ TEST_CASE("Tensors that lie on the GPU are coded there, and those that are decod
     REQUIRE(back.Device() != nullptr);
     CHECK(gpu->Encode(back, 2.0F, {}) == EncodeContainer(DecodeContainer(bytes, 577), 2.0F, {}));
     CHECK(MakeCudaContainerCoder() == gpu); // one for all
+}
+
+TEST_CASE("A study's codec codes on the GPU where its context says so", "[cuda][codec]")
+{
+    SPLITLLM_NEEDS_GPU();
+    Json json = ParseStrictJson(R"({"codec": {"name": "tab-q", "bits": 5, "tau": 1.5, "exact": "bf16"}})", "study");
+    const Tensor tensor = TensorOf({CodecRows(42).Gauss(577)});
+    const CodecSite site{"hidden-state", 3};
+    std::vector<Payload> payloads;
+    for (const bool onGpu : {true, false})
+    {
+        StrictObject object(json, "study");
+        CodecContext context;
+        context.coder = onGpu ? MakeCudaContainerCoder() : nullptr;
+        const auto codec = ReadTensorCodec(object, "codec", context);
+        payloads.push_back(codec->Encode(tensor, site));
+        CHECK((codec->Decode(payloads.back(), 577, site).Device() != nullptr) == onGpu);
+    }
+    CHECK(payloads[0].bytes == payloads[1].bytes);
+    CHECK(RecordOf(payloads[0].bytes, 0).bits <= 4);
 }
 
 #ifdef SPLITLLM_CUDA_EMULATION
