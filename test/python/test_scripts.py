@@ -84,8 +84,15 @@ class Counting(FolderTest):
             '<Original>a == b</Original><Expanded>1 == 2</Expanded></Expression></Section>'
             '<OverallResult success="false"/></TestCase>'
         )
-        self.assertEqual(self.count(good + skip + good + bad), (2, 1, 1))
-        self.assertEqual(self.said.getvalue(), 'FAILED "d"\n    x.cc:7: a == b 1 == 2\n')
+        warned = (
+            '<TestCase name="e"><Warning>\n   skipped: no GPU\n</Warning><OverallResult success="true"/></TestCase>'
+            '<TestCase name="f"><Warning>slow</Warning><OverallResult success="true"/></TestCase>'
+        )
+        self.assertEqual(self.count(good + skip + good + bad + warned), (3, 1, 2))
+        self.assertEqual(
+            self.said.getvalue(),
+            'skipped "c"\nFAILED "d"\n    x.cc:7: a == b 1 == 2\nskipped "e": no GPU\n',
+        )
 
     def test_a_crash_is_a_failure_of_the_case_that_ran(self):
         good = '<TestCase name="a"><OverallResult success="true"/></TestCase>'
