@@ -12,6 +12,7 @@ set(split_llm_cuda_kernels
 )
 set(split_llm_cuda_sources
     model/base/cuda/cuda-error.cc
+    model/base/cuda/gpu.cc
     model/base/cuda/scratch-pool.cc
     model/base/cuda/stream.cc
     model/codec/cuda/container-memory.cc
@@ -66,7 +67,8 @@ endif()
 # The library \p target, which uses the core: the CUDA backend, or what says that there is none.
 function(split_llm_add_cuda_backend target)
   if(NOT split_llm_has_cuda)
-    add_library(${target} STATIC model/codec/no-cuda-codec.cc model/compute/make-backend.cc model/compute/no-cuda.cc)
+    add_library(${target} STATIC model/base/no-gpu.cc model/codec/no-cuda-codec.cc model/compute/make-backend.cc
+                                 model/compute/no-cuda.cc)
     return()
   endif()
   add_library(${target} STATIC ${split_llm_cuda_sources} ${split_llm_cuda_kernels})

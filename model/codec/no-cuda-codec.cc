@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // In place of the GPU's coder where the program is built without CUDA.
+#include "base/gpu.h"
 #include "base/input-error.h"
 #include "codec/container-coder.h"
 
@@ -9,8 +10,7 @@ namespace splitllm
 std::shared_ptr<const ContainerCoder>
 MakeCudaContainerCoder()
 {
-    throw InputError(
-        "this program was built without CUDA; accepted: a build with CUDA Toolkit 12.8 or newer (SPLIT_LLM_CUDA=ON)");
+    throw InputError(WhyNoCuda());
 }
 
 } // namespace splitllm

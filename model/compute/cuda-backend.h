@@ -2,22 +2,16 @@
 #ifndef SPLITLLM_CUDA_BACKEND_H
 #define SPLITLLM_CUDA_BACKEND_H
 
+#include "base/gpu.h"
 #include "compute/backend.h"
 
 #include <memory>
-#include <string>
 
 /// \file
 /// The way to the CUDA backend, whether or not this program was built with it.
 
 namespace splitllm
 {
-
-/// Why no CUDA backend can be made here (built without, no driver, no GPU), with what to do; empty if one can.
-std::string WhyNoCuda();
-
-/// The GPU that the CUDA backend computes on, with its driver and runtime, for people; empty where there is none.
-std::string CudaDeviceName();
 
 /// Where the CUDA backend's Computed::elapsed comes from.
 enum class CudaTimes

@@ -6,18 +6,6 @@
 namespace splitllm
 {
 
-std::string
-WhyNoCuda()
-{
-    return "this program was built without CUDA; accepted: a build with CUDA Toolkit 12.8 or newer (SPLIT_LLM_CUDA=ON)";
-}
-
-std::string
-CudaDeviceName()
-{
-    return {};
-}
-
 std::shared_ptr<Backend>
 MakeCudaBackend(CudaTimes)
 {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include "base/gpu.h"
 #include "base/input-error.h"
 #include "codec/container-coder.h"
 #include "codec/cuda/container-memory.h"
@@ -103,13 +104,10 @@ MakeCudaContainerCoder()
     auto coder = shared.lock();
     if (coder == nullptr)
     {
-        int devices = 0;
-        const cudaError_t status = cudaGetDeviceCount(&devices);
-        if (status != cudaSuccess || devices == 0)
+        const std::string why = WhyNoCuda();
+        if (!why.empty())
         {
-            throw InputError("no GPU for the codec: " +
-                             std::string(status == cudaSuccess ? "no device" : cudaGetErrorString(status)) +
-                             "; accepted: an NVIDIA GPU of compute capability 7.5 or higher, and its driver");
+            throw InputError(why);
         }
         coder = std::make_shared<const CudaCoder>();
         shared = coder;
