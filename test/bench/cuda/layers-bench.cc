@@ -24,7 +24,7 @@ namespace
 void
 PrintRow(const std::string& what, const bench::GpuSeconds& time, double bytes, double flops, double limit)
 {
-    std::printf("%-44s %9.2f us [%9.2f, %9.2f] %8.1f GB/s %6.1f %% %9.1f GFLOP/s\n",
+    std::printf("%-52s %9.2f us [%9.2f, %9.2f] %8.1f GB/s %6.1f %% %9.1f GFLOP/s\n",
                 what.c_str(),
                 time.median * 1e6,
                 time.low * 1e6,
