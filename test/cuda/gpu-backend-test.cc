@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "compute/cpu/cpu-backend.h"
 #include "compute/cuda-backend.h"
+#include "compute/cuda/step-kernels.h"
 #include "support/catch.h"
 #include "support/gpu.h"
 #include "support/odd-models.h"
 #include "support/random-model.h"
 #include "support/reference-transformer.h"
+#include "tensor/cuda/device-tensor.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <span>
@@ -345,6 +349,7 @@ TEST_CASE("On the GPU rows of several caches have the bits of each cache by itse
         std::vector<KvCache*> caches;
         for (std::size_t i = 0; i < 5; ++i)
         {
+            const auto skipped = gpu->NewCache(*model, 0, 1, 1); // so that the caches have different streams
             const Tensor prompt = RandomRows(2 * i + 1, config.hidden, 30 + i);
             for (auto* its : {&together, &alone})
             {
@@ -446,6 +451,35 @@ TEST_CASE("Greedy decoding by a graph has the tokens of one operation after the 
         }
         INFO(config.name);
         CHECK(answers[0] == answers[1]);
+    }
+}
+
+TEST_CASE("On the GPU the next token is the first of the largest logits, and no NaN", "[cuda]")
+{
+    SPLITLLM_NEEDS_GPU();
+    const auto stream = std::make_shared<CudaStream>();
+    for (const std::size_t n : {std::size_t{1}, std::size_t{33}, std::size_t{1025}, std::size_t{5000}})
+    {
+        std::vector<float> logits(n, -2.0F);
+        logits[n / 2] = logits[n - 1] = logits[n * 2 / 3] = 1.5F;
+        logits[0] = n > 1 ? std::numeric_limits<float>::quiet_NaN() : 1.5F;
+        const DeviceArray<float> there(stream, logits);
+        DeviceArray<DecodingState> state(stream, std::array{DecodingState{.token = 9, .position = 4, .steps = 1}});
+        const DeviceArray<std::uint32_t> decoded(stream, 2);
+        const DeviceArray<KvPlace> places(stream, std::array{KvPlace{.entry = 7, .position = 8}});
+        EndStep(there.Data(), n, state.Data(), decoded.Data(), places.Data(), 1, stream->Get());
+        std::vector<DecodingState> after(1);
+        std::vector<std::uint32_t> token(1);
+        std::vector<KvPlace> place(1);
+        state.Download(after);
+        decoded.Download(token, 1);
+        places.Download(place);
+        CHECK(token[0] == n / 2);
+        CHECK(after[0].token == n / 2);
+        CHECK(after[0].position == 5);
+        CHECK(after[0].steps == 2);
+        CHECK(place[0].entry == 8);
+        CHECK(place[0].position == 9);
     }
 }
 
