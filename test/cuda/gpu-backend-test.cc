@@ -168,7 +168,7 @@ TEST_CASE("On the GPU a context of several chunks agrees with the CPU", "[cuda]"
     }
 }
 
-TEST_CASE("On the GPU up to 8 rows have the bits of rows by themselves", "[cuda]")
+TEST_CASE("On the GPU up to 8 rows have the bits of rows by themselves", "[cuda][slow]")
 {
     SPLITLLM_NEEDS_GPU();
     const auto gpu = MakeCudaBackend(CudaTimes::None);

@@ -68,7 +68,7 @@ StudiesOf(const std::string& model, const std::string& bottleneck, const std::st
 
 } // namespace
 
-TEST_CASE("Every scheme says the same on the GPU as on the CPU, at the same instants", "[cuda][study]")
+TEST_CASE("Every scheme says the same on the GPU as on the CPU, at the same instants", "[cuda][study][slow]")
 {
     SPLITLLM_NEEDS_GPU();
     for (const std::string model : {"tiny-llama", "tiny-opt"})
