@@ -4,6 +4,7 @@
 #include "compute/cuda/step-kernels.h"
 #include "support/catch.h"
 #include "support/gpu.h"
+#include "support/nmse.h"
 #include "support/odd-models.h"
 #include "support/random-model.h"
 #include "support/reference-transformer.h"
@@ -65,26 +66,11 @@ AllConfigs()
 }
 
 double
-Nmse(std::span<const float> actual, std::span<const float> expected)
-{
-    REQUIRE(actual.size() == expected.size());
-    double error = 0.0;
-    double power = 0.0;
-    for (std::size_t i = 0; i < actual.size(); ++i)
-    {
-        const double difference = static_cast<double>(actual[i]) - static_cast<double>(expected[i]);
-        error += difference * difference;
-        power += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
-    }
-    return error / power; // NaN fails every comparison
-}
-
-double
 Nmse(const Tensor& actual, const Tensor& expected)
 {
     REQUIRE(actual.Rows() == expected.Rows());
     REQUIRE(actual.Cols() == expected.Cols());
-    return Nmse(actual.Values(), expected.Values());
+    return test::Nmse(actual.Values(), expected.Values());
 }
 
 bool
@@ -132,7 +118,7 @@ TEST_CASE("On the GPU logits agree with the reference transformer, token by toke
         const auto model = RandomModel(config, 5);
         const std::vector<TokenId> tokens = RandomTokens(config, 41);
         const auto expected = ReferenceTransformer(*model).Logits(tokens);
-        const double nmse = Nmse(Logits(*gpu, model, nullptr, tokens, OneByOne(41)), expected);
+        const double nmse = test::Nmse(Logits(*gpu, model, nullptr, tokens, OneByOne(41)), expected);
         INFO(config.name << " NMSE " << nmse);
         CHECK(nmse < kFew);
     }
@@ -148,7 +134,7 @@ TEST_CASE("On the GPU logits of a prompt by cuBLAS agree with the reference tran
         const auto adapter = RandomAdapter(config, 7, 1.5F, DType::F32, 8);
         const std::vector<TokenId> tokens = RandomTokens(config, 61);
         const auto expected = ReferenceTransformer(*model, adapter.get()).Logits(tokens);
-        const double nmse = Nmse(Logits(*gpu, model, adapter, tokens, {40, 1, 1, 3, 16}), expected);
+        const double nmse = test::Nmse(Logits(*gpu, model, adapter, tokens, {40, 1, 1, 3, 16}), expected);
         INFO(config.name << " NMSE " << nmse);
         CHECK(nmse < kMany);
     }
@@ -164,7 +150,7 @@ TEST_CASE("On the GPU a context of several chunks agrees with the CPU", "[cuda]"
         const auto model = RandomModel(config, 9);
         const std::vector<TokenId> tokens = RandomTokens(config, 262);
         const std::vector<std::size_t> calls{127, 1, 1, 127, 1, 5};
-        CHECK(Nmse(Logits(*gpu, model, nullptr, tokens, calls), Logits(cpu, model, nullptr, tokens, calls)) < kMany);
+        CHECK(test::Nmse(Logits(*gpu, model, nullptr, tokens, calls), Logits(cpu, model, nullptr, tokens, calls)) < kMany);
     }
 }
 

@@ -5,12 +5,12 @@
 #include "llm/safetensors.h"
 #include "support/catch.h"
 #include "support/monolithic.h"
+#include "support/nmse.h"
 
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -59,21 +59,6 @@ class Golden
 
     std::shared_ptr<const MappedTensors> m_tensors;
 };
-
-inline double
-Nmse(std::span<const float> values, std::span<const float> reference)
-{
-    REQUIRE(values.size() == reference.size());
-    double error = 0.0;
-    double power = 0.0;
-    for (std::size_t i = 0; i < values.size(); i++)
-    {
-        const double difference = double{values[i]} - double{reference[i]};
-        error += difference * difference;
-        power += double{reference[i]} * double{reference[i]};
-    }
-    return error / power;
-}
 
 /**
  * Compares logits and greedy text of prompts that the golden file has, with or without the adapter.

@@ -50,9 +50,7 @@ void
 Gemm::Multiply(const DeviceMatrix& matrix, const float* x, std::size_t w, float* y)
 {
     const Scratch weights = m_pool.Take(std::size_t{matrix.out} * matrix.in);
-    const Scratch rounded = m_pool.Take(w * matrix.in);
     ExpandTf32(matrix, weights.Data(), m_stream->Get());
-    RoundTf32(x, w * matrix.in, rounded.Data(), m_stream->Get());
     // cuBLAS counts columns first: what is row by row to us is its transpose.
     const auto in = static_cast<int>(matrix.in);
     const auto out = static_cast<int>(matrix.out);
@@ -68,7 +66,7 @@ Gemm::Multiply(const DeviceMatrix& matrix, const float* x, std::size_t w, float*
                              weights.Data(),
                              CUDA_R_32F,
                              in,
-                             rounded.Data(),
+                             x,
                              CUDA_R_32F,
                              in,
                              &zero,

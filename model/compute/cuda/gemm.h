@@ -27,7 +27,7 @@ class Gemm
     Gemm(const Gemm&) = delete;
     Gemm& operator=(const Gemm&) = delete;
 
-    /// y = matrix x, without the bias. x is w x in, y is w x out. \throws OutOfMemory
+    /// y = matrix x, without the bias. \p x is w x in and rounded to TF32 already, y is w x out. \throws OutOfMemory
     void Multiply(const DeviceMatrix& matrix, const float* x, std::size_t w, float* y);
 
   private:

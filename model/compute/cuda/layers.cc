@@ -9,8 +9,7 @@ namespace splitllm
 
 Layers::Layers(std::shared_ptr<CudaStream> stream)
     : m_stream(std::move(stream)),
-      m_pool(m_stream),
-      m_gemm(m_stream, m_pool)
+      m_pool(m_stream)
 {
 }
 
@@ -52,13 +51,19 @@ Layers::Multiply(std::span<const Product> products,
         }
         return;
     }
+    if (!m_gemm)
+    {
+        m_gemm.emplace(m_stream, m_pool);
+    }
+    const Scratch rounded = m_pool.Take(w * in); // once for all products
+    RoundTf32(products.front().x, w * in, rounded.Data(), stream);
     for (const Product& product : products)
     {
         const std::size_t out = product.matrix.out;
         const bool aside = with.addend == product.y; // which the product must not overwrite
         const Scratch own = m_pool.Take(aside ? w * out : 0);
         float* y = aside ? own.Data() : product.y;
-        m_gemm.Multiply(product.matrix, product.x, w, y);
+        m_gemm->Multiply(product.matrix, rounded.Data(), w, y);
         FinishRows(y, w, out, product.matrix.bias, with, product.y, stream);
     }
 }

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 
 namespace splitllm
@@ -93,7 +94,7 @@ class Layers
   private:
     std::shared_ptr<CudaStream> m_stream;
     ScratchPool m_pool;
-    Gemm m_gemm;
+    std::optional<Gemm> m_gemm; //!< from the first product of many rows on: making it takes time and memory
 };
 
 } // namespace splitllm
