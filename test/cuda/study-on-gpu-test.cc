@@ -148,12 +148,12 @@ TEST_CASE("Out of the GPU's memory is an out-of-memory result of the study point
         }
     };
 
-    // The workspaces of cuBLAS take 4 x 32 MiB. Then the weights do not fit; or they do, and what is computed does not.
-    const std::size_t workspaces = std::size_t{128} << 20;
+    // The weights do not fit; or they do, and what is computed does not, for which cuBLAS takes up to 4 x 32 MiB.
+    constexpr std::size_t kLeast = 1 << 16;
     std::size_t loaded = 0;
-    for (std::size_t more = 1 << 16; more < (1 << 23); more += 1 << 17)
+    for (std::size_t bytes = kLeast; bytes < (std::size_t{256} << 20); bytes += bytes / 3)
     {
-        const Memory memory(workspaces + more);
+        const Memory memory(bytes);
         const RunRecords run = Run(TinyStudy(), "cuda");
         if (run.outOfMemory.empty())
         {
@@ -163,7 +163,7 @@ TEST_CASE("Out of the GPU's memory is an out-of-memory result of the study point
         }
         CHECK(run.outOfMemoryReason.find("out of memory on the GPU") != std::string::npos);
         const bool whenLoading = run.outOfMemoryReason.find("cannot hold the model") != std::string::npos;
-        CHECK((more > (1 << 16) || whenLoading));
+        CHECK((bytes > kLeast || whenLoading));
         loaded += whenLoading ? 0 : 1;
     }
     FAIL("it never fits");

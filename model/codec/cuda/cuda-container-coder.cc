@@ -7,6 +7,7 @@
 
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <string>
 
 namespace splitllm
@@ -19,8 +20,7 @@ class CudaCoder final : public ContainerCoder
 {
   public:
     CudaCoder()
-        : m_stream(std::make_shared<CudaStream>()),
-          m_statics(m_stream)
+        : m_stream(std::make_shared<CudaStream>())
     {
     }
 
@@ -35,7 +35,7 @@ class CudaCoder final : public ContainerCoder
         }
         const DeviceInput input(tensor, m_stream);
         const EncodeMemory memory(
-            m_stream, input.Data(), tensor.Rows(), tensor.Cols(), tau, parameters, m_statics.Tables());
+            m_stream, input.Data(), tensor.Rows(), tensor.Cols(), tau, parameters, Statics());
         const EncodeJob& job = memory.Job();
         DeviceArray<std::byte> container;
         MessagePlan message;
@@ -73,7 +73,7 @@ class CudaCoder final : public ContainerCoder
     Tensor Decode(std::span<const std::byte> bytes, std::size_t cols) const override
     {
         const ContainerSections sections = ReadContainerSections(bytes, cols);
-        DecodeMemory memory(m_stream, bytes, sections, m_statics.Tables());
+        DecodeMemory memory(m_stream, bytes, sections, Statics());
         const DecodeJob& job = memory.Job();
         LaunchDecodeStreams(job, m_stream->Get());
         LaunchUnpack(job, m_stream->Get());
@@ -89,8 +89,18 @@ class CudaCoder final : public ContainerCoder
     }
 
   private:
+    /// The static tables, brought to the GPU for the first container: a study may have none. \throws OutOfMemory
+    DeviceStaticTables Statics() const
+    {
+        if (!m_statics)
+        {
+            m_statics.emplace(m_stream);
+        }
+        return m_statics->Tables();
+    }
+
     std::shared_ptr<CudaStream> m_stream;
-    StaticTablesMemory m_statics;
+    mutable std::optional<StaticTablesMemory> m_statics;
 };
 
 } // namespace
