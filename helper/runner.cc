@@ -3,6 +3,7 @@
 
 #include "answers.h"
 #include "base/input-error.h"
+#include "confidence.h"
 #include "results.h"
 #include "simulation.h"
 #include "study.h"
@@ -13,12 +14,15 @@
 #include "ns3/global-value.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
 #include <optional>
 #include <string>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
@@ -87,6 +91,8 @@ struct Options
 {
     std::string study;
     std::string out;
+    bool listPoints = false;
+    std::string point; //!< the number of the only one that runs; empty for all
     std::uint32_t threads = 0;
     StudyFolders folders;
     std::vector<std::pair<std::string, std::string>> overrides; //!< study keys, in the order given
@@ -170,7 +176,7 @@ RejectUnknown(const std::vector<std::string>& args, const std::vector<std::strin
         if (name.empty() || !accepted)
         {
             throw InputError("\"" + arg +
-                             "\": unknown option; accepted: --study, --out, --set=PATH=VALUE, --models, --adapters, --profiles, "
+                             "\": unknown option; accepted: --study, --out, --points, --point, --set=PATH=VALUE, --models, --adapters, --profiles, "
                              "--prompts, --calibrators, --calibrations, --exits, --side-networks, --threads, --KEY=VALUE for a key of the study, and ns-3's own (--help)");
         }
     }
@@ -199,10 +205,12 @@ ParseOptions(int argc, char* argv[])
     ns3::CommandLine cmd(__FILE__);
     cmd.Usage("Runs a split-LLM study: --study=FILE, results into --out=DIR.");
     std::vector<std::string> known{
-        "study", "out", "models", "adapters", "profiles", "prompts", "calibrators", "calibrations", "exits",
+        "study", "out", "points", "point", "models", "adapters", "profiles", "prompts", "calibrators", "calibrations", "exits",
         "side-networks", "threads", "set"};
     cmd.AddValue("study", "the study, a JSON file", options.study);
     cmd.AddValue("out", "folder for the results; without it only the table is printed", options.out);
+    cmd.AddValue("points", "prints the study's points as JSON and runs none", options.listPoints);
+    cmd.AddValue("point", "number of the only point to run, from 0, in the order of --points", options.point);
     cmd.AddValue("models", "folder with model and adapter folders", models);
     cmd.AddValue("adapters", "folder with adapter folders that are not among the models", adapters);
     cmd.AddValue("profiles", "folder with hardware profiles", profiles);
@@ -241,6 +249,10 @@ ParseOptions(int argc, char* argv[])
     }
     RejectUnknown(args, known);
     cmd.Parse(argc, argv);
+    if (options.listPoints && !(options.point.empty() && options.out.empty()))
+    {
+        throw InputError("--points: runs nothing; accepted: without --point and --out");
+    }
     if (options.study.empty())
     {
         throw InputError("no study: give --study=FILE, for instance --study=scenarios/default.json");
@@ -298,17 +310,96 @@ TokensOf(const Study& study)
     return tokens;
 }
 
+/// The expectations of \p file about \p set.
+Json
+ExpectationsOf(const StudyFile& file, const PointSet& set)
+{
+    Json list = Json::array();
+    for (const Expectation& expectation : file.expectations)
+    {
+        if (Selects(expectation, set))
+        {
+            list.push_back({{"metric", expectation.metric},
+                            {"value", expectation.value},
+                            {"abs", expectation.tolerance},
+                            {"source", expectation.source}});
+        }
+    }
+    return list;
+}
+
+/**
+ * Prints what each point is: the values that it sets, its repetitions, its expectations, and the study that it runs
+ * with all defaults, which together say whether a result of an earlier run is still that of this point.
+ */
+void
+PrintPoints(std::ostream& stream, const Options& options, const StudyFile& file)
+{
+    Json points = Json::array();
+    std::string name;
+    for (const PointSet& set : file.points)
+    {
+        Json json = PointOf(file, set);
+        const Study study = ReadStudy(json, file.origin, options.folders);
+        name = study.name;
+        Json swept = Json::object();
+        for (const auto& [key, value] : set)
+        {
+            swept[key] = value;
+        }
+        points.push_back({{"title", TitleOf(set)},
+                          {"set", std::move(swept)},
+                          {"repeat", study.repeat},
+                          {"expect", ExpectationsOf(file, set)},
+                          {"study", std::move(json)}});
+    }
+    const StudyFolders& folders = options.folders;
+    Json places{{"models", folders.models.string()},
+                {"adapters", folders.adapters.string()},
+                {"profiles", folders.profiles.string()},
+                {"prompts", folders.prompts.string()},
+                {"calibrators", folders.calibrators.string()},
+                {"calibrations", folders.calibrations.string()},
+                {"exits", folders.exits.string()},
+                {"side-networks", folders.sideNetworks.string()}};
+    stream << Json{{"study", name}, {"folders", std::move(places)}, {"points", std::move(points)}}.dump(2) << '\n';
+}
+
+/// The sets of the points to run: all, or the one that --point names.
+std::vector<PointSet>
+ChosenPoints(const Options& options, const StudyFile& file)
+{
+    if (options.point.empty())
+    {
+        return file.points;
+    }
+    std::size_t number = 0;
+    const char* end = options.point.data() + options.point.size();
+    const auto [stop, error] = std::from_chars(options.point.data(), end, number);
+    if (error != std::errc() || stop != end || number >= file.points.size())
+    {
+        throw InputError("--point=" + options.point + ": no such point; accepted: 0 to " +
+                         std::to_string(file.points.size() - 1));
+    }
+    return {file.points[number]};
+}
+
 int
 RunStudy(const Options& options)
 {
     const StudyFile file = LoadStudyFile(options.study, options.overrides);
+    if (options.listPoints)
+    {
+        PrintPoints(std::cout, options, file);
+        return 0;
+    }
     // Every point is read before the first one runs, so a mistake in the last costs no time.
     std::vector<PointResult> results;
     std::size_t tokens = 0;
-    for (const PointSet& set : file.points)
+    for (const PointSet& set : ChosenPoints(options, file))
     {
         Json json = PointOf(file, set);
-        PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}};
+        PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}, .repetitions = {}, .halfWidths = {}};
         tokens += TokensOf(result.study) * result.study.repeat;
         results.push_back(std::move(result));
     }
@@ -334,6 +425,17 @@ RunStudy(const Options& options)
                 }
             }
             result.metrics = ComputeMetrics(result.study, result.runs);
+            if (result.runs.size() > 1)
+            {
+                std::vector<RunRecords> alone(1);
+                for (RunRecords& run : result.runs)
+                {
+                    std::swap(alone.front(), run);
+                    result.repetitions.push_back(ComputeMetrics(result.study, alone));
+                    std::swap(alone.front(), run);
+                }
+                result.halfWidths = ConfidenceIntervals(result.repetitions);
+            }
         }
     }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -8,6 +8,8 @@
 
 #include "base/strict-json.h"
 
+#include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -157,6 +159,86 @@ TEST_CASE("every key of the study is an option, and --set reaches any key", "[ru
     CHECK(LoadStrictJson(place.out / "summary.json")["points"] == Json::array({points[0]}));
 }
 
+TEST_CASE("--points lists what --point runs, and a point run alone is that of the study", "[runner][sweep]")
+{
+    Workplace place;
+    place.study["sweep"] = {{"links.device-edge.rate", {"100Mbps", "1Gbps"}}, {"workload.new_tokens", {2, 3}}};
+    place.study["expect"] = Json::parse(
+        R"([{"where": {"workload.new_tokens": 3}, "metric": "tokens", "value": 12, "abs": 0},
+            {"where": {"workload.new_tokens": 2}, "metric": "tokens", "value": 9, "abs": 0}])");
+    place.Run("--points --out=");
+    CHECK(place.status == 0);
+    CHECK(place.error.empty());
+    CHECK_FALSE(std::filesystem::exists(place.out));
+    const Json listed = Json::parse(place.output);
+    CHECK(listed["study"] == "tiny");
+    CHECK(listed["folders"]["models"] == place.models.string());
+    REQUIRE(listed["points"].size() == 4);
+    const Json third = listed["points"][2];
+    CHECK(third["title"] == "rate = 1Gbps, new_tokens = 2");
+    CHECK(third["set"] == Json{{"links.device-edge.rate", "1Gbps"}, {"workload.new_tokens", 2}});
+    CHECK(third["repeat"] == 1);
+    CHECK(third["expect"] == Json::parse(R"([{"metric": "tokens", "value": 9.0, "abs": 0.0, "source": ""}])"));
+    CHECK(third["study"]["workload"]["new_tokens"] == 2);
+    CHECK(third["study"]["links"]["device-edge"]["mtu"] == 1500); // a default
+    CHECK_FALSE(third["study"].contains("sweep"));
+
+    place.Run();
+    CHECK(place.status == 1);
+    const Json all = LoadStrictJson(place.out / "summary.json")["points"];
+    REQUIRE(all.size() == 4);
+    for (std::size_t i = 0; i < 4; i++)
+    {
+        place.Run("--point=" + std::to_string(i));
+        CHECK(place.status == (i % 2 == 0 ? 1 : 0)); // only expectations about this point
+        CHECK(LoadStrictJson(place.out / "summary.json")["points"] == Json::array({all[i]}));
+        CHECK(all[i]["set"] == listed["points"][i]["set"]);
+    }
+}
+
+TEST_CASE("Repetitions are reported each alone, with their confidence intervals", "[runner][sweep]")
+{
+    Workplace place;
+    place.study["links"]["device-edge"]["loss"] = 0.05;
+    place.study["repeat"] = 3;
+    place.Run();
+    REQUIRE(place.status == 0);
+    const Json point = LoadStrictJson(place.out / "summary.json")["points"][0];
+    REQUIRE(point["repetitions"].size() == 3);
+    std::vector<double> means;
+    double tokens = 0.0;
+    for (const Json& repetition : point["repetitions"])
+    {
+        means.push_back(repetition["token_latency_ms.mean"]);
+        tokens += repetition["tokens"].get<double>();
+    }
+    CHECK(tokens == point["metrics"]["tokens"].get<double>());
+    CHECK((means[0] != means[1] && means[1] != means[2]));
+    const double mean = (means[0] + means[1] + means[2]) / 3.0; // of equally many tokens, so that of all together
+    CHECK(std::abs(point["metrics"]["token_latency_ms.mean"].get<double>() / mean - 1.0) < 1e-12);
+    double squares = 0.0;
+    for (const double value : means)
+    {
+        squares += (value - mean) * (value - mean);
+    }
+    const double half = 4.302652729749462 * std::sqrt(squares / 2.0 / 3.0);
+    CHECK(std::abs(point["ci95"]["token_latency_ms.mean"].get<double>() / half - 1.0) < 1e-9);
+    CHECK(point["ci95"]["tokens"] == 0.0);
+    char text[64];
+    std::snprintf(text, sizeof(text), "%.3f +- %.3f", mean, half);
+    CHECK(place.output.find(text) != std::string::npos);
+    CHECK(place.output.find("+- is half the 95 % confidence interval") != std::string::npos);
+
+    // The second repetition run alone is the first of the run number after.
+    place.study["repeat"] = 1;
+    place.Run("--RngRun=2");
+    const Json alone = LoadStrictJson(place.out / "summary.json")["points"][0];
+    CHECK(alone["metrics"] == point["repetitions"][1]);
+    CHECK_FALSE(alone.contains("repetitions"));
+    CHECK_FALSE(alone.contains("ci95"));
+    CHECK(place.output.find("+-") == std::string::npos);
+}
+
 TEST_CASE("a mistake in the study is one line with the path and what is accepted", "[runner][bad-input]")
 {
     Workplace place;
@@ -178,6 +260,11 @@ TEST_CASE("a mistake in the study is one line with the path and what is accepted
           "study.json: workload: prompt \"seven\" of 7 tokens and 600 new ones exceed the context of tiny-llama, 512 "
           "positions");
     CHECK(place.Mistake("--set=workload.prompts=nothing").find("study.json: workload.prompts: no prompt file ") == 0);
+    CHECK(place.Mistake("--point=1") == "--point=1: no such point; accepted: 0 to 0");
+    CHECK(place.Mistake("--point=-1") == "--point=-1: no such point; accepted: 0 to 0");
+    CHECK(place.Mistake("--point=0x").find("--point=0x: no such point") == 0);
+    CHECK(place.Mistake("--points") == "--points: runs nothing; accepted: without --point and --out");
+    CHECK(place.Mistake("--points --point=0 --out=") == "--points: runs nothing; accepted: without --point and --out");
     CHECK(place.Mistake("--speed=1").find("\"--speed=1\": unknown option; accepted: --study, ") == 0);
 
     place.study["model"].erase("adapter");
