@@ -399,7 +399,7 @@ RunStudy(const Options& options)
     for (const PointSet& set : ChosenPoints(options, file))
     {
         Json json = PointOf(file, set);
-        PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}, .repetitions = {}, .halfWidths = {}};
+        PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}};
         tokens += TokensOf(result.study) * result.study.repeat;
         results.push_back(std::move(result));
     }
