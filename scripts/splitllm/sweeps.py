@@ -72,7 +72,7 @@ def cluster(scheduler=None, workers=None):
         return
     # Each thread does nothing but wait for a runner, so one process is enough.
     threads = workers or len(os.sched_getaffinity(0))
-    with LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, dashboard_address=None,
+    with LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, dashboard_address="127.0.0.1:0",
                       memory_limit=0, silence_logs=logging.ERROR) as local, Client(local) as client:  # fmt: skip
         yield client, True
 
