@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from splitllm import cli, merging, point_task
@@ -77,20 +77,20 @@ def cluster(scheduler=None, workers=None):
         yield client, True
 
 
-@contextmanager
 def locked(out):
-    """Holds the folder against a second sweep, until the block or this process ends."""
+    """A file that, while it is open, holds the folder against a second sweep. The kernel lets go if this process ends."""
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise InputError(f"{out}: another sweep writes there (process {file.read().strip() or '?'}); "
-                             "wait for its end, or give another --out") from None  # fmt: skip
-        file.truncate(0)
-        print(os.getpid(), file=file, flush=True)
-        yield
+    file = open(out / ".lock", "a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise InputError(f"{out}: another sweep writes there (process {holder}); wait, or give another --out") from None
+    file.truncate(0)
+    print(os.getpid(), file=file, flush=True)
+    return file
 
 
 def sync(path):
@@ -135,86 +135,94 @@ def why(result):
     return said if status > 0 else f"killed by signal {-status}" + (" (out of memory?)" if status == -9 else "")
 
 
-def run_points(client, local, points, folder, todo, step):
-    """Runs the points with the numbers `todo`, writes each as it comes. {number: why it failed}"""
+class Sweep:
+    """One study and the folder of its results, which it holds until it is closed."""
+
+    def __init__(self, study, options, out):
+        self.points = Points(study, options)
+        self.out = Path(out).absolute()
+        self.folder = self.out / "points"
+        self.failed = {}  # why, by number
+        self._lock = locked(self.out)
+        self.folder.mkdir(exist_ok=True)
+        for left in self.folder.glob(".part-*"):  # of a sweep that was killed
+            shutil.rmtree(left)
+        there = {path.name for path in self.folder.iterdir()}
+        first = {}  # the same point may be listed twice
+        for number, name in enumerate(self.points.names):
+            first.setdefault(name, number)
+        self.todo = [number for name, number in first.items() if name not in there]
+        self.total = len(first)
+        self.stale = len(there - set(first))
+
+    def close(self):
+        self._lock.close()
+
+    def title(self, number):
+        return f"point {number} ({self.points.points[number]['title'] or self.points.title})"
+
+    def keep(self, number, result):
+        """Writes what a runner left. Why there is nothing to write, or None."""
+        if result["status"] not in (0, 1):
+            return why(result)
+        if self.points.changed():
+            raise InputError(f"{self.points.study} or the runner changed while the sweep ran; start it again")
+        files = result["files"] | {"output.txt": result["output"].encode()}
+        write_whole(self.folder / self.points.names[number], files)
+        return None
+
+    def finish(self):
+        """Writes the results of all points that are finished. The expectations that failed, a line each"""
+        bad = {self.points.names[number] for number in self.failed}
+        finished = [self.folder / name for name in self.points.names if name not in bad]
+        if finished:
+            write_files(self.out, merging.merge(str(self.points.study), finished))
+        outputs = [(folder / "output.txt").read_text(encoding="utf-8") for folder in dict.fromkeys(finished)]
+        return [line for output in outputs for line in output.splitlines() if line.startswith("FAILED  ")]
+
+
+def run(client, local, sweeps, say=print):
+    """Runs what is left of the sweeps, all points side by side, and writes their results. Whether all went well"""
     from distributed import as_completed
 
-    expected = {} if local else points.digests
-    scratch = str(folder) if local else None
+    total = sum(sweep.total for sweep in sweeps)
+    left = sum(len(sweep.todo) for sweep in sweeps)
+    if left < total:
+        say(f"{total - left} of {total} points are finished, {left} to run")
+    for sweep in sweeps:
+        if sweep.stale:
+            say(f"{sweep.folder}: {sweep.stale} results of another study, runner or option are not used")
     futures = {}
-    for number in todo:
-        future = client.submit(
-            point_task.run_point, points.command_of(number), expected, os.getcwd(), scratch,
-            key=f"{points.names[number]}-{time.time_ns()}", retries=2, pure=False,
-        )  # fmt: skip
-        futures[future] = number
-    failed = {}
-    for future in as_completed(list(futures)):
-        number = futures.pop(future)
-        if future.status != "finished":
-            failed[number] = f"its worker was lost: {future.exception()}"
-        else:
-            result = future.result()
-            if result["status"] not in (0, 1):
-                failed[number] = why(result)
-            elif points.changed():
-                raise InputError(f"{points.study} or the runner changed while the sweep ran; start it again")
-            else:
-                files = result["files"] | {"output.txt": result["output"].encode()}
-                write_whole(folder / points.names[number], files)
-        future.release()
-        step(number, failed.get(number))
-    return failed
-
-
-def failed_expectations(folder):
-    """The lines about expectations that a point's runner found wrong."""
-    return [line for line in (folder / "output.txt").read_text(encoding="utf-8").splitlines() if line.startswith("FAILED  ")]
-
-
-def sweep(client, local, study, options, out, say=print):
-    """Runs what is left of a study, writes the results of all its points into `out`. Exit status: 0, or 1"""
-    out = Path(out).absolute()
-    points = Points(study, options)
-    with locked(out):
-        folder = out / "points"
-        folder.mkdir(exist_ok=True)
-        for left in folder.glob(".part-*"):  # of a sweep that was killed
-            shutil.rmtree(left)
-        there = {path.name for path in folder.iterdir()}
-        first = {}  # the same point may be listed twice
-        for number, name in enumerate(points.names):
-            first.setdefault(name, number)
-        todo = [number for name, number in first.items() if name not in there]
-        total, before = len(first), len(first) - len(todo)
-        if before:
-            say(f"{before} of {total} points are finished, {total - before} to run")
-        if there - set(points.names):
-            say(f"{len(there - set(points.names))} results in {folder} are of another study, runner or option; not used")
-        progress = Progress(total, before)
-
-        def step(number, reason):
+    for sweep in sweeps:
+        expected = {} if local else sweep.points.digests
+        scratch = str(sweep.folder) if local else None
+        for number in sweep.todo:
+            command = sweep.points.command_of(number)
+            future = client.submit(point_task.run_point, command, expected, os.getcwd(), scratch, pure=False)
+            futures[future] = (sweep, number)
+    progress = Progress(total, total - left)
+    try:
+        for future in as_completed(list(futures)):
+            sweep, number = futures.pop(future)
+            lost = future.status != "finished"
+            reason = f"its worker was lost: {future.exception()}" if lost else sweep.keep(number, future.result())
             if reason is not None:
+                sweep.failed[number] = reason
                 progress.clear()
-                say(f"FAILED  point {number} ({points.points[number]['title']}): {reason}")
+                say(f"FAILED  {sweep.title(number)}: {reason}")
+            future.release()
             progress.step()
-
-        try:
-            failed = run_points(client, local, points, folder, todo, step) if todo else {}
-        finally:
-            progress.clear()
-        bad = {points.names[number] for number in failed}
-        finished = [folder / name for name in points.names if name not in bad]
-        if finished:
-            write_files(out, merging.merge(str(study), finished))
-        missed = [line for result in dict.fromkeys(finished) for line in failed_expectations(result)]
-        for line in missed:
-            say(line)
-        if failed:
-            say(f"{len(failed)} of {total} points failed; the same command runs them again:")
-            for number, reason in sorted(failed.items()):
-                say(f"    point {number} ({points.points[number]['title']}): {reason}")
-        return 1 if failed or missed else 0
+    finally:
+        progress.clear()
+    missed = [line for sweep in sweeps for line in sweep.finish()]
+    for line in missed:
+        say(line)
+    failed = [(sweep, number) for sweep in sweeps for number in sorted(sweep.failed)]
+    if failed:
+        say(f"{len(failed)} of {total} points failed; the same command runs them again:")
+        for sweep, number in failed:
+            say(f"    {sweep.title(number)}: {sweep.failed[number]}")
+    return not failed and not missed
 
 
 def arguments():
@@ -243,10 +251,11 @@ def arguments():
 
 def main():
     chosen = arguments()
-    with cluster(chosen.scheduler, chosen.workers) as (client, local):
-        status = sweep(client, local, chosen.study, chosen.options, chosen.out)
+    with closing(Sweep(chosen.study, chosen.options, chosen.out)) as sweep:
+        with cluster(chosen.scheduler, chosen.workers) as (client, local):
+            well = run(client, local, [sweep])
     print(f"Results: {chosen.out}")
-    return status
+    return 0 if well else 1
 
 
 if __name__ == "__main__":
