@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The points of a study, as the runner lists them, and what the result of each depends on."""
 
+import functools
 import hashlib
 import json
 import os
@@ -20,11 +21,17 @@ def runner():
     return path.absolute()
 
 
+@functools.cache
+def file_digest(path, _stamp):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(path):
     """SHA-256 of a file, or of a folder's files and their names."""
     if path.is_file():
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        stat = path.stat()
+        return file_digest(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
     parts = sorted((str(part.relative_to(path)), digest(part)) for part in path.rglob("*") if part.is_file())
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -77,9 +84,9 @@ class Points:
         if text not in self._digests:
             names = [f"{text}{end}" for end in ("", ".json", ".jsonl")]
             found = [folder / name for folder in self._folders for name in names] if text.strip("./") else []
-            found += [path for path in (self.study.parent / name for name in names) if path.is_file()]
             found += [Path(name).absolute() for name in names] if "/" in text.strip("/") else []
-            self._digests[text] = {str(path): digest(path) for path in found if path.exists()}
+            found += [path for path in (self.study.parent / name for name in names) if os.path.isfile(path)]
+            self._digests[text] = {str(path): digest(path) for path in found if os.path.exists(path)}
         return self._digests[text]
 
     def _name(self, point):

@@ -225,15 +225,10 @@ def run(client, local, sweeps, say=print):
     return not failed and not missed
 
 
-def arguments():
-    parser = argparse.ArgumentParser(
-        prog="scripts/sweep",
-        description="Runs the points of a study side by side, and goes on where an earlier sweep into the same folder "
-        "ended. Options that are not listed go to the runner (split-llm-run --help).",
-    )
-    parser.add_argument("study", metavar="STUDY.json")
+def parse(parser):
+    """The arguments, with those that every command has which runs points; `options` are the runner's."""
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="overrides a key of the study")
-    parser.add_argument("--out", metavar="DIR", help="results (default: results/ and the study's file name)")
+    parser.add_argument("--out", metavar="DIR", help="where results go")
     parser.add_argument("--models", metavar="DIR", help="model folders (default: models/, or SPLITLLM_MODELS)")
     parser.add_argument("--workers", type=int, metavar="N", help="points at a time on this machine (default: its cores)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786, to run on")
@@ -245,16 +240,22 @@ def arguments():
         raise InputError("--workers: at least 1, and not beside --scheduler, whose workers are there already")
     models = chosen.models or os.environ.get("SPLITLLM_MODELS") or str(cli.ROOT / "models")
     chosen.options = [f"--models={models}", *(f"--set={override}" for override in chosen.set), *others]
-    chosen.out = chosen.out or str(cli.ROOT / "results" / Path(chosen.study).stem)
     return chosen
 
 
 def main():
-    chosen = arguments()
-    with closing(Sweep(chosen.study, chosen.options, chosen.out)) as sweep:
+    parser = argparse.ArgumentParser(
+        prog="scripts/sweep",
+        description="Runs the points of a study side by side, and goes on where an earlier sweep into the same folder "
+        "ended. Options that are not listed go to the runner (split-llm-run --help).",
+    )
+    parser.add_argument("study", metavar="STUDY.json")
+    chosen = parse(parser)
+    out = chosen.out or cli.ROOT / "results" / Path(chosen.study).stem
+    with closing(Sweep(chosen.study, chosen.options, out)) as sweep:
         with cluster(chosen.scheduler, chosen.workers) as (client, local):
             well = run(client, local, [sweep])
-    print(f"Results: {chosen.out}")
+    print(f"Results: {out}")
     return 0 if well else 1
 
 
