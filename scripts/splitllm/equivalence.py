@@ -3,13 +3,15 @@
 
 No difference found is no proof of none. Here both hypotheses "the means differ by more than the margin, upwards" and
 "downwards" must be rejected at level ALPHA, which is the case where the interval of confidence 1 - 2 ALPHA of the
-difference lies inside of the margin (Schuirmann, 1987). Where it lies outside, a change is shown; else nothing is.
+difference lies inside of the margin (Schuirmann, 1987). A change is shown where the interval at level CHANGE lies outside
+of it: many metrics are compared, and most changes that are real are far from chance. Else nothing is shown.
 """
 
 import math
 from dataclasses import dataclass
 
 ALPHA = 0.05
+CHANGE = 0.001
 MOST = 100_000  # repetitions that a study can have
 
 
@@ -72,15 +74,15 @@ class Sample:
         return Sample(len(values), mean, 0.0 if equal else math.sqrt(squares / (len(values) - 1)))
 
 
-def interval(before, now):
-    """(low, high), the interval of confidence 1 - 2 ALPHA of now.mean - before.mean; both have two values at least."""
+def interval(before, now, alpha=ALPHA):
+    """(low, high), the interval of confidence 1 - 2 alpha of now.mean - before.mean; both have two values at least."""
     parts = [sample.deviation**2 / sample.count for sample in (before, now)]
     error = math.sqrt(sum(parts))
     difference = now.mean - before.mean
     if error == 0.0:
         return difference, difference
     degrees = sum(parts) ** 2 / sum(part**2 / (sample.count - 1) for part, sample in zip(parts, (before, now)))
-    half = t_quantile(ALPHA, degrees) * error
+    half = t_quantile(alpha, degrees) * error
     return difference - half, difference + half
 
 
@@ -89,7 +91,8 @@ def judge(before, now, margin):
     low, high = interval(before, now)
     if -margin < low and high < margin:
         return "equivalent", (low, high)
-    return "changed" if low > margin or high < -margin else "cannot tell", (low, high)
+    least, most = interval(before, now, CHANGE)
+    return "changed" if least > margin or most < -margin else "cannot tell", (low, high)
 
 
 def enough(before, now, margin):

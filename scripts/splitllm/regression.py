@@ -20,7 +20,7 @@ from splitllm.equivalence import Sample
 from splitllm.files import write_text
 from splitllm.study import name_objects
 
-PASSES = ("within tolerance", "equivalent", "new metric")
+PASSES = ("within tolerance", "equivalent", "no change shown", "new metric")
 
 
 @dataclass
@@ -73,7 +73,9 @@ def compare_values(before, now, tolerance):
         verdict, (low, high) = equivalence.judge(before, now, margin)
         change, low, high = (relative(value, before.mean) for value in (now.mean - before.mean, low, high))
         change = f"{change} ({low} to {high})"
-        if verdict == "cannot tell":
+        if verdict == "cannot tell" and tolerance.get("unproven") == "passes":
+            verdict = "no change shown"
+        elif verdict == "cannot tell":
             verdict = "cannot tell: " + remedy(before, now, margin)
         return change, f"margin {margin:.3g}", verdict
     if isinstance(before, Sample) != isinstance(now, Sample):
@@ -120,7 +122,7 @@ def compare_points(study, title, before, now, tolerances):
 
 
 def first_moved(before, now):
-    """What is said of the first token that has another latency, component or place; None where none has."""
+    """What is said of the first token (of the first repetition) that has another component or place; None if none has."""
     columns = len(baselines.KEYS) + len(baselines.COMPONENTS)
     old, new = (baselines.unpacked(point["tokens"], columns) for point in (before, now))
     if np.array_equal(old, new):
@@ -129,8 +131,7 @@ def first_moved(before, now):
     times = {tuple(row[:keys]): row[keys:] for row in old.tolist()}
     for row in new.tolist():
         token = dict(zip(baselines.KEYS, row[:keys]))
-        where = f"request {token['request']}, token {token['position']}"
-        where += f" (session {token['session']}, repetition {token['repetition']})"
+        where = f"session {token['session']}, request {token['request']}, token {token['position']}"
         was = times.pop(tuple(row[:keys]), None)
         if was is None:
             return f"{where} is new"
@@ -139,8 +140,8 @@ def first_moved(before, now):
             parts = ", ".join(f"{name} {by:+d} ns" for name, by in moved)
             return f"{where}: {sum(by for _, by in moved):+d} ns ({parts})"
     if times:
-        repetition, session, request, position = next(iter(times))
-        return f"request {request}, token {position} (session {session}, repetition {repetition}) is gone"
+        session, request, position = next(iter(times))
+        return f"session {session}, request {request}, token {position} is gone"
     return "the same tokens in another order"
 
 
@@ -229,9 +230,10 @@ def undecided(studies, tolerances):
                 sample = value_of(stored)
                 if not isinstance(sample, Sample) or not sample.deviation:
                     continue
-                margin = margin_of(sample, tolerance_of(tolerances, study, metric))
-                if equivalence.judge(sample, sample, margin)[0] == "cannot tell":
-                    lines.append(f"{study} ({title}): {metric}: {remedy(sample, sample, margin)}")
+                tolerance = tolerance_of(tolerances, study, metric)
+                margin = margin_of(sample, tolerance)
+                if tolerance.get("unproven") != "passes" and equivalence.judge(sample, sample, margin)[0] == "cannot tell":
+                    lines.append(f"{study}{f' ({title})' if title else ''}: {metric}: {remedy(sample, sample, margin)}")
     return lines
 
 

@@ -54,9 +54,12 @@ class SweepTest(FolderTest):
     def environment(self, **changes):
         return os.environ | {"PYTHONPATH": str(ROOT / "scripts")} | {key: str(value) for key, value in changes.items()}
 
+    def call(self, command, **changes):
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment(**changes),
+                              timeout=300)  # fmt: skip
+
     def sweep(self, *arguments, **changes):
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False,
-                              env=self.environment(**changes), timeout=300)  # fmt: skip
+        return self.call(self.command(*arguments), **changes)
 
     def plain(self, study, out, *options):
         command = [str(runner()), f"--study={study}", f"--out={out}", *options]
