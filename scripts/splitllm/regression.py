@@ -181,11 +181,13 @@ def print_table(rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
 
 
-def studies_in(arguments):
-    """The study files among files and folders."""
+def studies_in(arguments, baseline):
+    """The study files among files and folders; the baseline may lie in one."""
     files = []
     for argument in map(Path, arguments):
-        found = sorted(argument.glob("*.json")) if argument.is_dir() else [argument]
+        found = [argument]
+        if argument.is_dir():
+            found = sorted(path for path in argument.glob("*.json") if path.resolve() != Path(baseline).resolve())
         if not found:
             raise InputError(f"{argument}: no study (JSON) in this folder")
         files += found
@@ -247,7 +249,7 @@ def main():
         raise InputError(f"{chosen.baseline}: no such file; --update writes it")
     baseline = baselines.load(chosen.baseline)
     out = Path(chosen.out or cli.ROOT / "results" / "regress")
-    studies, well = run_studies(studies_in(chosen.studies), chosen.options, out, chosen)
+    studies, well = run_studies(studies_in(chosen.studies, chosen.baseline), chosen.options, out, chosen)
     rows, notes = [], []
     for study, points in studies.items():
         more = compare(baseline, study, points)
