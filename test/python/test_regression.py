@@ -60,6 +60,7 @@ class Equivalence(unittest.TestCase):
 
     def test_equal_values_have_no_deviation(self):
         self.assertEqual(Sample.of([0.1, 0.1, 0.1]), Sample(3, 0.1, 0.0))
+        self.assertEqual(Sample.of([0.1]), Sample(1, 0.1, 0.0))
         self.assertAlmostEqual(Sample.of([2, 4, 4, 4, 5, 5, 7, 9]).deviation, (32 / 7) ** 0.5, 12)
 
 
