@@ -16,6 +16,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -89,6 +90,7 @@ struct Options
     std::string out;
     std::uint32_t threads = 0;
     StudyFolders folders;
+    std::vector<std::string> command; //!< the whole command line, the program first
     std::vector<std::pair<std::string, std::string>> overrides; //!< study keys, in the order given
 };
 
@@ -180,6 +182,7 @@ Options
 ParseOptions(int argc, char* argv[])
 {
     Options options;
+    options.command.assign(argv, argv + argc);
     const std::vector<std::string> args(argv + 1, argv + argc);
     // Which options there are depends on the study, so where it lies is needed before the others are parsed.
     const char* environment = std::getenv("SPLITLLM_MODELS");
@@ -248,9 +251,9 @@ ParseOptions(int argc, char* argv[])
     return options;
 }
 
-/// What differs between two runs of the same study.
+/// What differs between two runs of the same study, and what it takes to run it again.
 Json
-RunInformation(const Options& options, const std::vector<PointResult>& points, double seconds)
+RunInformation(const Options& options, const Json& study, const std::vector<PointResult>& points, double seconds)
 {
     std::uint64_t events = 0;
     Json lost = Json::array();
@@ -274,7 +277,11 @@ RunInformation(const Options& options, const std::vector<PointResult>& points, d
         points, [](const PointResult& point) { return point.study.backend.name == BackendName::Cuda; });
     char host[256] = "";
     ::gethostname(host, sizeof(host) - 1);
+    std::error_code gone; // the folder that the program was started in may be there no more
     return {{"study_file", options.study},
+            {"command", options.command},
+            {"folder", std::filesystem::current_path(gone).string()},
+            {"study", study},
             {"wall_s", seconds},
             {"events", events},
             {"sessions_lost", lost},
@@ -341,7 +348,7 @@ RunStudy(const Options& options)
     PrintTable(std::cout, results);
     if (folder)
     {
-        folder->Write(results.front().study.name, results, RunInformation(options, results, seconds));
+        folder->Write(results.front().study.name, results, RunInformation(options, file.study, results, seconds));
     }
     const std::size_t failed = CheckExpectations(std::cout, file.expectations, results);
     return failed > 0 ? kExpectationFailed : 0;

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// The page from top to bottom.
+"use strict";
+
+const definitions = (rows) => element("dl", {}, ...rows.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, String(text))]));
+
+function drawQuestion() {
+  const part = section("question", "The question", "");
+  if (report.description) {
+    part.append(element("p", {}, report.description));
+  }
+  const names = report.changes.map(([name]) => name);
+  part.append(element("p", {}, names.length
+    ? `What ${names.length > 1 ? names.slice(0, -1).join(", ") + " and " + names.at(-1) + " change" : names[0] + " changes"}, at ${report.points.length} points, everything else being equal:`
+    : "One point: what a token costs in this setting."));
+  part.append(definitions(report.changes));
+  if (report.fixed.length) {
+    part.append(element("p", { class: "quiet" }, "The same at every point:"), definitions(report.fixed));
+  }
+}
+
+const RUN_NAMES = {
+  study_file: "study", wall_s: "wall time, s", events: "events simulated", split_llm: "split-llm", ns3: "ns-3", gpu: "GPU",
+};
+
+function drawAgain() {
+  const { command, folder, study, rows } = report.again;
+  if (!rows.length && !command) {
+    return;
+  }
+  const part = section("repeat", "Run it again", "From run.json.");
+  if (command) {
+    const line = (folder ? `cd ${folder} &&\n` : "") + command;
+    const button = element("button", { type: "button", class: "unprinted", onclick: async () => {
+      await navigator.clipboard.writeText(line);
+      button.textContent = "copied";
+    } }, "copy");
+    part.append(element("pre", { id: "command" }, line), button);
+  }
+  part.append(definitions(rows.map(([name, value]) => [RUN_NAMES[name] || name, value])));
+  if (study) {
+    part.append(element("details", { class: "unprinted" }, element("summary", {}, "The study as it ran, without what was swept"), element("pre", {}, study)));
+  }
+}
+
+/** Draws all charts in the colours of now. */
+function drawCharts() {
+  drawings.forEach((draw) => draw());
+}
+
+drawQuestion();
+drawTable();
+drawCurves();
+drawStacks();
+drawTradeoffs();
+drawMaps();
+drawSources();
+drawTimelines();
+drawAgain();
+drawCharts();
+dark.addEventListener("change", drawCharts);
