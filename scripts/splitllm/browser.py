@@ -108,6 +108,14 @@ class Page:
             raise RuntimeError(result["exceptionDetails"]["exception"].get("description", "exception"))
         return result["result"].get("value")
 
+    def wait_until(self, condition):
+        """Waits until a JavaScript expression is true."""
+        deadline = time.monotonic() + self.timeout
+        while not self.evaluate(condition):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"never true: {condition}")
+            time.sleep(0.05)
+
     def errors(self):
         """What the page wrote to the console as an error or warning, and what it threw."""
         found = []

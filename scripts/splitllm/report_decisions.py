@@ -78,7 +78,7 @@ def maps(folder, points):
 
 
 def sources(folder, points):
-    """Answers by where their tokens came from: an exit, the cloud, the last exit for want of the cloud; or what a gate
+    """Answers that have a text, by where their tokens came from: an exit, the cloud, the last exit for want of the cloud; or what a gate
     said."""
     answers = {}
     for point, request, position, source, layer, confidence in read_rows(
@@ -98,5 +98,6 @@ def sources(folder, points):
     for request, point in sorted(answers)[:MOST_ANSWERS]:
         prompt, answer = pieces.get((point, request), ([], []))
         marks = [mark for _, mark in sorted(answers[request, point].items())]
-        found.append({"point": point, "request": request, "prompt": "".join(prompt), "tokens": answer, "marks": marks})
+        if answer:  # shapes have no text
+            found.append({"point": point, "request": request, "prompt": "".join(prompt), "tokens": answer, "marks": marks})
     return found

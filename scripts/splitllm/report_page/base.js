@@ -71,13 +71,16 @@ function withUnit(value, unit) {
   return (significant(value * factor) + " " + written).trim();
 }
 
+/** Text for a chart, where < and & would begin markup. */
+const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
+
 /** A metric of a point as tooltips show it: for people, then as it is in summary.json. */
 function tooltip(point, name) {
   const value = valueOf(point, name);
   const half = halfOf(point, name);
   const unit = metric(name).unit;
-  return `${metric(name).title}: <b>${withUnit(value, unit)}</b>${half === undefined ? "" : " \u00b1 " + withUnit(half, unit)}` +
-    `<br>${name} ${value}`;
+  return `${plain(metric(name).title)}: <b>${withUnit(value, unit)}</b>${half === undefined ? "" : " \u00b1 " + withUnit(half, unit)}` +
+    `<br>${plain(name)} ${value}`;
 }
 
 /** The swept value of a key at a point as text; a dash where a point does not have the key. */
@@ -86,8 +89,10 @@ const sweptNumber = (point, key) => (report.points[point].set[key] || [null, nul
 
 const dark = window.matchMedia("screen and (prefers-color-scheme: dark)");
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-/** A colour of the palette; its black is white on a dark ground. */
-const shown = (colour) => (colour === "#000000" ? css("--ink") : colour);
+/** The colour as CSS has it: the palette's black is white on a dark ground. */
+const cssColour = (colour) => (colour === "#000000" ? "var(--ink)" : colour.startsWith("--") ? `var(${colour})` : colour);
+/** The same for charts, which know no variables. */
+const shown = (colour) => (colour === "#000000" ? css("--ink") : colour.startsWith("--") ? css(colour) : colour);
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"];
 /** Colour and symbol of the n-th group; a colour that comes again has another symbol. */
 function styleOf(number) {

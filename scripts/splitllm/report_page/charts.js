@@ -2,7 +2,9 @@
 // Cards with a chart in them, their axes and legends.
 "use strict";
 
-const drawings = []; // what draws each chart again, when colours change
+const drawings = []; // what draws each chart again, when colours or widths change
+const PAPER_WIDTHS = [300, 640]; // of a chart in half a page of A4, and in a whole one, px
+let paper = false; // whether charts are drawn for a printer
 
 /** What all charts have in common, in the colours of now. */
 function baseLayout() {
@@ -22,15 +24,14 @@ function baseLayout() {
 }
 
 const CONFIG = {
-  responsive: true,
   displaylogo: false,
   displayModeBar: "hover",
   modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
 };
 
 /**
- * A card whose header holds `heading` (elements), with a chart below: `figure` gives its traces, its layout, and the
- * width below which it scrolls. `source` is the file whose numbers it holds. Returns what draws it again; for the first
+ * A card whose header holds `heading` (elements), with a chart below: `figure` gives for a width its traces, its layout,
+ * and the width below which it scrolls. `source` is the file whose numbers it holds. Returns what draws it again; for the first
  * time it is drawn when all cards are there and have their widths.
  */
 function chartCard(parent, heading, source, figure, full) {
@@ -38,9 +39,10 @@ function chartCard(parent, heading, source, figure, full) {
   const card = element("div", { class: full ? "card full" : "card" }, element("header", {}, ...heading), element("div", { class: "scroll" }, chart));
   parent.append(card);
   const draw = () => {
-    const { traces, layout, leastWidth } = figure();
-    chart.style.minWidth = leastWidth ? leastWidth + "px" : "";
-    const all = { ...baseLayout(), ...layout };
+    const width = paper ? PAPER_WIDTHS[full ? 1 : 0] : card.clientWidth - 24;
+    const { traces, layout, leastWidth } = figure(width);
+    const all = { ...baseLayout(), ...layout, width: Math.max(width, paper ? 0 : leastWidth || 0) };
+    chart.style.width = all.width + "px";
     for (const name of ["xaxis", "yaxis"]) {
       all[name] = { ...baseLayout()[name], ...(layout[name] || {}) };
     }
@@ -85,7 +87,7 @@ function swatch(style) {
   svg.setAttribute("height", 14);
   svg.setAttribute("viewBox", "0 0 16 16");
   path.setAttribute("d", SHAPES[style.symbol || "square"]);
-  path.setAttribute("fill", style.color === "#000000" ? "var(--ink)" : style.color);
+  path.setAttribute("fill", cssColour(style.color));
   path.setAttribute("stroke", "var(--line)");
   svg.append(path);
   return svg;
@@ -110,17 +112,23 @@ function logTicks(values) {
 }
 
 /** "0.5" and "100": without the digits that align tables. */
-const short = (value) => String(Number(value.toPrecision(3)));
+function short(value) {
+  const rounded = Number(value.toPrecision(3));
+  return rounded !== 0 && Math.abs(rounded) < 1e-3 ? rounded.toExponential().replace("e-", "e\u2212") : String(rounded);
+}
 
-/** An axis of values in a unit. The values stay as they are; only what is written at the ticks is scaled. */
-function valueAxis(values, unit, title, fromZero) {
-  const axis = { title: { text: title, standoff: 8 } };
+/**
+ * An axis of values in a unit. The values stay as they are; only what is written at the ticks is scaled.
+ * `bars` begin at 0; marks have some room on both sides, and a logarithmic axis where they lie far apart.
+ */
+function valueAxis(values, unit, title, bars) {
+  const axis = { title: { text: plain(title), standoff: 8 } };
   if (!values.length) {
     return axis;
   }
   const [factor, written] = scaleOf(unit, Math.max(...values.map(Math.abs)));
   axis.title.text += written ? ` (${written})` : "";
-  if (!fromZero && isWide(values)) {
+  if (!bars && isWide(values)) {
     axis.type = "log";
     axis.tickvals = logTicks(values);
     axis.ticktext = axis.tickvals.map((value) => short(value * factor));
@@ -128,16 +136,16 @@ function valueAxis(values, unit, title, fromZero) {
     axis.range = [Math.log10(Math.min(...values)) - spare, Math.log10(Math.max(...values)) + spare];
     return axis;
   }
-  const least = fromZero || Math.min(...values) < 0.7 * Math.max(...values) ? Math.min(0, ...values) : Math.min(...values);
+  const least = bars || Math.min(...values) < 0.7 * Math.max(...values) ? Math.min(0, ...values) : Math.min(...values);
   const most = Math.max(...values);
   const step = niceStep((most - least || Math.abs(most) || 1) / 5, factor);
   axis.tickvals = [];
-  for (let tick = Math.floor(least / step); tick <= Math.ceil(most / step); tick++) {
+  for (let tick = Math.ceil(least / step - 1e-9); tick <= Math.ceil(most / step); tick++) {
     axis.tickvals.push(tick * step);
   }
   axis.ticktext = axis.tickvals.map((value) => short(value * factor));
   const spare = 0.06 * (most - least || Math.abs(most) || 1);
-  axis.range = [least === 0 ? 0 : least - spare, most + spare];
+  axis.range = [bars || (least === 0 && Math.min(...values) > 0) ? 0 : least - spare, most + spare];
   return axis;
 }
 
@@ -154,10 +162,10 @@ const MOST_TICKS = 8;
 /** The axis of a swept quantity: its values as they were written where they are few. */
 function sweptAxis(key, points) {
   const numbers = points.map((point) => sweptNumber(point, key.key));
-  const texts = new Map(points.map((point) => [sweptNumber(point, key.key), sweptText(point, key.key)]));
+  const texts = new Map(points.map((point) => [sweptNumber(point, key.key), plain(sweptText(point, key.key))]));
   const axis = valueAxis(numbers, key.unit, key.name, false);
   if (texts.size <= MOST_TICKS) {
-    axis.title.text = key.name;
+    axis.title.text = plain(key.name);
     axis.tickvals = [...texts.keys()];
     axis.ticktext = [...texts.values()];
   }
@@ -168,19 +176,19 @@ function sweptAxis(key, points) {
   return axis;
 }
 
-const LONGEST_NAME = 30;
-const shortened = (text) => (text.length > LONGEST_NAME ? text.slice(0, LONGEST_NAME - 1) + "\u2026" : text);
+const shortened = (text, most) => (text.length > most ? text.slice(0, most - 1) + "\u2026" : text);
 
-/** Rows of bars from the top: their names, and none where they are too many to be read. */
-function rowAxis(names) {
-  const legible = names.length <= 60;
+/** Rows of bars from the top: their names, as far as `width` leaves room; none where they are too many to be read. */
+function rowAxis(names, width) {
+  const legible = names.length <= MOST_NAMED_ROWS;
   return {
     range: [names.length - 0.4, -0.6],
     tickvals: legible ? names.map((_, row) => row) : [],
-    ticktext: legible ? names.map(shortened) : [],
+    ticktext: legible ? names.map((name) => plain(shortened(name, Math.floor(width / 16)))) : [],
     showgrid: false,
     zeroline: false,
   };
 }
 
-const rowsHeight = (rows) => 70 + (rows <= 60 ? Math.max(rows, 2) * (rows <= 20 ? 26 : 18) : Math.min(1400, rows * 6));
+const MOST_NAMED_ROWS = 60;
+const rowsHeight = (rows) => 70 + (rows <= MOST_NAMED_ROWS ? Math.max(rows, 2) * (rows <= 20 ? 26 : 18) : Math.min(1400, rows * 6));

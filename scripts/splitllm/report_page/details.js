@@ -8,8 +8,9 @@ const pointPairs = (list) => [...new Set(list.map((entry) => entry.point))].map(
 const requestPairs = (list) => [...new Set(list.map((entry) => entry.request))].map((request) => [request, `request ${request + 1}`]);
 const entryOf = (list, point, request) => list.find((entry) => entry.point === Number(point) && entry.request === Number(request));
 
-const DECISIONS = [["stays at the edge", "#e4e4e4"], ["offloaded, Tier 2 returns nothing", "#E69F00"], ["offloaded and returned", "#0072B2"]];
+const DECISIONS = [["stays at the edge", "--nothing"], ["offloaded, Tier 2 returns nothing", "#E69F00"], ["offloaded and returned", "#0072B2"]];
 const MAPS = 4; // at first
+const MOST_BESIDE = 36; // positions of maps that stand side by side
 const CELL_WIDTH = 13; // least, px: names of tokens below it
 
 function drawMaps() {
@@ -33,9 +34,10 @@ function drawMaps() {
   part.append(element("div", { class: "legend" }, ...DECISIONS.map(([name, color]) => element("span", {}, swatch({ color }), name))));
   const cards = element("div", { class: "cards" });
   part.append(cards);
+  const longest = Math.max(...list.map((entry) => entry.cells[0].length));
   chosen.forEach((_, number) => {
     const select = choice(points, chosen[number], "point", (value) => { chosen[number] = value; redraws[number](); });
-    redraws.push(chartCard(cards, [select], "decisions.csv", () => decisionMap(entryOf(list, chosen[number], request)), true));
+    redraws.push(chartCard(cards, [select], "decisions.csv", () => decisionMap(entryOf(list, chosen[number], request)), longest > MOST_BESIDE));
   });
 }
 
@@ -47,7 +49,8 @@ function decisionMap(entry) {
   const positions = entry.cells[0].length;
   const z = entry.cells.map((row) => [...row].map((digit) => (digit === " " ? null : Number(digit))));
   const token = (position) => visible(entry.tokens[position] ?? "");
-  const steps = DECISIONS.flatMap(([, color], state) => [[state / 3, color], [(state + 1) / 3, color]]);
+  const colours = DECISIONS.map(([, color]) => shown(color));
+  const steps = colours.flatMap((color, state) => [[state / 3, color], [(state + 1) / 3, color]]);
   const trace = {
     type: "heatmap", z, x: [...Array(positions).keys()], y: [...Array(layers).keys()].map((layer) => layer + 1),
     zmin: -0.5, zmax: 2.5, colorscale: steps, showscale: false, xgap: 1, ygap: 1, meta: { point: entry.point, request: entry.request },
@@ -73,9 +76,9 @@ function decisionMap(entry) {
   return { traces: [trace], layout, leastWidth: 60 + positions * CELL_WIDTH };
 }
 
-/** A token so that blanks and line ends are seen, and none of it is taken for markup. */
+/** A token so that blanks and line ends are seen. */
 function visible(text) {
-  return text.replace(/\n/g, "\u21b5").replace(/ /g, "\u00a0").replace(/&/g, "&amp;").replace(/</g, "&lt;");
+  return plain(text.replace(/\n/g, "\u21b5").replace(/ /g, "\u00a0"));
 }
 
 function drawSources() {
@@ -96,7 +99,7 @@ function drawSources() {
       return;
     }
     const texts = entry.marks.map(([name, number], at) => element("span", {
-      style: `border-color: ${colours.get(name) === "#000000" ? "var(--ink)" : colours.get(name)}`,
+      style: `border-color: ${cssColour(colours.get(name))}`,
       title: `token ${at + 1}: ${name}${number === "" ? "" : ", " + number}`,
     }, entry.tokens[at] ?? "\u25a1 "));
     holder.append(entry.prompt ? element("div", { class: "prompt" }, entry.prompt) : "", element("p", { class: "answer" }, ...texts));
@@ -128,18 +131,18 @@ function drawTimelines() {
   const found = new Set(list.flatMap((entry) => entry.events.map(spanKind)));
   const parts = [...Object.keys(report.components), ...found].filter((kind, at, all) => found.has(kind) && all.indexOf(kind) === at);
   part.append(element("div", { class: "legend" }, ...parts.map((name) => element("span", {}, swatch({ color: kindColour(name) }), name))), cards);
-  const draw = chartCard(cards, [select, title], "timeline.json", () => {
+  const draw = chartCard(cards, [select, title], "timeline.json", (width) => {
     const entry = list.find((candidate) => candidate.point === chosen);
     title.textContent = `${entry.token} of the first user, ${withUnit(entry.took / 1000, "ms")}` +
       (entry.nodes_left_out ? `; the ${entry.nodes_left_out} nodes that do least are left out` : "");
-    return timeline(entry);
+    return timeline(entry, width);
   }, true);
 }
 
 const spanKind = ([, lane, , component]) => (lane === "compute" ? component || "compute" : LANE_NAMES[lane]);
 const kindColour = (kind) => report.components[kind] || LANE_COLOURS[Object.keys(LANE_NAMES).find((lane) => LANE_NAMES[lane] === kind)] || report.palette[0];
 
-function timeline(entry) {
+function timeline(entry, width) {
   const lanes = [];
   const laneOf = ([node, lane]) => `${node}: ${LANE_NAMES[lane]}`;
   const order = Object.keys(LANE_NAMES);
@@ -154,7 +157,7 @@ function timeline(entry) {
     return {
       type: "bar", orientation: "h", name: kind, width: 0.7, meta: { point: entry.point },
       base: mine.map((event) => event[4] / 1000), x: mine.map((event) => event[5] / 1000), y: mine.map((event) => lanes.indexOf(laneOf(event))),
-      text: mine.map((event) => `<b>${visible(event[2])}</b><br>${laneOf(event)}<br>starts at ${event[4]} \u00b5s, takes ${event[5]} \u00b5s`),
+      text: mine.map((event) => `<b>${plain(event[2])}</b><br>${plain(laneOf(event))}<br>starts at ${event[4]} \u00b5s, takes ${event[5]} \u00b5s`),
       textposition: "none", hovertemplate: "%{text}<extra></extra>",
       marker: { color: kindColour(kind), opacity: kind === "messages" ? 0.75 : 1, line: { color: kindColour(kind), width: 0.5 } },
     };
@@ -164,7 +167,7 @@ function timeline(entry) {
     layout: {
       barmode: "overlay", height: 90 + 34 * lanes.length, hovermode: "closest",
       xaxis: { title: { text: "time since the token's start (ms)" }, range: [-0.01 * entry.took / 1000, 1.01 * entry.took / 1000], zeroline: false },
-      yaxis: rowAxis(lanes),
+      yaxis: rowAxis(lanes, width),
     },
   };
 }

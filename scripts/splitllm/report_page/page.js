@@ -57,5 +57,23 @@ drawMaps();
 drawSources();
 drawTimelines();
 drawAgain();
+/** Printers get dark ink on white, in the widths of the paper. */
+function forPaper(wanted) {
+  paper = wanted;
+  document.documentElement.toggleAttribute("data-paper", wanted);
+  drawCharts();
+}
+
+let width = window.innerWidth;
+function fitWidth() {
+  if (window.innerWidth !== width && !paper) {
+    width = window.innerWidth;
+    drawCharts();
+  }
+}
+
 drawCharts();
+window.addEventListener("resize", fitWidth);
+window.addEventListener("beforeprint", () => forPaper(true));
+window.addEventListener("afterprint", () => forPaper(false));
 dark.addEventListener("change", drawCharts);

@@ -32,7 +32,7 @@ function marksOf(points, names, style, extra) {
     type: "scatter",
     customdata: points,
     textposition: "none",
-    text: points.map((point) => `<b>${report.points[point].label}</b><br>` + names.map((name) => tooltip(point, name)).join("<br>")),
+    text: points.map((point) => `<b>${plain(report.points[point].label)}</b><br>` + names.map((name) => tooltip(point, name)).join("<br>")),
     hovertemplate: "%{text}<extra></extra>",
     marker: { color: shown(style.color), symbol: style.symbol, size: 8 },
     ...extra,
@@ -85,7 +85,7 @@ function drawCurves() {
     against.textContent = axis ? "against " + axis.name : "";
     againsts.push(against);
     redraws.push(chartCard(cards, [select, against], "summary.json",
-      () => (axis ? curve(axis, shownMetrics[number], hidden) : bars(shownMetrics[number], hidden)), !axis && everyPoint.length > 20));
+      (width) => (axis ? curve(axis, shownMetrics[number], hidden) : bars(shownMetrics[number], hidden, width)), false));
   });
 }
 
@@ -111,7 +111,7 @@ function curve(axis, name, hidden) {
   return { traces, layout: { xaxis: sweptAxis(axis, all), yaxis: valueAxis(ends(all, name), metric(name).unit, metric(name).title, false) } };
 }
 
-function bars(name, hidden) {
+function bars(name, hidden, width) {
   const traces = [];
   const rows = having(everyPoint, name).filter((point) => !hidden.has(report.points[point].group));
   [...groups()].forEach(([group, points], number) => {
@@ -135,10 +135,12 @@ function bars(name, hidden) {
     height: rowsHeight(rows.length),
     barmode: "overlay",
     xaxis: valueAxis(ends(rows, name), metric(name).unit, metric(name).title, true),
-    yaxis: rowAxis(rows.map((point) => report.points[point].label)),
+    yaxis: rowAxis(rows.map((point) => report.points[point].label), width),
   };
   return { traces, layout };
 }
+
+const MOST_ROWS_BESIDE = 20;
 
 function drawStacks() {
   if (!report.stacks.length) {
@@ -154,7 +156,7 @@ function drawStacks() {
     const key = element("div", {});
     let draw = () => {};
     const hidden = legend(key, stack.parts.map(([name]) => [name, colourOf(name)]), () => draw());
-    const figure = () => {
+    const figure = (width) => {
       const traces = stack.parts.filter(([part]) => !hidden.has(part)).map(([part, name]) => {
         const mine = having(rows, name);
         return {
@@ -169,11 +171,11 @@ function drawStacks() {
         barmode: "stack",
         height: rowsHeight(rows.length),
         xaxis: valueAxis(sums, stack.unit, stack.title, true),
-        yaxis: rowAxis(rows.map((point) => report.points[point].label)),
+        yaxis: rowAxis(rows.map((point) => report.points[point].label), width),
       };
       return { traces, layout };
     };
-    draw = chartCard(cards, [element("h3", {}, stack.title), key], "summary.json", figure, report.stacks.length === 1);
+    draw = chartCard(cards, [element("h3", {}, stack.title), key], "summary.json", figure, report.stacks.length === 1 || rows.length > MOST_ROWS_BESIDE);
   }
   part.append(cards);
 }
@@ -197,7 +199,7 @@ function drawTradeoffs() {
     return;
   }
   const part = section("tradeoffs", "What is given up for what",
-    "Filled marks are on the Pareto front: no other point is better in both. Both metrics can be chosen. From summary.json.");
+    "Filled marks are on the Pareto front: no other point is better in both. Arrows on the axes point to where it is better; both metrics can be chosen. From summary.json.");
   const names = metricNames.filter((name) => metric(name).better !== null && having(everyPoint, name).length > 1);
   const redraws = [];
   const byLine = quantities.length ? linesAlong(quantities[0]) : groups();
@@ -210,13 +212,11 @@ function drawTradeoffs() {
       now[at] = chosen;
       redraws[number]();
     }));
-    redraws.push(chartCard(cards, [axes[0], " against ", axes[1]], "summary.json", () => tradeoff(byLine, hidden, ...now)));
+    redraws.push(chartCard(cards, [axes[0], " against ", axes[1]], "summary.json", (width) => tradeoff(byLine, hidden, ...now, width), false));
   });
 }
 
-const MOST_NAMED = 8;
-
-function tradeoff(byLine, hidden, x, y) {
+function tradeoff(byLine, hidden, x, y, width) {
   const all = having(everyPoint, x, y);
   const visible = [...byLine].filter(([line]) => !hidden.has(line)).flatMap(([, points]) => points).filter((point) => all.includes(point));
   const front = frontOf(visible, x, y);
@@ -242,34 +242,48 @@ function tradeoff(byLine, hidden, x, y) {
       y: mine.map((point) => valueOf(point, y)),
       error_x: errorBars(mine, x, style),
       error_y: errorBars(mine, y, style),
-      marker: { color: mine.map((point) => (filled(point) ? shown(style.color) : css("--card"))), symbol: style.symbol,
-        size: mine.map((point) => (filled(point) ? 11 : 8)), line: { color: shown(style.color), width: 1.6 }, opacity: 1 },
+      marker: {
+        color: mine.map((point) => (filled(point) ? shown(style.color) : css("--card"))), symbol: style.symbol,
+        size: mine.map((point) => (filled(point) ? 11 : 8)), line: { color: shown(style.color), width: 1.6 }, opacity: 1,
+      },
       meta: { x, y },
     }));
   });
-  const named = front.length <= MOST_NAMED ? front : [];
   const layout = {
     height: 340,
-    xaxis: valueAxis(ends(all, x), metric(x).unit, metric(x).title + better(x), false),
-    yaxis: valueAxis(ends(all, y), metric(y).unit, metric(y).title + better(y), false),
-    annotations: [],
+    xaxis: valueAxis(ends(all, x), metric(x).unit, metric(x).title, false),
+    yaxis: valueAxis(ends(all, y), metric(y).unit, metric(y).title, false),
   };
-  layout.annotations = named.map((point) => annotation(layout, point, x, y));
+  layout.xaxis.title.text += metric(x).better === "low" ? " \u2190" : " \u2192";
+  layout.yaxis.title.text += metric(y).better === "low" ? " \u2190" : " \u2192"; // turned with the text
+  layout.annotations = namesBeside(layout, front, visible, x, y, [width - 90, 250]);
   return { traces, layout };
 }
 
-const better = (name) => (metric(name).better === "low" ? " \u2013 less is better" : " \u2013 more is better");
+const LETTER = 6; // px
+const BESIDE = [["left", 9, 9], ["left", 9, -9], ["right", -9, 9], ["right", -9, -9]]; // anchor, right and up, px
 
-/** The name of a point beside its mark, on the side where there is room. */
-function annotation(layout, point, x, y) {
-  const place = (axis, value) => {
-    const at = axis.type === "log" ? Math.log10(value) : value;
-    return [at, (at - axis.range[0]) / (axis.range[1] - axis.range[0])];
-  };
-  const [atX, across] = place(layout.xaxis, valueOf(point, x));
-  const [atY, up] = place(layout.yaxis, valueOf(point, y));
-  return {
-    x: atX, y: atY, text: shortened(report.points[point].label), showarrow: false, font: { size: 10.5 },
-    xanchor: across > 0.6 ? "right" : "left", xshift: across > 0.6 ? -9 : 9, yshift: up > 0.9 ? -9 : 9,
-  };
+/** The names of the points of a front beside their marks, those that find room in `width` x `height` between marks and
+ *  names. */
+function namesBeside(layout, front, others, x, y, [width, height]) {
+  const share = (axis, value) => ((axis.type === "log" ? Math.log10(value) : value) - axis.range[0]) / (axis.range[1] - axis.range[0]);
+  const place = (point) => [share(layout.xaxis, valueOf(point, x)) * width, share(layout.yaxis, valueOf(point, y)) * height];
+  const taken = others.map(place).map(([left, up]) => [left - 5, up - 5, left + 5, up + 5]);
+  const notes = [];
+  for (const point of front) {
+    const text = plain(shortened(report.points[point].label, 30));
+    const [across, up] = place(point);
+    for (const [xanchor, xshift, yshift] of BESIDE) {
+      const left = xanchor === "left" ? across + xshift : across + xshift - LETTER * text.length;
+      const box = [left, up + yshift - 7, left + LETTER * text.length, up + yshift + 7];
+      const inside = box[0] >= 0 && box[2] <= width && box[1] >= 0 && box[3] <= height;
+      if (inside && !taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) {
+        taken.push(box);
+        const at = (axis, value) => (axis.type === "log" ? Math.log10(value) : value);
+        notes.push({ x: at(layout.xaxis, valueOf(point, x)), y: at(layout.yaxis, valueOf(point, y)), text, xanchor, xshift, yshift, showarrow: false, font: { size: 10.5 } });
+        break;
+      }
+    }
+  }
+  return notes;
 }

@@ -4,8 +4,7 @@
 
 function drawTable() {
   const many = report.points.length > 1;
-  const part = section("table", many ? `All ${report.points.length} points` : "The metrics", "From summary.json. " +
-    (many ? "A click on a column sorts by it; " : "") + "the exact value of each number is in its tooltip." +
+  const part = section("table", many ? `All ${report.points.length} points` : "The metrics", "From summary.json. The exact value of each number is in its tooltip." + (many ? " A click on a column sorts by it." : "") +
     (report.points.some((point) => Object.keys(point.ci95).length) ? " \u00b1 is half of the 95 % confidence interval over repetitions." : ""));
   const columns = new Set(report.columns);
   const order = report.points.map((_, point) => point);
@@ -15,18 +14,19 @@ function drawTable() {
   const refill = () => {
     const names = Object.keys(report.metrics).filter((name) => columns.has(name));
     names.sort((a, b) => rank(a) - rank(b));
-    holder.replaceChildren(tableOf(names, order, sorted, (by) => {
-      sorted = { by, descending: sorted !== null && sorted.by === by && !sorted.descending };
-      order.sort((a, b) => compare(a, b, by) * (sorted.descending && !isMissing(a, by) && !isMissing(b, by) ? -1 : 1) || a - b);
-      refill();
-    }));
+    holder.replaceChildren(many ? tableOf(names, order, sorted, sort) : metricTable(names));
+  };
+  const sort = (by) => {
+    sorted = { by, descending: sorted !== null && sorted.by === by && !sorted.descending };
+    order.sort((a, b) => compare(a, b, by) * (sorted.descending && !isMissing(a, by) && !isMissing(b, by) ? -1 : 1) || a - b);
+    refill();
   };
   const boxes = Object.keys(report.metrics).map((name) => {
     const box = element("input", { type: "checkbox", onchange: () => { box.checked ? columns.add(name) : columns.delete(name); refill(); } });
     box.checked = columns.has(name);
     return element("label", { title: name }, box, " " + metric(name).title);
   });
-  part.append(element("details", { class: "unprinted" }, element("summary", {}, `Columns: ${boxes.length} metrics to choose from`),
+  part.append(element("details", { class: "unprinted" }, element("summary", {}, `${many ? "Columns" : "Rows"}: ${boxes.length} metrics to choose from`),
     element("div", { class: "choices" }, ...boxes)), holder);
   for (const problem of report.again.problems) {
     part.append(element("p", { class: "warning" }, problem));
@@ -66,6 +66,14 @@ function tableOf(names, order, sorted, sort) {
     ...report.keys.map((key) => element("td", { class: "name" }, sweptText(point, key.key))),
     ...names.map((name) => numberCell(point, name, scales.get(name))))));
   return element("table", {}, element("thead", {}, head), body);
+}
+
+/** The metrics of a single point, one a row. */
+function metricTable(names) {
+  return element("table", { class: "upright" }, element("tbody", {}, ...names.map((name) => {
+    const scale = scaleOf(metric(name).unit, Math.abs(valueOf(0, name) ?? 0));
+    return element("tr", { "data-point": 0 }, element("td", { class: "name" }, metric(name).title), numberCell(0, name, scale), element("td", { class: "name" }, scale[1]));
+  })));
 }
 
 function numberCell(point, name, [factor]) {
