@@ -3,6 +3,7 @@
 
 import html
 import json
+import math
 import re
 import shlex
 from importlib import util
@@ -17,9 +18,8 @@ from splitllm.units import measure, written
 
 PAGE = Path(__file__).parent / "report_page"
 SCRIPTS = ("base.js", "table.js", "charts.js", "summary.js", "details.js", "page.js")
-FAR_APART = 0.5  # lines a point above which points are taken for samples, that no lines join
+SPARSE = 0.25  # of the combinations of all values: fewer points are samples of a space, that no lines join
 PLACES = ("edge", "network", "cloud")
-LONGEST_LABEL = 60
 
 
 def key_list(points):
@@ -29,9 +29,11 @@ def key_list(points):
 
 
 def is_sampled(points):
-    """Whether points are no grid: along every key nearly each point would be a line of its own."""
-    quantities = [key for key in [points.axis, *points.others] if key and points.dimension(key) is not None]
-    return len(quantities) > 1 and len(points.points) > 8 and len(points.lines()) > FAR_APART * len(points.points)
+    """Whether points are samples of a space of several quantities and no grid."""
+    keys = [key for key in [points.axis, *points.others] if key is not None]
+    combinations = math.prod(len(points.values(key)) for key in keys)
+    quantities = [key for key in keys if points.dimension(key) is not None]
+    return len(quantities) > 1 and len(points.points) < SPARSE * combinations
 
 
 def point_list(points, summary):
@@ -105,7 +107,7 @@ def contents(folder):
         "sampled": is_sampled(points),
         "metrics": {name: report_metrics.describe(name) for name in names},
         "points": rows,
-        "columns": report_metrics.select(names, report_metrics.TABLE),
+        "columns": report_metrics.columns(rows),
         "curves": report_metrics.curves(rows),
         "tradeoffs": report_metrics.tradeoffs(rows),
         "stacks": stacks(rows),

@@ -79,6 +79,7 @@ CURVES = (
     (1, ("memory_bytes.*.peak",)),
 )
 COSTS = ("token_latency_ms.mean", "payload_bytes_per_response.up", "memory_bytes.*.peak")
+SEEN = 0.001  # of the largest value
 WORTHS = ("quality.exact_match", "quality.kl_nats", "quality.rouge_l", "opsc.tokens_per_response")
 
 
@@ -99,13 +100,23 @@ def select(names, wanted):
     return list(dict.fromkeys(name for pattern in patterns for name in names if pattern.fullmatch(name)))
 
 
-def varying(points):
-    """The metrics that not all points have the same value of."""
+def values_of(points):
+    """{name of a metric: its values}."""
     values = {}
     for point in points:
         for name, value in point["metrics"].items():
-            values.setdefault(name, set()).add(value)
-    return [name for name, different in values.items() if len(different) > 1]
+            values.setdefault(name, []).append(value)
+    return values
+
+
+def varying(points):
+    """The metrics in which points differ by what can be seen in a chart."""
+    return [name for name, values in values_of(points).items() if max(values) - min(values) > SEEN * max(map(abs, values))]
+
+
+def columns(points):
+    """What the table shows until the reader chooses: without what is 0 everywhere."""
+    return select([name for name, values in values_of(points).items() if any(values)], TABLE)
 
 
 def curves(points):

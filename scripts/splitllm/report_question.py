@@ -38,7 +38,7 @@ def brief(value):
     if not isinstance(value, dict):
         return written(value)
     called = [name for name in (*NAMES, "profile", "type", "role") if isinstance(value.get(name), str)]
-    rest = [f"{key.replace('_', ' ')} {brief(part)}" for key, part in value.items() if key not in called]
+    rest = [f"{key.replace('_', ' ')} {brief(part)}" for key, part in value.items() if key not in called and part not in ({}, [])]
     return ", ".join([*(written(value[name]) for name in called), *rest])
 
 

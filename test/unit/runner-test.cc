@@ -144,7 +144,8 @@ TEST_CASE("run.json has the command line, where it was given, and the study with
 
     // Which of the points a node belongs to is said beside its name.
     std::vector<int> points;
-    for (const Json& event : LoadStrictJson(place.out / "timeline.json")["traceEvents"])
+    const Json timeline = LoadStrictJson(place.out / "timeline.json");
+    for (const Json& event : timeline["traceEvents"])
     {
         if (event["name"] == "process_name")
         {

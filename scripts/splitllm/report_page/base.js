@@ -87,6 +87,15 @@ function tooltip(point, name) {
 const sweptText = (point, key) => (report.points[point].set[key] || ["\u2013"])[0];
 const sweptNumber = (point, key) => (report.points[point].set[key] || [null, null])[1];
 
+const filters = new Map(); // swept key -> the one text that points shown have of it
+const afterFilter = []; // what draws again when filters change
+
+/** The points that the reader wants to see, by their numbers. */
+function shownPoints() {
+  const all = report.points.map((_, point) => point);
+  return all.filter((point) => [...filters].every(([key, text]) => sweptText(point, key) === text));
+}
+
 const dark = window.matchMedia("screen and (prefers-color-scheme: dark)");
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 /** The colour as CSS has it: the palette's black is white on a dark ground. */

@@ -126,9 +126,11 @@ function valueAxis(values, unit, title, bars) {
   if (!values.length) {
     return axis;
   }
-  const [factor, written] = scaleOf(unit, Math.max(...values.map(Math.abs)));
+  const isLog = !bars && isWide(values);
+  const size = isLog ? Math.sqrt(Math.min(...values) * Math.max(...values)) : Math.max(...values.map(Math.abs));
+  const [factor, written] = scaleOf(unit, size);
   axis.title.text += written ? ` (${written})` : "";
-  if (!bars && isWide(values)) {
+  if (isLog) {
     axis.type = "log";
     axis.tickvals = logTicks(values);
     axis.ticktext = axis.tickvals.map((value) => short(value * factor));
@@ -143,7 +145,8 @@ function valueAxis(values, unit, title, bars) {
   for (let tick = Math.ceil(least / step - 1e-9); tick <= Math.ceil(most / step); tick++) {
     axis.tickvals.push(tick * step);
   }
-  axis.ticktext = axis.tickvals.map((value) => short(value * factor));
+  const decimals = Math.max(0, -Math.floor(Math.log10(step * factor) + 1e-9));
+  axis.ticktext = axis.tickvals.map((value) => (value * factor).toFixed(decimals));
   const spare = 0.06 * (most - least || Math.abs(most) || 1);
   axis.range = [bars || (least === 0 && Math.min(...values) > 0) ? 0 : least - spare, most + spare];
   return axis;

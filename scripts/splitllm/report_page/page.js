@@ -19,6 +19,23 @@ function drawQuestion() {
   }
 }
 
+const FEW_POINTS = 12;
+const MOST_CHOICES = 60;
+
+/** Choices of the swept values that table and charts show, where there are many points. */
+function drawFilters() {
+  const keys = report.keys.map((key) => [key, [...new Set(report.points.map((_, point) => sweptText(point, key.key)))]]);
+  const useful = keys.filter(([, texts]) => texts.length <= MOST_CHOICES);
+  if (report.points.length <= FEW_POINTS || keys.length < 2 || !useful.length) {
+    return;
+  }
+  const selects = useful.map(([key, texts]) => element("label", {}, key.name + " ", choice([["", "all"], ...texts.map((text, at) => [at, text])], "", key.name, (chosen) => {
+    chosen === "" ? filters.delete(key.key) : filters.set(key.key, texts[chosen]);
+    afterFilter.forEach((draw) => draw());
+  })));
+  document.querySelector("main").append(element("div", { class: "filters unprinted" }, "Points shown, in table and charts:", ...selects));
+}
+
 const RUN_NAMES = {
   study_file: "study", wall_s: "wall time, s", events: "events simulated", split_llm: "split-llm", ns3: "ns-3", gpu: "GPU",
 };
@@ -49,6 +66,7 @@ function drawCharts() {
 }
 
 drawQuestion();
+drawFilters();
 drawTable();
 drawCurves();
 drawStacks();

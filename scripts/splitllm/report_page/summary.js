@@ -3,7 +3,6 @@
 // of its point (customdata), every trace the metrics that it shows (meta).
 "use strict";
 
-const everyPoint = report.points.map((_, point) => point);
 const metricNames = Object.keys(report.metrics);
 const quantities = report.keys.filter((key) => key.unit !== null);
 const having = (points, ...names) => points.filter((point) => names.every((name) => valueOf(point, name) !== undefined));
@@ -13,7 +12,7 @@ const metricPairs = (names) => names.map((name) => [name, metric(name).title]);
 function linesAlong(axis) {
   const others = report.keys.filter((key) => key !== axis && !(report.sampled && key.unit !== null));
   const lines = new Map();
-  for (const point of everyPoint) {
+  for (const point of shownPoints()) {
     const name = others.map((key) => (key.unit === "" ? key.name + " " : "") + sweptText(point, key.key)).join(", ");
     lines.set(name, [...(lines.get(name) || []), point]);
   }
@@ -23,7 +22,7 @@ function linesAlong(axis) {
 /** The groups that points were put into by name: {name: points}. */
 function groups() {
   const found = new Map();
-  everyPoint.forEach((point) => found.set(report.points[point].group, [...(found.get(report.points[point].group) || []), point]));
+  shownPoints().forEach((point) => found.set(report.points[point].group, [...(found.get(report.points[point].group) || []), point]));
   return found;
 }
 
@@ -79,6 +78,7 @@ function drawCurves() {
   }
   part.append(key, cards);
   refillLegend();
+  afterFilter.push(() => { refillLegend(); redraw(); });
   report.curves.forEach((_, number) => {
     const select = choice(metricPairs(metricNames), shownMetrics[number], "metric", (chosen) => { shownMetrics[number] = chosen; redraws[number](); });
     const against = element("span", { class: "quiet" });
@@ -91,7 +91,7 @@ function drawCurves() {
 
 function curve(axis, name, hidden) {
   const traces = [];
-  const all = having(everyPoint, name).filter((point) => sweptNumber(point, axis.key) !== null);
+  const all = having(shownPoints(), name).filter((point) => sweptNumber(point, axis.key) !== null);
   [...linesAlong(axis)].forEach(([line, points], number) => {
     const mine = points.filter((point) => all.includes(point)).sort((a, b) => sweptNumber(a, axis.key) - sweptNumber(b, axis.key));
     if (!mine.length || hidden.has(line)) {
@@ -113,7 +113,7 @@ function curve(axis, name, hidden) {
 
 function bars(name, hidden, width) {
   const traces = [];
-  const rows = having(everyPoint, name).filter((point) => !hidden.has(report.points[point].group));
+  const rows = having(shownPoints(), name).filter((point) => !hidden.has(report.points[point].group));
   [...groups()].forEach(([group, points], number) => {
     const mine = points.filter((point) => rows.includes(point));
     if (mine.length) {
@@ -151,12 +151,12 @@ function drawStacks() {
   const PLACES = { edge: "#E69F00", network: "#56B4E9", cloud: "#0072B2" };
   const colours = { ...PLACES, ...report.components };
   for (const stack of report.stacks) {
-    const rows = everyPoint.filter((point) => stack.parts.some(([, name]) => valueOf(point, name) !== undefined));
     const colourOf = (name) => ({ color: stack.title.includes("response") ? PLACES[name] : colours[name] });
     const key = element("div", {});
     let draw = () => {};
     const hidden = legend(key, stack.parts.map(([name]) => [name, colourOf(name)]), () => draw());
     const figure = (width) => {
+      const rows = shownPoints().filter((point) => stack.parts.some(([, name]) => valueOf(point, name) !== undefined));
       const traces = stack.parts.filter(([part]) => !hidden.has(part)).map(([part, name]) => {
         const mine = having(rows, name);
         return {
@@ -175,7 +175,8 @@ function drawStacks() {
       };
       return { traces, layout };
     };
-    draw = chartCard(cards, [element("h3", {}, stack.title), key], "summary.json", figure, report.stacks.length === 1 || rows.length > MOST_ROWS_BESIDE);
+    draw = chartCard(cards, [element("h3", {}, stack.title), key], "summary.json", figure, report.stacks.length === 1 || report.points.length > MOST_ROWS_BESIDE);
+    afterFilter.push(draw);
   }
   part.append(cards);
 }
@@ -200,24 +201,33 @@ function drawTradeoffs() {
   }
   const part = section("tradeoffs", "What is given up for what",
     "Filled marks are on the Pareto front: no other point is better in both. Arrows on the axes point to where it is better; both metrics can be chosen. From summary.json.");
-  const names = metricNames.filter((name) => metric(name).better !== null && having(everyPoint, name).length > 1);
+  const names = metricNames.filter((name) => metric(name).better !== null && having(shownPoints(), name).length > 1);
   const redraws = [];
-  const byLine = quantities.length ? linesAlong(quantities[0]) : groups();
-  const hidden = byLine.size > 1 ? legend(part, [...byLine.keys()].map((name, number) => [name, styleOf(number)]), () => redraws.forEach((draw) => draw())) : new Set();
+  const redraw = () => redraws.forEach((draw) => draw());
+  const lines = () => (quantities.length ? linesAlong(quantities[0]) : groups());
+  const key = element("div", {});
+  let hidden = new Set();
+  const refillLegend = () => {
+    key.replaceChildren();
+    const found = [...lines().keys()];
+    hidden = found.length > 1 ? legend(key, found.map((name, number) => [name, styleOf(number)]), redraw) : new Set();
+  };
+  refillLegend();
+  afterFilter.push(() => { refillLegend(); redraw(); });
   const cards = element("div", { class: "cards" });
-  part.append(cards);
+  part.append(key, cards);
   report.tradeoffs.forEach((pair, number) => {
     const now = [...pair];
     const axes = [1, 0].map((at) => choice(metricPairs(names), now[at], at ? "vertical axis" : "horizontal axis", (chosen) => {
       now[at] = chosen;
       redraws[number]();
     }));
-    redraws.push(chartCard(cards, [axes[0], " against ", axes[1]], "summary.json", (width) => tradeoff(byLine, hidden, ...now, width), false));
+    redraws.push(chartCard(cards, [axes[0], " against ", axes[1]], "summary.json", (width) => tradeoff(lines(), hidden, ...now, width), false));
   });
 }
 
 function tradeoff(byLine, hidden, x, y, width) {
-  const all = having(everyPoint, x, y);
+  const all = having(shownPoints(), x, y);
   const visible = [...byLine].filter(([line]) => !hidden.has(line)).flatMap(([, points]) => points).filter((point) => all.includes(point));
   const front = frontOf(visible, x, y);
   const traces = [];
@@ -229,12 +239,12 @@ function tradeoff(byLine, hidden, x, y, width) {
     });
   }
   [...byLine].forEach(([line, points], number) => {
-    const mine = points.filter((point) => visible.includes(point));
+    const filled = (point) => front.includes(point);
+    const mine = points.filter((point) => visible.includes(point)).sort((a, b) => filled(a) - filled(b)); // filled ones on top
     if (!mine.length) {
       return;
     }
     const style = styleOf(number);
-    const filled = (point) => front.includes(point);
     traces.push(marksOf(mine, [x, y], style, {
       name: line,
       mode: "markers",

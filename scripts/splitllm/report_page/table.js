@@ -14,7 +14,8 @@ function drawTable() {
   const refill = () => {
     const names = Object.keys(report.metrics).filter((name) => columns.has(name));
     names.sort((a, b) => rank(a) - rank(b));
-    holder.replaceChildren(many ? tableOf(names, order, sorted, sort) : metricTable(names));
+    const shown = new Set(shownPoints());
+    holder.replaceChildren(many ? tableOf(names, order.filter((point) => shown.has(point)), sorted, sort) : metricTable(names));
   };
   const sort = (by) => {
     sorted = { by, descending: sorted !== null && sorted.by === by && !sorted.descending };
@@ -32,6 +33,7 @@ function drawTable() {
     part.append(element("p", { class: "warning" }, problem));
   }
   refill();
+  afterFilter.push(refill);
 }
 
 const rank = (name) => (report.columns.indexOf(name) + 1 || report.columns.length + 1 + Object.keys(report.metrics).indexOf(name));
@@ -63,9 +65,21 @@ function tableOf(names, order, sorted, sort) {
   report.keys.forEach((key) => column(key.key, key.name, "", { class: "name", scope: "col" }));
   names.forEach((name) => column(name, metric(name).title, scales.get(name)[1], { "data-metric": name, scope: "col" }));
   const body = element("tbody", {}, ...order.map((point) => element("tr", { "data-point": point },
-    ...report.keys.map((key) => element("td", { class: "name" }, sweptText(point, key.key))),
+    ...report.keys.map((key, number) => nameCell(sweptText(point, key.key), number === report.keys.length - 1 ? outOfMemory(point) : "")),
     ...names.map((name) => numberCell(point, name, scales.get(name))))));
   return element("table", {}, element("thead", {}, head), body);
+}
+
+const SHORT_NAME = 24; // letters that stay on one line
+
+function nameCell(text, note) {
+  return element("td", { class: text.length <= SHORT_NAME ? "name short" : "name" }, text, note ? element("small", { class: "note" }, " " + note) : null);
+}
+
+/** The nodes of a point that ran out of memory; nothing where none did. */
+function outOfMemory(point) {
+  const nodes = Object.entries(report.points[point].metrics).filter(([name, value]) => name.startsWith("oom.") && value).map(([name]) => name.slice(4));
+  return nodes.length ? `out of memory: ${nodes.join(", ")}` : "";
 }
 
 /** The metrics of a single point, one a row. */
