@@ -5,7 +5,8 @@ from splitllm.study import NAMES
 from splitllm.units import measure, written
 
 MOST_VALUES = 6
-PARTS = ("mode", "backend", "model", "nodes", "links", "scheme", "workload", "seed", "repeat")
+FIRST = ("mode", "backend", "model", "nodes", "links", "scheme", "workload")
+NOT_ASKED = ("study", "description", "timeline")  # what changes nothing in the numbers
 
 
 def key_name(key):
@@ -28,7 +29,8 @@ def listed(values):
 def changes(points):
     """[[key, values as a text]] of what differs between points."""
     keys = [key for key in [points.axis, *points.others] if key is not None]
-    return [[key_name(key), listed(points.values(key))] for key in keys]
+    values = {key: list(dict.fromkeys(point["set"][key] for point in points.everything if key in point["set"])) for key in keys}
+    return [[key_name(key), listed(values[key])] for key in keys]
 
 
 def brief(value):
@@ -67,7 +69,7 @@ def fixed(study, swept):
     """[[part, words]] of a study without the keys that are swept."""
     left = without(study, [key.split(".") for key in swept])
     rows = []
-    for part in PARTS:
+    for part in [*FIRST, *(name for name in left if name not in (*FIRST, *NOT_ASKED))]:
         value = left.get(part)
         if part in ("nodes", "links"):
             rows += [[name, brief(entry)] for name, entry in (value or {}).items() if brief(entry)]

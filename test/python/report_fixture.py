@@ -82,7 +82,7 @@ def timeline():
 
 RUN = {
     "study_file": "a study.json", "command": ["build/split-llm-run", "--study=a study.json", "--set=scheme={\"name\": \"x\"}"],
-    "folder": "/home/it's", "wall_s": 1.5, "events": 1234, "sessions_lost": ["device-0: <lost>"], "out_of_memory": [],
+    "folder": "/data/it's", "wall_s": 1.5, "events": 1234, "sessions_lost": ["device-0: <lost>"], "out_of_memory": [],
     "ns3": "3.44", "split_llm": "0.1.0", "gpu": None,
     "study": {"study": "fixture", "mode": "numeric", "model": {"path": "some-model"}, "scheme": {"name": "server"},
               "links": {"device-edge": {"type": "wired", "rate": "1Mbps", "delay": "2ms"}}, "workload": {"requests": 8}},

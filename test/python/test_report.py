@@ -132,7 +132,7 @@ class Pages(FolderTest):
     def test_the_command_can_be_pasted_into_a_shell(self):
         again = self.contents["again"]
         self.assertEqual(again["command"], """build/split-llm-run '--study=a study.json' '--set=scheme={"name": "x"}'""")
-        self.assertEqual(again["folder"], """'/home/it'"'"'s'""")
+        self.assertEqual(again["folder"], """'/data/it'"'"'s'""")
         self.assertEqual(again["problems"], ["device-0: <lost>"])
 
     def test_what_is_not_there_is_left_out(self):

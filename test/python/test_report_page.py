@@ -193,7 +193,7 @@ class Use(PageTest):
 
     def test_the_command_is_there_to_be_copied(self):
         self.assertEqual(self.page.evaluate('document.querySelector("#command").textContent'),
-                         """cd '/home/it'"'"'s' &&\nbuild/split-llm-run '--study=a study.json' '--set=scheme={"name": "x"}'""")  # fmt: skip
+                         """cd '/data/it'"'"'s' &&\nbuild/split-llm-run '--study=a study.json' '--set=scheme={"name": "x"}'""")  # fmt: skip
 
     def test_maps_hold_decisions_and_tokens(self):
         (chart,) = self.charts("decisions.csv")
