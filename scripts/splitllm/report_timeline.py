@@ -12,8 +12,8 @@ LANES = ("compute", "messages in", "packets out", "mode")
 
 
 def read_spans(path):
-    """{point: [(node, lane, name, component, start, end)]}, in microseconds; nothing without a file, or in a file of
-    which points are not told apart."""
+    """{point: [(node, lane, name, component, start, end)]}, in microseconds; nothing without a file, or in one
+    that does not tell points apart."""
     try:
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     except FileNotFoundError:
@@ -25,13 +25,15 @@ def read_spans(path):
         for event in events:
             if event["ph"] == "M" and event["name"] == "process_name" and "point" in event["args"]:
                 # the title of the point stands behind the name
-                nodes[event["pid"]] = (event["args"]["point"], event["args"]["name"].split(" (", 1)[0])
+                node = (event["args"]["point"], event["args"]["name"].split(" (", 1)[0])
+                if node in nodes.values():
+                    return {}
+                nodes[event["pid"]] = node
             if event["ph"] == "M" or event["pid"] not in nodes:
                 continue
             point, node = nodes[event["pid"]]
             if event["ph"] == "b":
                 begun[event["id"]] = event
-            if event["ph"] in "be" and event["ph"] != "e":
                 continue
             first = begun.pop(event["id"]) if event["ph"] == "e" else event
             end = event["ts"] if event["ph"] == "e" else event["ts"] + event["dur"]

@@ -67,7 +67,7 @@ class Question(unittest.TestCase):
         self.assertEqual(report_question.case_keys(points), ["case", "seed", "label", "scheme"])
 
 
-class Timeline(unittest.TestCase):
+class Timeline(FolderTest):
     def test_the_second_token_is_shown_with_all_that_overlaps_it(self):
         spans = [("user", "tokens", "t1", "", 0, 10), ("user", "tokens", "t2", "", 10, 30), ("b", "tokens", "u1", "", 0, 99),
                  ("user", "compute", "before", "base", 5, 10), ("user", "compute", "across", "base", 8, 10.5),
@@ -81,6 +81,13 @@ class Timeline(unittest.TestCase):
         token = report_timeline.token_of(spans)
         self.assertEqual({event[0] for event in token["events"]}, {"n3", "n4", "n5", "n6", "n7", "n8"})
         self.assertEqual(token["nodes_left_out"], 2)
+
+    def test_where_points_are_not_told_apart_none_is_shown(self):
+        node = lambda pid, **point: {"ph": "M", "name": "process_name", "pid": pid, "args": {"name": f"edge (rate = {pid})", **point}}  # noqa: E731
+        span = {"ph": "X", "pid": 1, "cat": "tokens", "name": "t", "ts": 0.0, "dur": 2.0, "args": {}}
+        for events, points in (([node(1, point=4)], {4}), ([node(1)], set()), ([node(1, point=0), node(2, point=0)], set())):
+            file = self.write("timeline.json", json.dumps({"traceEvents": [*events, span]}))
+            self.assertEqual(set(report_timeline.read_spans(file)), points)
 
     def test_without_a_token_there_is_nothing(self):
         self.assertIsNone(report_timeline.token_of([("a", "compute", "x", "", 0, 1)]))

@@ -39,7 +39,7 @@ const metric = (name) => report.metrics[name];
 const valueOf = (point, name) => report.points[point].metrics[name];
 const halfOf = (point, name) => report.points[point].ci95[name];
 
-/** Four significant digits, never as 1e5 within what people read easily. */
+/** Four significant digits, never as 1e5 within what people read easily; zeros at their end only where they align. */
 function significant(value) {
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e6) {
@@ -48,7 +48,8 @@ function significant(value) {
   if (size >= 1e6 || size < 1e-4) {
     return value.toExponential(3);
   }
-  return size >= 1000 ? value.toFixed(0) : value.toPrecision(4);
+  const text = size >= 1000 ? value.toFixed(0) : value.toPrecision(4);
+  return size < 0.1 ? String(Number(text)) : text;
 }
 
 const PREFIXES = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "\u00b5"], [1e-9, "n"]];

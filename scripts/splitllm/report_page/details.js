@@ -12,6 +12,7 @@ const DECISIONS = [["stays at the edge", "--nothing"], ["offloaded, Tier 2 retur
 const MAPS = 4; // at first
 const MOST_BESIDE = 36; // positions of maps that stand side by side
 const CELL_WIDTH = 13; // least, px: names of tokens below it
+const SIDE_WIDTH = 50; // of the words "prompt" and "answer", px
 
 function drawMaps() {
   const list = report.decisions;
@@ -22,7 +23,8 @@ function drawMaps() {
     "Each cell is LoRA at one layer for one token. Tier 1, at the edge, decides whether a cell is offloaded to the device, Tier 2, on the device, whether its result comes back. From decisions.csv and texts.jsonl.");
   const points = pointPairs(list);
   let request = list[0].request;
-  const chosen = points.slice(0, MAPS).map(([point]) => point);
+  const apart = (points.length - 1) / Math.max(1, MAPS - 1); // some of the first, some of the last
+  const chosen = points.length <= MAPS ? points.map(([point]) => point) : [...Array(MAPS).keys()].map((number) => points[Math.round(number * apart)][0]);
   const redraws = [];
   const requests = requestPairs(list);
   if (requests.length > 1) {
@@ -37,17 +39,18 @@ function drawMaps() {
   const longest = Math.max(...list.map((entry) => entry.cells[0].length));
   chosen.forEach((_, number) => {
     const select = choice(points, chosen[number], "point", (value) => { chosen[number] = value; redraws[number](); });
-    redraws.push(chartCard(cards, [select], "decisions.csv", () => decisionMap(entryOf(list, chosen[number], request)), longest > MOST_BESIDE));
+    redraws.push(chartCard(cards, [select], "decisions.csv", (width) => decisionMap(entryOf(list, chosen[number], request), width), longest > MOST_BESIDE));
   });
 }
 
-function decisionMap(entry) {
+function decisionMap(entry, width) {
   if (!entry) {
     return { traces: [], layout: { height: 80, annotations: [{ text: "not in this page: the table decisions.csv has it", showarrow: false }] } };
   }
   const layers = entry.cells.length;
   const positions = entry.cells[0].length;
   const z = entry.cells.map((row) => [...row].map((digit) => (digit === " " ? null : Number(digit))));
+  const leastWidth = 60 + positions * CELL_WIDTH;
   const token = (position) => visible(entry.tokens[position] ?? "");
   const colours = DECISIONS.map(([, color]) => shown(color));
   const steps = colours.flatMap((color, state) => [[state / 3, color], [(state + 1) / 3, color]]);
@@ -70,10 +73,12 @@ function decisionMap(entry) {
   };
   if (named && entry.prompt > 0 && entry.prompt < positions) {
     layout.shapes.push({ type: "line", xref: "x", yref: "paper", x0: entry.prompt - 0.5, x1: entry.prompt - 0.5, y0: 0, y1: 1.05, line: { color: css("--text"), width: 2 } });
-    layout.annotations = [["prompt", "right", -4], ["answer", "left", 4]].map(([text, xanchor, xshift]) => (
+    const cell = (Math.max(width, leastWidth) - 60) / positions;
+    const sides = [["prompt", "right", -4, entry.prompt], ["answer", "left", 4, positions - entry.prompt]];
+    layout.annotations = sides.filter(([, , , cells]) => cells * cell > SIDE_WIDTH).map(([text, xanchor, xshift]) => (
       { text, xanchor, xshift, x: entry.prompt - 0.5, yref: "paper", y: 1.01, yanchor: "bottom", showarrow: false }));
   }
-  return { traces: [trace], layout, leastWidth: 60 + positions * CELL_WIDTH };
+  return { traces: [trace], layout, leastWidth };
 }
 
 /** A token so that blanks and line ends are seen. */
