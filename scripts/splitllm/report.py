@@ -63,7 +63,7 @@ def stacks(points):
     found = []
     for title, unit, names, metric in (
         ("Latency of a token, mean", "ms", COMPONENTS, "component_ms.{}.mean"),
-        ("Time of a response, mean", "s", PLACES, "component_s_per_response.{}"),
+        ("Time of a response from its start, mean", "s", PLACES, "component_s_per_response.{}"),
     ):
         parts = [[name, metric.format(name)] for name in names if metric.format(name) in present]
         if parts:

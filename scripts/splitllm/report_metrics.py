@@ -15,6 +15,10 @@ RULES = [
         (r"ttft_ms\.(.+)", "Time to the first token, {}", "ms", LOW),
         (r"response_s\.mean", "Time of a response, mean", "s", LOW),
         (r"response_s\.(.+)", "Time of a response, {}", "s", LOW),
+        (r"wait_ms\.(.+)", "Wait of a request, {}", "ms", LOW),
+        (r"offered_requests_per_s", "Requests that come in", "1/s", None),
+        (r"requests_per_s", "Requests answered", "1/s", HIGH),
+        (r"tokens_per_s", "Tokens generated a second", "1/s", HIGH),
         (r"component_ms\.(.+)\.mean", "Time of a token: {}", "ms", LOW),
         (r"component_s_per_response\.(.+)", "Time of a response: {}", "s", LOW),
         (r"payload_bytes_per_token\.(.+)", "Payload of a token, {}", "B", LOW),
@@ -49,6 +53,7 @@ RULES = [
         (r"opsc\.compressed_ratio", "Uploads that were compressed", "ratio", None),
         (r"opsc\.early_exit_ratio", "Answers cut short", "ratio", LOW),
         (r"link\.(.+)\.goodput_mbps", "Goodput of {}", "Mbit/s", HIGH),
+        (r"link\.(.+)\.wire_bytes\.(.+)", "Bytes on {0}, {1}", "B", LOW),
         (r"link\.(.+)\.rate_mbps", "Rate of {}", "Mbit/s", None),
         (r"link\.(.+)\.outage_ratio", "Attempts lost on {}", "ratio", LOW),
         (r"link\.(.+)\.attempts_mean", "Attempts a frame on {}, mean", "", LOW),
@@ -62,17 +67,19 @@ RULES = [
         (r"tokens", "Tokens generated", "", None),
     )
 ]
-UNITS = (("_ms", "ms"), ("_s", "s"), ("_bytes", "B"), ("_ratio", "ratio"), ("_mbps", "Mbit/s"))
+UNITS = (("_per_s", "1/s"), ("_ms", "ms"), ("_s", "s"), ("_bytes", "B"), ("_ratio", "ratio"), ("_mbps", "Mbit/s"))
 
 # what is shown first, most wanted first; a point of the name stands for any part
 TABLE = (
-    "ttft_ms.mean", "token_latency_ms.mean", "token_latency_ms.p95", "response_s.mean", "payload_bytes_per_token.up",
+    "ttft_ms.mean", "token_latency_ms.mean", "token_latency_ms.p95", "response_s.mean", "response_s.p95", "wait_ms.mean",
+    "requests_per_s", "payload_bytes_per_token.up",
     "payload_bytes_per_token.down", "exchanges_per_token", "offload_ratio", "early_exit_ratio", "cloud_request_ratio",
     "fallback_ratio", "gate_ratio", "deadline_met_ratio", "opsc.tokens_per_response", "link.*.goodput_mbps",
     "link.*.outage_ratio", "quality.*", "memory_bytes.*.peak",
 )  # fmt: skip
 CURVES = (
     (2, ("token_latency_ms.mean", "response_s.mean", "ttft_ms.mean")),
+    (2, ("response_s.p95", "requests_per_s")),
     (2, ("quality.kl_nats", "quality.exact_match", "quality.rouge_l", "quality.f1", "quality.perplexity")),
     (1, ("payload_bytes_per_token.up", "payload_bytes_per_response.up", "payload_bytes_per_token.down")),
     (1, ("deadline_met_ratio", "cloud_request_ratio", "gate_ratio", "offload_ratio", "link.*.outage_ratio", "server_busy_s")),

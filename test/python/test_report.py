@@ -26,6 +26,8 @@ class Metrics(unittest.TestCase):
             ("quality.rouge_l", "ROUGE-L of the answers", "ratio", "high"),
             ("link.device-edge.goodput_mbps", "Goodput of device-edge", "Mbit/s", "high"),
             ("offload_ratio", "Cells offloaded", "ratio", None),
+            ("offered_requests_per_s", "Requests that come in", "1/s", None),
+            ("new.things_per_s", "new.things_per_s", "1/s", None),
             ("new.thing_ms.mean", "new.thing_ms.mean", "ms", None),
             ("new_thing", "new_thing", "", None),
         ):

@@ -146,7 +146,7 @@ function drawStacks() {
   if (!report.stacks.length) {
     return;
   }
-  const part = section("components", "Where the time goes", "The parts sum to the latency. From summary.json.");
+  const part = section("components", "Where the time goes", "The parts sum to the whole. From summary.json.");
   const cards = element("div", { class: "cards" });
   const PLACES = { edge: "#E69F00", network: "#56B4E9", cloud: "#0072B2" };
   const colours = { ...PLACES, ...report.components };
