@@ -3,6 +3,7 @@
 
 #include "answers.h"
 #include "base/input-error.h"
+#include "recording.h"
 #include "results.h"
 #include "simulation.h"
 #include "study.h"
@@ -88,6 +89,7 @@ struct Options
 {
     std::string study;
     std::string out;
+    std::string record;
     std::uint32_t threads = 0;
     StudyFolders folders;
     std::vector<std::string> command; //!< the whole command line, the program first
@@ -172,7 +174,7 @@ RejectUnknown(const std::vector<std::string>& args, const std::vector<std::strin
         if (name.empty() || !accepted)
         {
             throw InputError("\"" + arg +
-                             "\": unknown option; accepted: --study, --out, --set=PATH=VALUE, --models, --adapters, --profiles, "
+                             "\": unknown option; accepted: --study, --out, --record, --set=PATH=VALUE, --models, --adapters, --profiles, "
                              "--prompts, --calibrators, --calibrations, --exits, --side-networks, --threads, --KEY=VALUE for a key of the study, and ns-3's own (--help)");
         }
     }
@@ -203,9 +205,10 @@ ParseOptions(int argc, char* argv[])
     cmd.Usage("Runs a split-LLM study: --study=FILE, results into --out=DIR.");
     std::vector<std::string> known{
         "study", "out", "models", "adapters", "profiles", "prompts", "calibrators", "calibrations", "exits",
-        "side-networks", "threads", "set"};
+        "side-networks", "threads", "set", "record"};
     cmd.AddValue("study", "the study, a JSON file", options.study);
     cmd.AddValue("out", "folder for the results; without it only the table is printed", options.out);
+    cmd.AddValue("record", "file for a recording, which mode \"replay\" repeats without the model", options.record);
     cmd.AddValue("models", "folder with model and adapter folders", models);
     cmd.AddValue("adapters", "folder with adapter folders that are not among the models", adapters);
     cmd.AddValue("profiles", "folder with hardware profiles", profiles);
@@ -305,19 +308,37 @@ TokensOf(const Study& study)
     return tokens;
 }
 
+/// \throws InputError if \p study cannot be recorded
+void
+RejectUnrecordable(const Study& study)
+{
+    const bool numbers = !study.shapeMode && !study.Replays();
+    const std::string why = numbers ? WhyNoReplay(study) : "the study computes no numbers; accepted: mode \"numeric\"";
+    if (!why.empty())
+    {
+        throw InputError("--record: " + why);
+    }
+}
+
 int
 RunStudy(const Options& options)
 {
     const StudyFile file = LoadStudyFile(options.study, options.overrides);
     // Every point is read before the first one runs, so a mistake in the last costs no time.
     std::vector<PointResult> results;
+    std::vector<Json> studies; // of each point, with every key
     std::size_t tokens = 0;
     for (const PointSet& set : file.points)
     {
         Json json = PointOf(file, set);
         PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}};
         tokens += TokensOf(result.study) * result.study.repeat;
+        if (!options.record.empty())
+        {
+            RejectUnrecordable(result.study);
+        }
         results.push_back(std::move(result));
+        studies.push_back(std::move(json));
     }
     std::optional<ResultsFolder> folder;
     if (!options.out.empty())
@@ -325,19 +346,28 @@ RunStudy(const Options& options)
         folder.emplace(options.out);
     }
 
+    RecordingWriter recording;
     const auto start = std::chrono::steady_clock::now();
     {
         Progress progress(1, tokens);
-        for (PointResult& result : results)
+        for (std::size_t p = 0; p < results.size(); p++)
         {
+            PointResult& result = results[p];
             for (std::uint32_t repetition = 0; repetition < result.study.repeat; repetition++)
             {
                 const auto onToken = [&progress] { progress.Token(); };
+                const auto outcomes = options.record.empty() ? nullptr : std::make_shared<OutcomeRecorder>();
                 RunRecords& run =
-                    result.runs.emplace_back(Simulate(result.study, repetition, options.threads, onToken));
+                    result.runs.emplace_back(Simulate(result.study, repetition, options.threads, onToken, outcomes));
                 if (result.study.quality && run.outOfMemory.empty())
                 {
-                    run.quality = JudgeQuality(result.study, repetition, options.threads, run.requests, onToken);
+                    run.quality = result.study.Replays()
+                                      ? ReplayedQuality(result.study, repetition)
+                                      : JudgeQuality(result.study, repetition, options.threads, run.requests, onToken);
+                }
+                if (outcomes)
+                {
+                    recording.Add(result.study, studies[p], repetition, run, outcomes->Outcomes());
                 }
             }
             result.metrics = ComputeMetrics(result.study, result.runs);
@@ -349,6 +379,10 @@ RunStudy(const Options& options)
     if (folder)
     {
         folder->Write(results.front().study.name, results, RunInformation(options, file.study, results, seconds));
+    }
+    if (!options.record.empty())
+    {
+        recording.Write(options.record);
     }
     const std::size_t failed = CheckExpectations(std::cout, file.expectations, results);
     return failed > 0 ? kExpectationFailed : 0;

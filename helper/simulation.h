@@ -3,10 +3,12 @@
 #define SPLITLLM_SIMULATION_H
 
 #include "recorder.h"
+#include "schemes/outcomes.h"
 #include "study.h"
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 namespace splitllm
 {
@@ -16,13 +18,15 @@ namespace splitllm
  * \param repetition from 0; each has random streams of its own
  * \param threads of the CPU backend, 0 for all cores
  * \param onToken called after every generated token
+ * \param outcomes notes what numbers decide; null where nobody does
  * \return what was recorded; out of memory and lost sessions are results in it
  * \throws RoleError for an error inside a role, InputError if the model, the adapter or a node's hardware cannot be used
  */
 RunRecords Simulate(const Study& study,
                     std::uint32_t repetition,
                     std::uint32_t threads,
-                    const std::function<void()>& onToken);
+                    const std::function<void()>& onToken,
+                    std::shared_ptr<OutcomeRecorder> outcomes = nullptr);
 
 /// What a run along reference answers reports while it goes on.
 struct AnswerTraces
