@@ -8,7 +8,7 @@ SCHEMES = [
     {"name": "tlc", "label": "TLC & co"},
     {"name": "local"},
 ]
-RATES = ("1Mbps", "10Mbps", "100Mbps")
+RATES = ("1Mbps", "10Mbps", "100Mbps", "200Mbps", "1Gbps")
 TOKENS = ["<|im_start|>", "user", "\n", " <i>", " caf", "é", " yes"]
 PROMPT = 4  # of these
 

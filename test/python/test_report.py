@@ -150,7 +150,7 @@ class Pages(FolderTest):
         contents = report.contents(self.folder)
         self.assertEqual([contents[name] for name in ("decisions", "sources", "timelines")], [[], [], []])
         self.assertEqual(contents["again"], {"rows": [], "problems": []})
-        self.assertEqual(len(contents["points"]), 9)
+        self.assertEqual(len(contents["points"]), 15)
 
     def test_samples_of_a_space_are_no_grid(self):
         points = [{"set": {"links.l.rate": f"{7 * i % 11 + 1}Mbps", "links.l.delay": f"{5 * i % 13 + 1}ms", "scheme.name": "ab"[i % 2]},

@@ -112,10 +112,10 @@ class Numbers(PageTest):
 
     def test_curves_lie_along_the_swept_quantity_in_its_order(self):
         for trace in self.charts()[0]["traces"]:
-            self.assertEqual(trace["x"], [1e6, 1e7, 1e8])
+            self.assertEqual(trace["x"], [1e6, 1e7, 1e8, 2e8, 1e9])
             labels = {point["set"]["scheme"]["label"] for point in map(self.summary.__getitem__, trace["points"])}
             self.assertEqual(labels, {trace["name"]})
-        self.assertEqual(self.charts()[0]["drawn"], ["1 Mbps", "10 Mbps", "100 Mbps"])
+        self.assertEqual(self.charts()[0]["drawn"], ["1 Mbps", "10 Mbps", "100 Mbps", "200 Mbps", "1 Gbps"])
 
     def test_another_metric_can_be_chosen_by_any_name(self):
         self.choose("#curves .card select", 0, "unheard.of_ratio")
@@ -143,7 +143,7 @@ class Numbers(PageTest):
 
     def test_the_table_holds_the_numbers_of_the_summary(self):
         rows = self.page.evaluate(TABLE)
-        self.assertEqual([row["point"] for row in rows], list(range(9)))
+        self.assertEqual([row["point"] for row in rows], list(range(15)))
         units = dict(self.page.evaluate("""[...document.querySelectorAll("#table th[data-metric]")].map((head) =>
             [head.dataset.metric, head.querySelector("small")?.textContent ?? ""])"""))
         self.assertIn("token_latency_ms.mean", units)
@@ -171,19 +171,33 @@ class Use(PageTest):
 
     def test_columns_sort_both_ways_and_what_is_missing_stays_last(self):
         latency = lambda point: self.metric(point, "token_latency_ms.mean")  # noqa: E731
-        there = [point for point in range(9) if latency(point) is not None]
+        there = [point for point in range(15) if latency(point) is not None]
         for direction, name in ((False, "ascending"), (True, "descending")):
             self.click('th[data-metric="token_latency_ms.mean"] button')
-            self.assertEqual(self.order(), sorted(there, key=latency, reverse=direction) + [2, 5, 8])
+            self.assertEqual(self.order(), sorted(there, key=latency, reverse=direction) + [2, 5, 8, 11, 14])
             self.assertEqual(self.page.evaluate('document.querySelector("th[aria-sort]").getAttribute("aria-sort")'), name)
         self.click("th.name button")  # the rate, by size and not by letters
-        self.assertEqual(self.order(), list(range(9)))
+        self.assertEqual(self.order(), list(range(15)))
 
     def test_a_line_can_be_hidden_in_all_charts_of_its_section(self):
         self.click("#curves .legend button")
         for chart in self.charts():
             names = {trace["name"] for trace in chart["traces"]}
             self.assertEqual("Server </script><b>bold</b>" in names, chart["section"] == "tradeoffs")
+
+    def test_points_can_be_chosen_by_what_is_swept(self):
+        self.choose(".filters select", 1, "1")  # the second scheme
+        tlc = [1, 4, 7, 10, 13]
+        self.assertEqual(self.order(), tlc)
+        for chart in self.charts():
+            self.assertEqual({point for trace in chart["traces"] for point in trace["points"]}, set(tlc))
+        self.choose(".filters select", 0, "4")
+        self.assertEqual(self.order(), [13])
+        self.choose(".filters select", 0, "")
+        self.choose(".filters select", 1, "")
+        self.assertEqual(self.order(), list(range(15)))
+        for chart in self.charts():
+            self.check_numbers(chart)
 
     def test_names_are_text_and_no_markup(self):
         self.assertEqual(self.page.evaluate('document.querySelectorAll("main table b, .legend b, dl b, option b").length'), 0)
