@@ -2,17 +2,31 @@
 """One token of each point on the clock of all nodes, from timeline.json."""
 
 import json
+from typing import NamedTuple
 
 from splitllm.cli import InputError
 
 MOST_EVENTS = 60_000  # in a page
+MOST_A_TOKEN = 3_000  # beyond that only those of its user are shown
 MOST_NODES = 6  # of a token: with thousands of devices the others have nothing to do with it
 WANTED_TOKEN = 2  # of the first user; the first one has the whole prompt to process
 LANES = ("compute", "messages in", "packets out", "mode")
 
 
+class Span(NamedTuple):
+    """What happened on one lane of a node, in microseconds; packets have no session, and most spans no component."""
+
+    node: str
+    lane: str
+    name: str
+    start: float
+    end: float
+    component: str = ""
+    session: int | None = None
+
+
 def read_spans(path):
-    """{point: [(node, lane, name, component, start, end)]}, in microseconds; nothing without a file, or in one
+    """{point: spans}; nothing without a file, or in one
     that does not tell points apart."""
     try:
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
@@ -37,32 +51,38 @@ def read_spans(path):
                 continue
             first = begun.pop(event["id"]) if event["ph"] == "e" else event
             end = event["ts"] if event["ph"] == "e" else event["ts"] + event["dur"]
-            component = first["args"].get("component", "")
-            spans.setdefault(point, []).append((node, first["cat"], first["name"], component, first["ts"], end))
+            details = (first["args"].get("component", ""), first["args"].get("session"))
+            spans.setdefault(point, []).append(Span(node, first["cat"], first["name"], first["ts"], end, *details))
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not a timeline: {error}") from None
     return spans
 
 
 def token_of(spans):
-    """One token's events: (its name, the time it took, [(node, lane, name, component, start, duration)]), the times
-    relative to its start; None where there is no token."""
-    users = [span for span in spans if span[1] == "tokens"]
-    mine = sorted((span for span in users if span[0] == users[0][0]), key=lambda span: span[4])
+    """One token: its name, the time it took, [node, lane, name, component, start, duration] of what happened meanwhile,
+    times relative to its start, and how many nodes or whether other users are left out; None where there is no token."""
+    tokens = [span for span in spans if span.lane == "tokens"]
+    mine = sorted((span for span in tokens if span.node == tokens[0].node), key=lambda span: span.start)
     if not mine:
         return None
-    _, _, name, _, start, end = mine[min(WANTED_TOKEN, len(mine)) - 1]
-    inside = [span for span in spans if span[1] in LANES and span[5] > start and span[4] < end]
+    token = mine[min(WANTED_TOKEN, len(mine)) - 1]
+    session = int(token.node.rsplit(" ", 1)[-1])  # tokens are those of "user 0", "user 1", ...
+    inside = [span for span in spans if span.lane in LANES and span.end > token.start and span.start < token.end]
     counts = {}
     for span in inside:
-        counts[span[0]] = counts.get(span[0], 0) + 1
-    busiest = sorted(counts, key=lambda node: -counts[node])[:MOST_NODES]
-    shown = [span for span in inside if span[0] in busiest]
+        own, all_of_it = counts.get(span.node, (0, 0))
+        counts[span.node] = (own + (span.session == session), all_of_it + 1)
+    chosen = sorted(counts, key=counts.get, reverse=True)[:MOST_NODES]
+    shown = [span for span in inside if span.node in chosen]
+    crowded = len(shown) > MOST_A_TOKEN
+    if crowded:
+        shown = [span for span in shown if span.session == session]
     events = [
-        [node, lane, what, component, round(begin - start, 3), round(finish - begin, 3)]
-        for node, lane, what, component, begin, finish in sorted(shown, key=lambda span: span[4])
+        [span.node, span.lane, span.name, span.component, round(span.start - token.start, 3), round(span.end - span.start, 3)]
+        for span in sorted(shown, key=lambda span: span.start)
     ]
-    return {"token": name, "took": round(end - start, 3), "events": events, "nodes_left_out": len(counts) - len(busiest)}
+    left_out = {"nodes_left_out": len(counts) - len(chosen), "others_left_out": crowded}
+    return {"token": token.name, "took": round(token.end - token.start, 3), "events": events, **left_out}
 
 
 def tokens(folder):

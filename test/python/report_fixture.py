@@ -54,27 +54,27 @@ def cells():
 
 
 def timeline():
-    """Two points of two nodes; the second token of the first lasts from 100 to 250 us."""
+    """Two points of two nodes and a user; the second token of the first lasts from 100 to 250 us."""
     events = []
     for point in (0, 1):
-        for node in ("device", "edge"):
-            pid = 2 * point + (node == "edge")
+        for number, node in enumerate(("device", "edge", "user 0")):
+            pid = 3 * point + number
             events.append({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": f"{node} (rate = 1Mbps)", "point": point}})
             events.append({"ph": "M", "name": "thread_name", "pid": pid, "tid": 0, "args": {"name": "tokens"}})
-        device, edge = 2 * point, 2 * point + 1
+        device, edge, user = (3 * point + number for number in range(3))
         span = lambda pid, cat, name, start, took, **args: {  # noqa: E731
             "ph": "X", "pid": pid, "tid": 0, "cat": cat, "name": name, "ts": start, "dur": took, "args": args,
         }  # fmt: skip
         events += [
-            span(device, "tokens", "token 1", 0.0, 100.0),
+            span(user, "tokens", "token 1", 0.0, 100.0),
             span(device, "compute", "head", 40.0, 50.0, component="base"),
             span(device, "compute", "adapt", 90.5, 20.25 + point, component="adapter"),
             span(device, "packets out", "58 B", 120.125, 0.464),
             {"ph": "b", "pid": edge, "tid": 2, "cat": "messages in", "id": point, "name": "<deltas>", "ts": 120.125, "args": {}},
             {"ph": "e", "pid": edge, "tid": 2, "cat": "messages in", "id": point, "ts": 180.5},
             span(edge, "compute", "layer", 180.5, 40.0, component="base"),
-            span(device, "tokens", "token 2", 100.0, 150.0),
-            span(device, "tokens", "token 3", 250.0, 150.0),
+            span(user, "tokens", "token 2", 100.0, 150.0),
+            span(user, "tokens", "token 3", 250.0, 150.0),
             span(edge, "compute", "layer", 260.0, 40.0, component="base"),
         ]
     return {"displayTimeUnit": "ms", "traceEvents": events}

@@ -9,6 +9,7 @@ import report_fixture
 from support import SMOLLM2, FolderTest
 
 from splitllm import report, report_metrics, report_question, report_timeline, texts
+from splitllm.report_timeline import Span
 
 
 def embedded(page):
@@ -71,18 +72,27 @@ class Question(unittest.TestCase):
 
 class Timeline(FolderTest):
     def test_the_second_token_is_shown_with_all_that_overlaps_it(self):
-        spans = [("user", "tokens", "t1", "", 0, 10), ("user", "tokens", "t2", "", 10, 30), ("b", "tokens", "u1", "", 0, 99),
-                 ("user", "compute", "before", "base", 5, 10), ("user", "compute", "across", "base", 8, 10.5),
-                 ("edge", "packets out", "in", "", 29.5, 40), ("edge", "compute", "behind", "base", 30, 31)]  # fmt: skip
+        spans = [Span("user 0", "tokens", "t1", 0, 10), Span("user 0", "tokens", "t2", 10, 30), Span("user 1", "tokens", "u1", 0, 99),
+                 Span("device", "compute", "before", 5, 10, "base", 0), Span("device", "compute", "across", 8, 10.5, "base", 0),
+                 Span("edge", "packets out", "in", 29.5, 40), Span("edge", "compute", "behind", 30, 31, "base", 0)]  # fmt: skip
         token = report_timeline.token_of(spans)
-        self.assertEqual((token["token"], token["took"], token["nodes_left_out"]), ("t2", 20, 0))
-        self.assertEqual(token["events"], [["user", "compute", "across", "base", -2, 2.5], ["edge", "packets out", "in", "", 19.5, 10.5]])
+        self.assertEqual((token["token"], token["took"], token["nodes_left_out"], token["others_left_out"]), ("t2", 20, 0, False))
+        self.assertEqual(token["events"], [["device", "compute", "across", "base", -2, 2.5], ["edge", "packets out", "in", "", 19.5, 10.5]])
 
-    def test_of_a_thousand_nodes_the_busiest_are_shown(self):
-        spans = [("n0", "tokens", "t", "", 0, 10)] + [(f"n{n}", "compute", "x", "", 1, 2) for n in range(9) for _ in range(n)]
+    def test_of_a_thousand_nodes_those_are_shown_that_do_most_for_the_user(self):
+        spans = [Span("user 3", "tokens", "t", 0, 10)]
+        spans += [Span(f"device-{n}", "compute", "x", 1, 2, "", n) for n in range(9) for _ in range(n + 1)]
+        spans += [Span("edge", "compute", "x", 1, 2, "", 3), Span("gateway", "packets out", "58 B", 1, 2)]
         token = report_timeline.token_of(spans)
-        self.assertEqual({event[0] for event in token["events"]}, {"n3", "n4", "n5", "n6", "n7", "n8"})
-        self.assertEqual(token["nodes_left_out"], 2)
+        self.assertEqual({event[0] for event in token["events"]}, {"device-3", "edge", "device-8", "device-7", "device-6", "device-5"})
+        self.assertEqual(token["nodes_left_out"], 5)
+
+    def test_what_is_too_much_to_draw_is_shown_for_the_user_alone(self):
+        spans = [Span("user 3", "tokens", "t", 0, 10), Span("edge", "compute", "mine", 1, 2, "base", 3)]
+        spans += [Span("edge", "compute", "theirs", 1, 2, "base", n) for n in range(10, 4000)]
+        token = report_timeline.token_of(spans)
+        self.assertEqual([event[2] for event in token["events"]], ["mine"])
+        self.assertTrue(token["others_left_out"])
 
     def test_where_points_are_not_told_apart_none_is_shown(self):
         node = lambda pid, **point: {"ph": "M", "name": "process_name", "pid": pid, "args": {"name": f"edge (rate = {pid})", **point}}  # noqa: E731
@@ -92,7 +102,7 @@ class Timeline(FolderTest):
             self.assertEqual(set(report_timeline.read_spans(file)), points)
 
     def test_without_a_token_there_is_nothing(self):
-        self.assertIsNone(report_timeline.token_of([("a", "compute", "x", "", 0, 1)]))
+        self.assertIsNone(report_timeline.token_of([Span("a", "compute", "x", 0, 1)]))
 
 
 class Pages(FolderTest):

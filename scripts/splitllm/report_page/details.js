@@ -139,7 +139,8 @@ function drawTimelines() {
   const draw = chartCard(cards, [select, title], "timeline.json", (width) => {
     const entry = list.find((candidate) => candidate.point === chosen);
     title.textContent = `${entry.token} of the first user, ${withUnit(entry.took / 1000, "ms")}` +
-      (entry.nodes_left_out ? `; the ${entry.nodes_left_out} nodes that do least are left out` : "");
+      (entry.nodes_left_out ? `; ${entry.nodes_left_out} nodes that have less to do with it are left out` : "") +
+      (entry.others_left_out ? "; what concerns other users, and packets, are left out" : "");
     return timeline(entry, width);
   }, true);
 }
