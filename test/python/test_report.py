@@ -169,6 +169,10 @@ class Pages(FolderTest):
         contents = report.contents(self.folder)
         self.assertTrue(contents["sampled"])
         self.assertEqual({point["group"] for point in contents["points"]}, {"a", "b"})
+        for number, point in enumerate(points):  # of 12 combinations all but one
+            point["set"] = {"links.l.rate": f"{number % 4 + 1}Mbps", "links.l.delay": f"{number // 4 + 1}ms"}
+        self.write("summary.json", json.dumps({"study": "s", "points": points}))
+        self.assertFalse(report.contents(self.folder)["sampled"])
 
     def test_the_script_writes_the_page_and_refuses_other_folders_in_one_line(self):
         result = self.run_script("report", self.folder)
