@@ -40,6 +40,12 @@ class Link
 
     virtual ~Link() = default;
 
+    /**
+     * Writes what the server sends and receives over the link to a pcap file, in place of one called \p file: its frames,
+     * or where messages go whole its messages. Called before users join.
+     */
+    virtual void Capture(const std::string& file) = 0;
+
     /// TCP payload of a full segment.
     virtual std::uint32_t SegmentBytes() const;
 

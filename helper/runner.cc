@@ -298,6 +298,19 @@ TokensOf(const Study& study)
     return tokens;
 }
 
+/// Whether a link of \p study is captured. \throws InputError if there is no folder for that
+bool
+IsCaptured(const Study& study, const StudyFile& file, const Options& options)
+{
+    const auto link = std::ranges::find_if(study.links, &LinkSpec::pcap);
+    if (link != study.links.end() && options.out.empty())
+    {
+        throw InputError(file.origin + ": links." + link->name +
+                         ".pcap: captures go to the results, which have no folder; give one with --out=DIR");
+    }
+    return link != study.links.end();
+}
+
 int
 RunStudy(const Options& options)
 {
@@ -310,6 +323,7 @@ RunStudy(const Options& options)
         Json json = PointOf(file, set);
         PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}};
         tokens += TokensOf(result.study) * result.study.repeat;
+        IsCaptured(result.study, file, options);
         results.push_back(std::move(result));
     }
     std::optional<ResultsFolder> folder;
@@ -321,13 +335,16 @@ RunStudy(const Options& options)
     const auto start = std::chrono::steady_clock::now();
     {
         Progress progress(1, tokens);
-        for (PointResult& result : results)
+        for (std::size_t point = 0; point < results.size(); point++)
         {
+            PointResult& result = results[point];
+            const bool isCaptured = IsCaptured(result.study, file, options);
             for (std::uint32_t repetition = 0; repetition < result.study.repeat; repetition++)
             {
                 const auto onToken = [&progress] { progress.Token(); };
+                const std::string captures = isCaptured ? folder->Captures(point, repetition) : "";
                 RunRecords& run =
-                    result.runs.emplace_back(Simulate(result.study, repetition, options.threads, onToken));
+                    result.runs.emplace_back(Simulate(result.study, repetition, options.threads, onToken, captures));
                 if (result.study.quality && run.outOfMemory.empty())
                 {
                     run.quality = JudgeQuality(result.study, repetition, options.threads, run.requests, onToken);

@@ -68,7 +68,11 @@ NamesOf(const NodeSpec& group)
 class Run
 {
   public:
-    Run(const Study& study, std::uint32_t repetition, std::uint32_t threads, const std::function<void()>& onToken);
+    Run(const Study& study,
+        std::uint32_t repetition,
+        std::uint32_t threads,
+        const std::function<void()>& onToken,
+        const std::string& captures);
     ~Run();
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
@@ -111,6 +115,7 @@ class Run
     void CollectMemory(const std::string& group, Ptr<SplitLlmApplication> application);
 
     const Study& m_study;
+    std::string m_captures; //!< what the names of their files begin with; empty: there are none
     std::uint64_t m_firstRun = RngSeedManager::GetRun(); //!< the user's --RngRun
     Recorder m_recorder;
     SplitLlmHelper m_llm;
@@ -126,8 +131,10 @@ class Run
 Run::Run(const Study& study,
          std::uint32_t repetition,
          std::uint32_t threads,
-         const std::function<void()>& onToken)
+         const std::function<void()>& onToken,
+         const std::string& captures)
     : m_study(study),
+      m_captures(captures),
       m_recorder(repetition == 0 ? study.timelineTokens : 0, onToken)
 {
     RngSeedManager::SetSeed(study.seed);
@@ -224,7 +231,12 @@ Run::InstallServer(const NodeSpec& spec)
     m_llm.SetServerAttribute("Name", StringValue(spec.name));
     const NodeSpec& users = m_study.Node(NodeRole::UserDevice);
     const LinkEnds ends{.server = m_serverNode, .serverName = spec.name, .userNames = NamesOf(users)};
-    m_link = Link::Make(m_study.LinkBetween(users, spec), ends, m_recorder);
+    const LinkSpec& link = m_study.LinkBetween(users, spec);
+    m_link = Link::Make(link, ends, m_recorder);
+    if (link.pcap && !m_captures.empty())
+    {
+        m_link->Capture(m_captures + link.name + ".pcap");
+    }
     m_llm.SetServerAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetUserAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetServerAttribute("Batch", UintegerValue(spec.batch));
@@ -460,9 +472,13 @@ Run::Execute()
 } // namespace
 
 RunRecords
-Simulate(const Study& study, std::uint32_t repetition, std::uint32_t threads, const std::function<void()>& onToken)
+Simulate(const Study& study,
+         std::uint32_t repetition,
+         std::uint32_t threads,
+         const std::function<void()>& onToken,
+         const std::string& captures)
 {
-    Run run(study, repetition, threads, onToken);
+    Run run(study, repetition, threads, onToken, captures);
     try
     {
         run.Install();
@@ -489,7 +505,7 @@ SimulateAlongAnswers(const Study& study,
     stepwise.scheme.stream = false;
     stepwise.scheme.spa.stream = false;
     stepwise.sampling.beams = 0;
-    Run run(stepwise, repetition, threads, [] {});
+    Run run(stepwise, repetition, threads, [] {}, "");
     run.Install();
     std::vector<UserRequest> requests = run.Requests();
     for (UserRequest& request : requests)
