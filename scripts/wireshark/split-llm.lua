@@ -125,8 +125,8 @@ message.fields = f
 
 local group, severity = expert.group, expert.severity
 local e = {
-    no_message = ProtoExpert.new("splitllm.no_message", "No message starts here: something is missing before it",
-        group.UNDECODED, severity.NOTE),
+    no_message = ProtoExpert.new("splitllm.no_message", "No message starts here: what is before it is missing or late; where "
+        .. "packets were lost, set TCP's preference reassemble_out_of_order", group.UNDECODED, severity.WARN),
     bad_version = ProtoExpert.new("splitllm.bad_version", "Unknown version", group.PROTOCOL, severity.ERROR),
     bad_kind = ProtoExpert.new("splitllm.bad_kind", "Unknown kind", group.PROTOCOL, severity.ERROR),
     bad_dtype = ProtoExpert.new("splitllm.bad_dtype", "Unknown element type", group.PROTOCOL, severity.ERROR),
