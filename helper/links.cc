@@ -247,8 +247,8 @@ class WholeMessageLink : public Link
     {
         if (m_capture)
         {
-            link.atServer = [file = m_capture](Direction direction, const ConnectionId& connection, Ptr<const Packet> message) {
-                CaptureMessage(*file, direction, connection, message);
+            link.atServer = [file = m_capture](Direction direction, const ConnectionId& connection, Ptr<const Packet> bytes) {
+                CaptureMessage(*file, direction, connection, bytes);
             };
         }
         user->SetConnector([&link, server](Api api) {

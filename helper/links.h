@@ -41,8 +41,8 @@ class Link
     virtual ~Link() = default;
 
     /**
-     * Writes what the server sends and receives over the link to a pcap file, in place of one called \p file: its frames,
-     * or where messages go whole its messages. Called before users join.
+     * Writes what the server sends and receives over the link to the pcap file \p file, in place of one that is there:
+     * frames, or messages where they go whole. Called before users join.
      */
     virtual void Capture(const std::string& file) = 0;
 

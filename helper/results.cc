@@ -332,7 +332,7 @@ ResultsFolder::Captures(std::size_t point, std::size_t repetition) const
     std::filesystem::create_directories(m_captures, error);
     if (error)
     {
-        throw InputError("--out=" + m_folder.string() + ": a folder for captures cannot be created: " + error.message());
+        throw InputError("--out=" + m_folder.string() + ": a folder for captures cannot be made: " + error.message());
     }
     return m_captures /
            (std::string(kCaptures) + std::to_string(point) + "-repetition-" + std::to_string(repetition) + "-");

@@ -125,15 +125,16 @@ message.fields = f
 
 local group, severity = expert.group, expert.severity
 local e = {
-    no_message = ProtoExpert.new("splitllm.no_message", "No message starts here: what is before it is missing or late; where "
-        .. "packets were lost, set TCP's preference reassemble_out_of_order", group.UNDECODED, severity.WARN),
+    no_message = ProtoExpert.new("splitllm.no_message", "No message starts here: what is before it is missing or late; "
+        .. "where packets were lost, set TCP's preference reassemble_out_of_order", group.UNDECODED, severity.WARN),
     bad_version = ProtoExpert.new("splitllm.bad_version", "Unknown version", group.PROTOCOL, severity.ERROR),
     bad_kind = ProtoExpert.new("splitllm.bad_kind", "Unknown kind", group.PROTOCOL, severity.ERROR),
     bad_dtype = ProtoExpert.new("splitllm.bad_dtype", "Unknown element type", group.PROTOCOL, severity.ERROR),
     bad_flags = ProtoExpert.new("splitllm.bad_flags", "Reserved flags are set", group.PROTOCOL, severity.ERROR),
     bad_front = ProtoExpert.new("splitllm.bad_front", "More real bytes than a payload of this kind and length has",
         group.PROTOCOL, severity.ERROR),
-    bad_length = ProtoExpert.new("splitllm.bad_length", "Longer than a receiver accepts", group.PROTOCOL, severity.ERROR),
+    bad_length = ProtoExpert.new("splitllm.bad_length", "Longer than a receiver accepts", group.PROTOCOL,
+        severity.ERROR),
     bad_crc = ProtoExpert.new("splitllm.bad_crc", "Wrong checksum", group.CHECKSUM, severity.ERROR),
 }
 message.experts = e

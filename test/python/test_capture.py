@@ -238,7 +238,8 @@ class Constants(Capture):
 
     def test_element_types(self):
         values = self.enumerators("model/tensor/dtype.h", "DType")
-        names = dict(zip(values, re.search(r'studies and results: "([^.]*)"\.', self.source("model/tensor/dtype.h"))[1].split('", "')))
+        listed = re.search(r'used in studies and results: "([^.]*)"\.', self.source("model/tensor/dtype.h"))[1]
+        names = dict(zip(values, listed.split('", "')))
         self.assertEqual(self.values_of("splitllm.dtype"), {value: names[name] for name, value in values.items()})
 
     def test_flags(self):
@@ -392,7 +393,8 @@ class Runs(Capture):
     def test_what_cannot_be_captured_is_refused_in_one_line(self):
         for study, out, reason in (
             (STUDY, None, "links.device-edge.pcap: captures go to the results, which have no folder; give one with --out=DIR"),
-            (STUDY | {"links": {"device-edge": LINK | {"pcap": "yes"}}}, "out", "links.device-edge.pcap: is \"yes\"; accepted: true or false"),
+            (STUDY | {"links": {"device-edge": LINK | {"pcap": "yes"}}},
+             "out", 'links.device-edge.pcap: is "yes"; accepted: true or false'),
             (STUDY | {"nodes": {"d/e": STUDY["nodes"]["device"], "edge": STUDY["nodes"]["edge"]}, "links": {"d/e-edge": LINK}},
              "out", "links.d/e-edge.pcap: the file is called after the link; accepted where no group's name has a slash"),
         ):  # fmt: skip
@@ -430,7 +432,8 @@ class Runs(Capture):
         rows = table(self.captured(folder), ["splitllm.kind", "splitllm.token"], *TCP)
         generated = [t["token"] for t in self.tokens(folder)]
         self.assertEqual([ids for kind, ids in rows if kind == ["2"]], [[token] for token in generated])
-        self.assertEqual([ids for kind, ids in rows if kind == ["1"]], [["3", "1", "4", "1", "5"], *([t] for t in generated[:-1])])
+        asked = [["3", "1", "4", "1", "5"], *([token] for token in generated[:-1])]
+        self.assertEqual([ids for kind, ids in rows if kind == ["1"]], asked)
 
         scheme = {"name": "linfer", "codec": {"name": "tab-q", "bits": 4}}
         study |= {"model": {"path": "tiny-llama", "adapter": {"path": "tiny-llama-lora"}}, "scheme": scheme}

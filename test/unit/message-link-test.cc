@@ -149,7 +149,8 @@ TEST_CASE("Connections of a service link wait for each other in each direction, 
     CHECK(UnderWay() == 0);
 }
 
-TEST_CASE("At the server's end a link tells of what is handed to it and of what arrives there, byte for byte", "[message-link]")
+TEST_CASE("At the server's end a link tells of what is handed to it and of what arrives there, byte for byte",
+          "[message-link]")
 {
     const Teardown teardown;
     ServiceLink link(TenNanosecondsAByte());
@@ -167,7 +168,8 @@ TEST_CASE("At the server's end a link tells of what is handed to it and of what 
     link.atServer = [&seen](Direction direction, const ConnectionId& connection, Ptr<const Packet> packet) {
         std::vector<std::uint8_t> bytes(packet->GetSize());
         packet->CopyData(bytes.data(), packet->GetSize());
-        seen.push_back({Simulator::Now().GetNanoSeconds(), direction, connection.number, packet->GetSize(), bytes.back()});
+        const std::int64_t now = Simulator::Now().GetNanoSeconds();
+        seen.push_back({now, direction, connection.number, packet->GetSize(), bytes.back()});
     };
     Connection first(link);
     Connection second(link);
