@@ -357,19 +357,22 @@ class Runs(Capture):
                 if name == "lossy":
                     self.assertGreater(len(table(file, ["frame.number"], "-Y", "tcp.analysis.retransmission")), 3)
 
-    def test_times_are_those_of_the_simulation(self):
-        folder = self.results(STUDY | {"links": {"device-edge": LINKS["service"]}})
-        rows = table(self.captured(folder), ["frame.time_epoch", "splitllm.kind", "splitllm.session"])
-        times = [(round(float(when) * 1e9), int(kind)) for (when,), (kind,), (user,) in rows if user == "0"]
-        start, first = times[0], int(self.tokens(folder)[0]["start_ns"])
-        embedding = 8064 * 8 * 10  # ns at 100 Mbit/s
-        # the device embeds in the time that is left: the record is of the arrival, a startup and a delay later
-        self.assertGreaterEqual(start[0], first + embedding + 50_000 + 1_000_000)
-        self.assertEqual(start[1], 3)
-        self.assertEqual([when for when, _ in times], sorted(when for when, _ in times))
-        ends = {int(t["start_ns"]) + int(t["latency_ns"]) for t in self.tokens(folder) if t["session"] == "0"}
-        last_down = max(when for when, kind in times if kind == 6)
-        self.assertLess(last_down + 1152 * 80 + 50_000 + 1_000_000, max(ends))
+    def test_times_are_those_of_the_timeline_to_the_nanosecond(self):
+        alone = STUDY | {"nodes": STUDY["nodes"] | {"device": STUDY["nodes"]["device"] | {"count": 1}},
+                         "workload": {"prompt_tokens": [{"tokens": 7, "requests": 1}], "new_tokens": 2}}  # fmt: skip
+        for link in ("service", "fading"):
+            folder = self.results(alone | {"links": {"device-edge": LINKS[link]}}, out=link)
+            events = json.loads((folder / "timeline.json").read_text(encoding="utf-8"))["traceEvents"]
+            processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+            # a message is between two events at its receiver; a capture has it at the server
+            seen = [(round(1000 * e["ts"]), e["name"]) for e in events if e.get("cat") == "messages in"
+                    and e["ph"] == ("e" if processes[e["pid"]] == "edge" else "b")]  # fmt: skip
+            rows = table(self.captured(folder), ["frame.time_epoch", "_ws.col.Info"])
+            # "deltas request 0 position 7 layer 3, 1920 B" is "deltas 3" in the timeline
+            titles = [re.fullmatch(r"(\S+) request 0 position \d+(?: layer( \d+))?, .*", info).groups("") for _, (info,) in rows]
+            found = [(int(when.replace(".", "")), "".join(title)) for ((when,), _), title in zip(rows, titles)]
+            self.assertEqual(len(found), len(EXPECTED) / REQUESTS)
+            self.assertEqual(found, sorted(seen, key=lambda message: message[0]))
 
     def test_capturing_changes_no_result(self):
         without = STUDY | {"links": {"device-edge": {k: v for k, v in LINK.items() if k != "pcap"}}}
