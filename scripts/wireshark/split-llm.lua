@@ -273,7 +273,6 @@ local function dissect_message(tvb, pinfo, root)
 
     local separator = tostring(pinfo.cols.info) == "" and "" or "; "
     pinfo.cols.info:append(separator .. summary(header))
-    pinfo.cols.info:fence() -- what else the packet has does not wipe it out
     return tvb:len()
 end
 

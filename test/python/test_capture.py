@@ -145,6 +145,15 @@ class Dissector(Capture):
         file = self.pcap(PPP, frames[1:])
         self.assertEqual([m[0] for m in messages(file)], [6])
         self.assertEqual(len(faults(file)), 2)
+        file = self.pcap(PPP, stream(content, [3026, 3036])[1:])  # an end that is shorter than a header
+        self.assertEqual([m[0] for m in messages(file)], [6])
+        self.assertEqual(len(faults(file)), 1)
+
+    def test_bytes_that_are_no_message_hide_none_that_follow(self):
+        content = message(8) + b"\x00\x01" * 25 + message(7, sequence=1)
+        file = self.pcap(PPP, stream(content, [86]))
+        self.assertEqual([m[0] for m in messages(file)], [8, 7])
+        self.assertEqual(len(faults(file)), 1)
 
     def test_a_damaged_byte_is_reported_wherever_it_is(self):
         whole = message(9, bytes(range(200)), dtype=2, position=5, layer=3)
@@ -158,18 +167,22 @@ class Dissector(Capture):
         self.assertEqual({m[-1] for m in messages(file, "-o", "splitllm.check_crc:FALSE")}, {"unverified"})
 
     def test_what_a_receiver_refuses_is_reported(self):
-        for place, value, fault in (
-            (4, b"\x02", "Unknown version"),
-            (5, b"\x00", "Unknown kind"),
-            (5, b"\x14", "Unknown kind"),
-            (6, b"\x06", "Unknown element type"),
-            (7, b"\x04", "Reserved flags are set"),
-            (26, b"\x01\x00", "More real bytes than a payload of this kind and length has"),
+        front = "More real bytes than a payload of this kind and length has"
+        for changes, fault in (
+            ({4: 2}, "Unknown version"),
+            ({5: 0}, "Unknown kind"),
+            ({5: 20}, "Unknown kind"),
+            ({6: 6}, "Unknown element type"),
+            ({7: 4}, "Reserved flags are set"),
+            ({26: 1}, front),  # of no phantom
+            ({7: 1, 26: 6}, front),
         ):
-            header = message(8)[:32]
-            header = header[:place] + value + header[place + len(value) :]
-            file = self.pcap(PPP, [ppp(header + struct.pack("<I", crc32c(header)), 0)])
-            self.assertEqual(faults(file), [fault], place)
+            header = bytearray(message(9, bytes(5))[:32])
+            for place, value in changes.items():
+                header[place] = value
+            summed = bytes(header) + bytes(5)
+            file = self.pcap(PPP, [ppp(bytes(header) + struct.pack("<I", crc32c(summed)) + bytes(5), 0)])
+            self.assertEqual(faults(file), [fault], changes)
         header = message(5)[:28] + struct.pack("<I", 2**30 + 1)
         file = self.pcap(PPP, [ppp(header + struct.pack("<I", crc32c(header)), 0), ppp(bytes(1000), 36)])
         self.assertIn("Longer than a receiver accepts", faults(file))
