@@ -367,6 +367,9 @@ class Runs(Capture):
                     ends = REQUESTS if way == "up" else 0
                     self.assertEqual(len(mine) - ends, sum(int(t[f"messages_{way}"]) for t in tokens))
                     self.assertEqual(sum(m["length"] for m in mine), sum(int(t[f"payload_bytes_{way}"]) for t in tokens))
+                if name == "wired":  # the first SYN, at the server: 80 ns a byte and the delay after it was sent
+                    ((when,), (size,)), *_ = table(file, ["frame.time_epoch", "frame.len"], "-Y", "tcp")
+                    self.assertEqual(int(when.replace(".", "")), 80 * int(size) + 1_000_000)
                 if name == "lossy":
                     self.assertGreater(len(table(file, ["frame.number"], "-Y", "tcp.analysis.retransmission")), 3)
 
@@ -422,9 +425,9 @@ class Runs(Capture):
         scheme = {"name": "ce-collm", "exits": {"layers": [8, 16]}, "policy": {"name": "random", "shares": [0.3, 0.3]}}
         nodes = {"edge": {"role": "user-device", "hardware": "rtx-a6000"}, "cloud": {"role": "cloud", "hardware": "rtx-a6000"}}
         workload = {"prompt_tokens": [{"tokens": 7, "requests": 2}], "new_tokens": 6}
-        links = {"edge-cloud": LINK}
-        folder = self.results(STUDY | {"scheme": scheme, "nodes": nodes, "links": links, "workload": workload,
-                                       "model": {"shape": "smollm2-135m", "dtype": "fp16"}})  # fmt: skip
+        study = STUDY | {"scheme": scheme, "nodes": nodes, "workload": workload}
+        study |= {"model": {"shape": "smollm2-135m", "dtype": "fp16"}}
+        folder = self.results(study | {"links": {"edge-cloud": LINK}})
         file = self.captured(folder, link="edge-cloud")
         rows = table(file, ["splitllm.kind", "tcp.dstport"], *TCP)
         ports = {(kind, port) for kinds, (port,) in rows for kind in kinds if port in ("9000", "9001")}
@@ -433,6 +436,18 @@ class Runs(Capture):
         found = [dict(zip(FIELDS, m)) for m in messages(file, *TCP)]
         up = sum(m["length"] for m in found if m["kind"] in UP | {11})
         self.assertEqual(up, sum(int(t["payload_bytes_up"]) for t in self.tokens(folder)))
+
+        folder = self.results(study | {"links": {"edge-cloud": LINKS["service"]}}, out="service")
+        rows = table(self.captured(folder, link="edge-cloud"), ["splitllm.kind", "splitllm_record.connection"])
+        self.assertEqual({(kind, number) for (kind,), (number,) in rows if kind in ("9", "11")}, {("9", "1"), ("11", "0")})
+
+    def test_a_message_longer_than_a_record_is_cut_off(self):
+        workload = {"prompt_tokens": [{"tokens": 300, "requests": 1}], "new_tokens": 1}
+        folder = self.results(STUDY | {"workload": workload, "links": {"device-edge": LINKS["service"]}})
+        rows = table(self.captured(folder), ["frame.len", "frame.cap_len", "splitllm.length", "splitllm.kind"])
+        size = 300 * WIDTH * 2
+        self.assertEqual(rows[0], [[str(8 + 36 + size)], ["262144"], [str(size)], ["3"]])
+        self.assertEqual(len(rows), 2 * LAYERS + 3)
 
     def test_real_tokens_and_containers_are_read(self):
         models = self.folder / "models"
