@@ -298,17 +298,16 @@ TokensOf(const Study& study)
     return tokens;
 }
 
-/// Whether a link of \p study is captured. \throws InputError if there is no folder for that
-bool
-IsCaptured(const Study& study, const StudyFile& file, const Options& options)
+/// \throws InputError if a link of \p study, which is in \p origin, is captured and there is no folder for that
+void
+CheckCaptures(const Study& study, const std::string& origin, const Options& options)
 {
     const auto link = std::ranges::find_if(study.links, &LinkSpec::pcap);
     if (link != study.links.end() && options.out.empty())
     {
-        throw InputError(file.origin + ": links." + link->name +
+        throw InputError(origin + ": links." + link->name +
                          ".pcap: captures go to the results, which have no folder; give one with --out=DIR");
     }
-    return link != study.links.end();
 }
 
 int
@@ -323,7 +322,7 @@ RunStudy(const Options& options)
         Json json = PointOf(file, set);
         PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}};
         tokens += TokensOf(result.study) * result.study.repeat;
-        IsCaptured(result.study, file, options);
+        CheckCaptures(result.study, file.origin, options);
         results.push_back(std::move(result));
     }
     std::optional<ResultsFolder> folder;
@@ -338,7 +337,7 @@ RunStudy(const Options& options)
         for (std::size_t point = 0; point < results.size(); point++)
         {
             PointResult& result = results[point];
-            const bool isCaptured = IsCaptured(result.study, file, options);
+            const bool isCaptured = std::ranges::any_of(result.study.links, &LinkSpec::pcap);
             for (std::uint32_t repetition = 0; repetition < result.study.repeat; repetition++)
             {
                 const auto onToken = [&progress] { progress.Token(); };

@@ -2,6 +2,7 @@
 """Captures of links, and Wireshark's dissector of the wire format."""
 
 import csv
+import functools
 import itertools
 import json
 import os
@@ -39,20 +40,35 @@ def table(file, names, *options):
     return [[value.split("|") if value else [] for value in line.split("\t")] for line in lines]
 
 
+@functools.cache
+def dissected(file, *options):
+    """All messages, each as FIELDS and whether it goes up, in the order of their ends; and what is reported about them."""
+    names = (*(f"splitllm.{name}" for name in FIELDS), "tcp.dstport", "splitllm_record.direction", "_ws.expert.message",
+             "_ws.malformed")  # fmt: skip
+    found, reported = [], []
+    for *columns, port, direction, remarks, malformed in table(file, names, *options):
+        up = port in (["9000"], ["9001"]) or direction == ["0"]
+        found += [(*(int(value, 0) for value in values), status, up) for *values, status in zip(*columns)]
+        reported += [text for text in remarks + malformed if not TCP_REMARK.search(text)]
+    return found, reported
+
+
 def messages(file, *options):
-    """FIELDS of every message, in the order of their ends."""
-    rows = table(file, [f"splitllm.{name}" for name in FIELDS], *options)
-    return [tuple(v if n == "crc.status" else int(v, 0) for n, v in zip(FIELDS, m)) for row in rows for m in zip(*row)]
+    return [found[:-1] for found in dissected(file, *options)[0]]
 
 
 def faults(file, *options):
-    """What is reported about messages, and about packets that cannot be read."""
-    rows = table(file, ["_ws.expert.message", "_ws.malformed"], *options)
-    return [text for row in rows for texts in row for text in texts if not TCP_REMARK.search(text)]
+    return dissected(file, *options)[1]
 
 
+NUMBERS = itertools.count()  # of captures
 # what Wireshark says of TCP and of Wi-Fi
 TCP_REMARK = re.compile(r"retransmission|duplicate ack|out-of-order|previous segment|connection|\bsyn\b|\bfin\b", re.IGNORECASE)
+
+
+@functools.cache
+def value_strings():
+    return [line.split("\t") for line in tshark("-G", "values") if line.startswith("V\tsplitllm")]
 
 
 def crc32c(content):
@@ -96,7 +112,7 @@ class Capture(FolderTest):
         parts = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, longest, link_type)]
         for number, record in enumerate(records):
             parts += [struct.pack("<IIII", number, 0, min(len(record), longest), len(record)), record[:longest]]
-        path = self.folder / "made.pcap"
+        path = self.folder / f"{next(NUMBERS)}.pcap"
         path.write_bytes(b"".join(parts))
         return path
 
@@ -156,18 +172,19 @@ class Dissector(Capture):
         self.assertEqual(len(faults(file)), 1)
 
     def test_a_damaged_byte_is_reported_wherever_it_is(self):
-        whole = message(9, bytes(range(200)), dtype=2, position=5, layer=3)
-        others = [message(8, sequence=i) for i in (1, 2)]
-        for place in (8, 12, 20, 24, 32, 36, 235):
-            damaged = bytearray(whole)
+        content = b""
+        for sequence, place in enumerate((8, 12, 20, 24, 32, 36, 235)):
+            damaged = bytearray(message(9, bytes(range(200)), dtype=2, sequence=2 * sequence, position=5, layer=3))
             damaged[place] ^= 4
-            file = self.pcap(PPP, stream(b"".join((others[0], bytes(damaged), others[1])), [50]))
-            self.assertEqual([m[-1] for m in messages(file)], ["good", "bad", "good"], place)
-            self.assertEqual(faults(file), ["Wrong checksum"])
+            content += bytes(damaged) + message(8, sequence=2 * sequence + 1)
+        file = self.pcap(PPP, stream(content, range(50, len(content), 500)))
+        self.assertEqual([m[-1] for m in messages(file)], ["bad", "good"] * 7)
+        self.assertEqual(faults(file), ["Wrong checksum"] * 7)
         self.assertEqual({m[-1] for m in messages(file, "-o", "splitllm.check_crc:FALSE")}, {"unverified"})
 
     def test_what_a_receiver_refuses_is_reported(self):
         front = "More real bytes than a payload of this kind and length has"
+        content, wanted = b"", []
         for changes, fault in (
             ({4: 2}, "Unknown version"),
             ({5: 0}, "Unknown kind"),
@@ -181,8 +198,9 @@ class Dissector(Capture):
             for place, value in changes.items():
                 header[place] = value
             summed = bytes(header) + bytes(5)
-            file = self.pcap(PPP, [ppp(bytes(header) + struct.pack("<I", crc32c(summed)) + bytes(5), 0)])
-            self.assertEqual(faults(file), [fault], changes)
+            content += bytes(header) + struct.pack("<I", crc32c(summed)) + bytes(5)
+            wanted.append(fault)
+        self.assertEqual(faults(self.pcap(PPP, [ppp(content, 0)])), wanted)
         header = message(5)[:28] + struct.pack("<I", 2**30 + 1)
         file = self.pcap(PPP, [ppp(header + struct.pack("<I", crc32c(header)), 0), ppp(bytes(1000), 36)])
         self.assertIn("Longer than a receiver accepts", faults(file))
@@ -228,8 +246,7 @@ class Constants(Capture):
         return (ROOT / name).read_text(encoding="utf-8")
 
     def values_of(self, field):
-        rows = (line.split("\t") for line in tshark("-G", "values"))
-        return {int(row[2], 0): row[3] for row in rows if row[:2] == ["V", field]}
+        return {int(row[2], 0): row[3] for row in value_strings() if row[1] == field}
 
     def enumerators(self, header, enum):
         body = re.search(rf"enum class {enum} : std::uint8_t\n{{(.*?)}};", self.source(header), re.DOTALL)[1]
@@ -341,14 +358,6 @@ class Runs(Capture):
     def captured(self, folder, point=0, repetition=0, link="device-edge"):
         return folder / "pcap" / f"point-{point}-repetition-{repetition}-{link}.pcap"
 
-    def assert_directions(self, file):
-        """Up is what goes to the server's port, or what a record says."""
-        names = ["splitllm.kind", "tcp.dstport", "splitllm_record.direction"]
-        for kinds, port, direction in table(file, names, *TCP):
-            for kind in kinds:
-                up = port in (["9000"], ["9001"]) or direction == ["0"]
-                self.assertEqual(up, int(kind) in UP)
-
     def test_every_link_is_captured_message_by_message(self):
         for name, link in LINKS.items():
             with self.subTest(name):
@@ -359,7 +368,7 @@ class Runs(Capture):
                 self.assertEqual({(m["crc.status"], m["session"] == m["request"]) for m in found}, {("good", True)})
                 self.assertEqual({m["flags"] for m in found if m["length"]}, {1})
                 self.assertEqual(faults(file, *TCP), [])
-                self.assert_directions(file)
+                self.assertEqual([kind in UP for kind, *_ in dissected(file, *TCP)[0]], [m[-1] for m in dissected(file, *TCP)[0]])
 
                 tokens = self.tokens(folder)
                 for way in ("up", "down"):
