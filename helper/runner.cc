@@ -3,6 +3,7 @@
 
 #include "answers.h"
 #include "base/input-error.h"
+#include "recording.h"
 #include "results.h"
 #include "simulation.h"
 #include "study.h"
@@ -87,6 +88,7 @@ struct Options
 {
     std::string study;
     std::string out;
+    std::string record;
     std::uint32_t threads = 0;
     StudyFolders folders;
     std::vector<std::pair<std::string, std::string>> overrides; //!< study keys, in the order given
@@ -170,7 +172,7 @@ RejectUnknown(const std::vector<std::string>& args, const std::vector<std::strin
         if (name.empty() || !accepted)
         {
             throw InputError("\"" + arg +
-                             "\": unknown option; accepted: --study, --out, --set=PATH=VALUE, --models, --adapters, --profiles, "
+                             "\": unknown option; accepted: --study, --out, --record, --set=PATH=VALUE, --models, --adapters, --profiles, "
                              "--prompts, --calibrators, --calibrations, --exits, --side-networks, --threads, --KEY=VALUE for a key of the study, and ns-3's own (--help)");
         }
     }
@@ -200,9 +202,10 @@ ParseOptions(int argc, char* argv[])
     cmd.Usage("Runs a split-LLM study: --study=FILE, results into --out=DIR.");
     std::vector<std::string> known{
         "study", "out", "models", "adapters", "profiles", "prompts", "calibrators", "calibrations", "exits",
-        "side-networks", "threads", "set"};
+        "side-networks", "threads", "set", "record"};
     cmd.AddValue("study", "the study, a JSON file", options.study);
     cmd.AddValue("out", "folder for the results; without it only the table is printed", options.out);
+    cmd.AddValue("record", "file for a recording, which mode \"replay\" repeats without the model", options.record);
     cmd.AddValue("models", "folder with model and adapter folders", models);
     cmd.AddValue("adapters", "folder with adapter folders that are not among the models", adapters);
     cmd.AddValue("profiles", "folder with hardware profiles", profiles);
@@ -310,12 +313,25 @@ CheckCaptures(const Study& study, const std::string& origin, const Options& opti
     }
 }
 
+/// \throws InputError if \p study cannot be recorded
+void
+RejectUnrecordable(const Study& study)
+{
+    const bool numbers = !study.shapeMode && !study.Replays();
+    const std::string why = numbers ? WhyNoReplay(study) : "the study computes no numbers; accepted: mode \"numeric\"";
+    if (!why.empty())
+    {
+        throw InputError("--record: " + why);
+    }
+}
+
 int
 RunStudy(const Options& options)
 {
     const StudyFile file = LoadStudyFile(options.study, options.overrides);
     // Every point is read before the first one runs, so a mistake in the last costs no time.
     std::vector<PointResult> results;
+    std::vector<Json> studies; // of each point, with every key
     std::size_t tokens = 0;
     for (const PointSet& set : file.points)
     {
@@ -323,7 +339,12 @@ RunStudy(const Options& options)
         PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}};
         tokens += TokensOf(result.study) * result.study.repeat;
         CheckCaptures(result.study, file.origin, options);
+        if (!options.record.empty())
+        {
+            RejectUnrecordable(result.study);
+        }
         results.push_back(std::move(result));
+        studies.push_back(std::move(json));
     }
     std::optional<ResultsFolder> folder;
     if (!options.out.empty())
@@ -331,22 +352,30 @@ RunStudy(const Options& options)
         folder.emplace(options.out);
     }
 
+    RecordingWriter recording;
     const auto start = std::chrono::steady_clock::now();
     {
         Progress progress(1, tokens);
-        for (std::size_t point = 0; point < results.size(); point++)
+        for (std::size_t p = 0; p < results.size(); p++)
         {
-            PointResult& result = results[point];
+            PointResult& result = results[p];
             const bool isCaptured = std::ranges::any_of(result.study.links, &LinkSpec::pcap);
             for (std::uint32_t repetition = 0; repetition < result.study.repeat; repetition++)
             {
                 const auto onToken = [&progress] { progress.Token(); };
-                const std::string captures = isCaptured ? folder->Captures(point, repetition) : "";
-                RunRecords& run =
-                    result.runs.emplace_back(Simulate(result.study, repetition, options.threads, onToken, captures));
+                const auto outcomes = options.record.empty() ? nullptr : std::make_shared<OutcomeRecorder>();
+                const std::string captures = isCaptured ? folder->Captures(p, repetition) : "";
+                RunRecords& run = result.runs.emplace_back(
+                    Simulate(result.study, repetition, options.threads, onToken, outcomes, captures));
                 if (result.study.quality && run.outOfMemory.empty())
                 {
-                    run.quality = JudgeQuality(result.study, repetition, options.threads, run.requests, onToken);
+                    run.quality = result.study.Replays()
+                                      ? ReplayedQuality(result.study, repetition)
+                                      : JudgeQuality(result.study, repetition, options.threads, run.requests, onToken);
+                }
+                if (outcomes)
+                {
+                    recording.Add(result.study, studies[p], repetition, run, outcomes->Outcomes());
                 }
             }
             result.metrics = ComputeMetrics(result.study, result.runs);
@@ -358,6 +387,10 @@ RunStudy(const Options& options)
     if (folder)
     {
         folder->Write(results.front().study.name, results, RunInformation(options, results, seconds));
+    }
+    if (!options.record.empty())
+    {
+        recording.Write(options.record);
     }
     const std::size_t failed = CheckExpectations(std::cout, file.expectations, results);
     return failed > 0 ? kExpectationFailed : 0;

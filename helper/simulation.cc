@@ -2,6 +2,7 @@
 #include "simulation.h"
 
 #include "links.h"
+#include "recording.h"
 #include "net/journey-log.h"
 #include "schemes/host.h"
 #include "schemes/scheme.h"
@@ -72,6 +73,7 @@ class Run
         std::uint32_t repetition,
         std::uint32_t threads,
         const std::function<void()>& onToken,
+        std::shared_ptr<OutcomeRecorder> outcomes,
         const std::string& captures);
     ~Run();
     Run(const Run&) = delete;
@@ -115,6 +117,7 @@ class Run
     void CollectMemory(const std::string& group, Ptr<SplitLlmApplication> application);
 
     const Study& m_study;
+    std::uint32_t m_repetition;
     std::string m_captures; //!< what the names of their files begin with; empty: there are none
     std::uint64_t m_firstRun = RngSeedManager::GetRun(); //!< the user's --RngRun
     Recorder m_recorder;
@@ -132,8 +135,10 @@ Run::Run(const Study& study,
          std::uint32_t repetition,
          std::uint32_t threads,
          const std::function<void()>& onToken,
+         std::shared_ptr<OutcomeRecorder> outcomes,
          const std::string& captures)
     : m_study(study),
+      m_repetition(repetition),
       m_captures(captures),
       m_recorder(repetition == 0 ? study.timelineTokens : 0, onToken)
 {
@@ -142,6 +147,12 @@ Run::Run(const Study& study,
     RestartStreams();
     m_llm.SetBackend(NameOf(study.backend.name), study.backend.times == CudaTimes::Events);
     m_llm.SetThreads(threads);
+    std::shared_ptr<OutcomePlayer> player;
+    if (study.Replays())
+    {
+        player = std::make_shared<OutcomePlayer>(study.ReplayedRun(repetition).outcomes);
+    }
+    m_llm.SetOutcomes(std::move(outcomes), std::move(player));
 }
 
 void
@@ -149,9 +160,13 @@ Run::Install()
 {
     const Study& study = m_study;
     const ModelSpec& model = study.model;
-    if (study.shapeMode)
+    if (study.shapeMode || study.Replays())
     {
-        if (model.shape.empty())
+        if (study.Replays())
+        {
+            m_llm.SetShape(study.config, study.ReplayedRun(m_repetition).activations);
+        }
+        else if (model.shape.empty())
         {
             m_llm.SetShapeOf(model.folder, model.dtype);
         }
@@ -311,7 +326,12 @@ Run::Requests()
 {
     std::vector<std::size_t> order(m_study.requests.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    if (m_study.shuffled)
+    if (m_study.Replays())
+    {
+        const std::size_t run = m_repetition % m_study.replayed.size();
+        std::ranges::rotate(order, order.begin() + static_cast<std::ptrdiff_t>(run * m_study.requestCount));
+    }
+    else if (m_study.shuffled)
     {
         auto uniform = CreateObject<UniformRandomVariable>();
         uniform->SetStream(kOrderStream);
@@ -476,9 +496,10 @@ Simulate(const Study& study,
          std::uint32_t repetition,
          std::uint32_t threads,
          const std::function<void()>& onToken,
+         std::shared_ptr<OutcomeRecorder> outcomes,
          const std::string& captures)
 {
-    Run run(study, repetition, threads, onToken, captures);
+    Run run(study, repetition, threads, onToken, std::move(outcomes), captures);
     try
     {
         run.Install();
@@ -505,7 +526,7 @@ SimulateAlongAnswers(const Study& study,
     stepwise.scheme.stream = false;
     stepwise.scheme.spa.stream = false;
     stepwise.sampling.beams = 0;
-    Run run(stepwise, repetition, threads, [] {}, "");
+    Run run(stepwise, repetition, threads, [] {}, nullptr, "");
     run.Install();
     std::vector<UserRequest> requests = run.Requests();
     for (UserRequest& request : requests)
