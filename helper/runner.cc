@@ -301,6 +301,18 @@ TokensOf(const Study& study)
     return tokens;
 }
 
+/// \throws InputError if a link of \p study, which is in \p origin, is captured and there is no folder for that
+void
+CheckCaptures(const Study& study, const std::string& origin, const Options& options)
+{
+    const auto link = std::ranges::find_if(study.links, &LinkSpec::pcap);
+    if (link != study.links.end() && options.out.empty())
+    {
+        throw InputError(origin + ": links." + link->name +
+                         ".pcap: captures go to the results, which have no folder; give one with --out=DIR");
+    }
+}
+
 /// \throws InputError if \p study cannot be recorded
 void
 RejectUnrecordable(const Study& study)
@@ -326,6 +338,7 @@ RunStudy(const Options& options)
         Json json = PointOf(file, set);
         PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}};
         tokens += TokensOf(result.study) * result.study.repeat;
+        CheckCaptures(result.study, file.origin, options);
         if (!options.record.empty())
         {
             RejectUnrecordable(result.study);
@@ -346,12 +359,14 @@ RunStudy(const Options& options)
         for (std::size_t p = 0; p < results.size(); p++)
         {
             PointResult& result = results[p];
+            const bool isCaptured = std::ranges::any_of(result.study.links, &LinkSpec::pcap);
             for (std::uint32_t repetition = 0; repetition < result.study.repeat; repetition++)
             {
                 const auto onToken = [&progress] { progress.Token(); };
                 const auto outcomes = options.record.empty() ? nullptr : std::make_shared<OutcomeRecorder>();
-                RunRecords& run =
-                    result.runs.emplace_back(Simulate(result.study, repetition, options.threads, onToken, outcomes));
+                const std::string captures = isCaptured ? folder->Captures(p, repetition) : "";
+                RunRecords& run = result.runs.emplace_back(
+                    Simulate(result.study, repetition, options.threads, onToken, outcomes, captures));
                 if (result.study.quality && run.outOfMemory.empty())
                 {
                     run.quality = result.study.Replays()

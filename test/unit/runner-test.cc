@@ -166,7 +166,7 @@ TEST_CASE("a mistake in the study is one line with the path and what is accepted
           "study.json: links.device-edge.rate: \"1Gps\" is not a data rate; write a number and one of bps, kbps, Mbps, "
           "Gbps, such as \"1Gbps\"");
     CHECK(place.Mistake("--set=links.device-edge.speed=1Gbps") ==
-          "study.json: links.device-edge.speed: unknown key; accepted: delay, loss, mtu, queue, rate, type");
+          "study.json: links.device-edge.speed: unknown key; accepted: delay, loss, mtu, pcap, queue, rate, type");
     CHECK(place.Mistake("--set=nodes.device.count=-1").find("study.json: nodes.device.count: ") == 0);
     CHECK(place.Mistake("--set=workload.requests=1.5").find("study.json: workload.requests: ") == 0);
     CHECK(place.Mistake("--set=nodes.edge.hardware=a900").find("study.json: nodes.edge.hardware: ") == 0);
