@@ -22,6 +22,8 @@ struct PointResult
     Study study;
     std::vector<RunRecords> runs; //!< one a repetition
     Metrics metrics;
+    std::vector<Metrics> repetitions{}; //!< metrics of each alone, where there are several
+    Metrics halfWidths{};               //!< ConfidenceIntervals of these
 };
 
 /**
