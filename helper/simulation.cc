@@ -73,7 +73,8 @@ class Run
         std::uint32_t repetition,
         std::uint32_t threads,
         const std::function<void()>& onToken,
-        std::shared_ptr<OutcomeRecorder> outcomes);
+        std::shared_ptr<OutcomeRecorder> outcomes,
+        const std::string& captures);
     ~Run();
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
@@ -117,6 +118,7 @@ class Run
 
     const Study& m_study;
     std::uint32_t m_repetition;
+    std::string m_captures; //!< what the names of their files begin with; empty: there are none
     std::uint64_t m_firstRun = RngSeedManager::GetRun(); //!< the user's --RngRun
     Recorder m_recorder;
     SplitLlmHelper m_llm;
@@ -133,9 +135,11 @@ Run::Run(const Study& study,
          std::uint32_t repetition,
          std::uint32_t threads,
          const std::function<void()>& onToken,
-         std::shared_ptr<OutcomeRecorder> outcomes)
+         std::shared_ptr<OutcomeRecorder> outcomes,
+         const std::string& captures)
     : m_study(study),
       m_repetition(repetition),
+      m_captures(captures),
       m_recorder(repetition == 0 ? study.timelineTokens : 0, onToken)
 {
     RngSeedManager::SetSeed(study.seed);
@@ -242,7 +246,12 @@ Run::InstallServer(const NodeSpec& spec)
     m_llm.SetServerAttribute("Name", StringValue(spec.name));
     const NodeSpec& users = m_study.Node(NodeRole::UserDevice);
     const LinkEnds ends{.server = m_serverNode, .serverName = spec.name, .userNames = NamesOf(users)};
-    m_link = Link::Make(m_study.LinkBetween(users, spec), ends, m_recorder);
+    const LinkSpec& link = m_study.LinkBetween(users, spec);
+    m_link = Link::Make(link, ends, m_recorder);
+    if (link.pcap && !m_captures.empty())
+    {
+        m_link->Capture(m_captures + link.name + ".pcap");
+    }
     m_llm.SetServerAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetUserAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetServerAttribute("Batch", UintegerValue(spec.batch));
@@ -487,9 +496,10 @@ Simulate(const Study& study,
          std::uint32_t repetition,
          std::uint32_t threads,
          const std::function<void()>& onToken,
-         std::shared_ptr<OutcomeRecorder> outcomes)
+         std::shared_ptr<OutcomeRecorder> outcomes,
+         const std::string& captures)
 {
-    Run run(study, repetition, threads, onToken, std::move(outcomes));
+    Run run(study, repetition, threads, onToken, std::move(outcomes), captures);
     try
     {
         run.Install();
@@ -516,7 +526,7 @@ SimulateAlongAnswers(const Study& study,
     stepwise.scheme.stream = false;
     stepwise.scheme.spa.stream = false;
     stepwise.sampling.beams = 0;
-    Run run(stepwise, repetition, threads, [] {}, nullptr);
+    Run run(stepwise, repetition, threads, [] {}, nullptr, "");
     run.Install();
     std::vector<UserRequest> requests = run.Requests();
     for (UserRequest& request : requests)

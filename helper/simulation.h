@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 namespace splitllm
 {
@@ -19,6 +20,7 @@ namespace splitllm
  * \param threads of the CPU backend, 0 for all cores
  * \param onToken called after every generated token
  * \param outcomes notes what numbers decide; null where nobody does
+ * \param captures what the names of capture files begin with, those of links that are to be captured; empty: none are
  * \return what was recorded; out of memory and lost sessions are results in it
  * \throws RoleError for an error inside a role, InputError if the model, the adapter or a node's hardware cannot be used
  */
@@ -26,7 +28,8 @@ RunRecords Simulate(const Study& study,
                     std::uint32_t repetition,
                     std::uint32_t threads,
                     const std::function<void()>& onToken,
-                    std::shared_ptr<OutcomeRecorder> outcomes = nullptr);
+                    std::shared_ptr<OutcomeRecorder> outcomes = nullptr,
+                    const std::string& captures = "");
 
 /// What a run along reference answers reports while it goes on.
 struct AnswerTraces

@@ -560,80 +560,6 @@ ReadScheme(StrictObject& object,
     scheme.Finish();
 }
 
-/// What a sweep calls a list of labelled sets of keys that go together.
-constexpr const char* kCase = "case";
-
-void
-CheckCases(StrictObject& sweep)
-{
-    for (StrictObject& entry : sweep.Objects(kCase))
-    {
-        entry.String("label");
-        if (entry.Keys().size() < 2)
-        {
-            entry.Fail("label", "is alone; accepted: beside it, the keys of the study that the case sets");
-        }
-    }
-}
-
-/// Whether one of the paths leads to the other, or through it.
-bool
-Overlap(const std::string& a, const std::string& b)
-{
-    return (a + ".").starts_with(b + ".") || (b + ".").starts_with(a + ".");
-}
-
-/// \throws InputError if a case of \p study sets what lies at \p path, so that an override would not be seen
-void
-RejectCaseKey(const Json& study, const std::string& path)
-{
-    if (!study.contains("sweep") || !study["sweep"].contains(kCase) || !study["sweep"][kCase].is_array())
-    {
-        return;
-    }
-    for (const Json& one : study["sweep"][kCase])
-    {
-        for (const auto& [key, value] : one.items())
-        {
-            if (key != "label" && Overlap(key, path))
-            {
-                throw InputError("--set: " + path + ": the cases of the sweep set " + key +
-                                 "; accepted: sweep.case with other cases, or a key that they leave alone");
-            }
-        }
-    }
-}
-
-std::vector<PointSet>
-ReadSweep(Json& json, const std::string& origin)
-{
-    std::vector<PointSet> points{{}};
-    StrictObject sweep(json, origin, "sweep");
-    for (const std::string& key : sweep.Keys())
-    {
-        const Json& values = sweep.Raw(key);
-        if (!values.is_array() || values.empty())
-        {
-            sweep.Fail(key, "must be a list of at least one value");
-        }
-        if (key == kCase)
-        {
-            CheckCases(sweep);
-        }
-        std::vector<PointSet> grid;
-        for (const PointSet& point : points)
-        {
-            for (const Json& value : values)
-            {
-                grid.push_back(point);
-                grid.back().emplace_back(key, value);
-            }
-        }
-        points = std::move(grid);
-    }
-    return points;
-}
-
 /// \param overridden what an override took out of the sweep need not be there any more
 std::vector<Expectation>
 ReadExpectations(StrictObject& object, const std::vector<PointSet>& points, bool overridden)
@@ -674,17 +600,20 @@ ReadExpectations(StrictObject& object, const std::vector<PointSet>& points, bool
     return expectations;
 }
 
-/// Puts \p value at a dotted path, making objects on the way. A key may hold dots where "sweep." comes first.
+/**
+ * Puts \p value at a dotted path, making objects on the way. What follows "sweep.", and "sweep.sample.over." likewise,
+ * is one key with dots of its own.
+ */
 void
 SetPath(Json& json, const std::string& path, Json value, const std::string& origin)
 {
     Json* at = &json;
-    std::string rest = path;
-    while (true)
+    for (std::size_t start = 0;;)
     {
-        const bool sweeps = at == &json && rest.starts_with("sweep.");
-        const std::size_t dot = sweeps ? 5 : (at != &json && path.starts_with("sweep.") ? std::string::npos : rest.find('.'));
-        const std::string key = rest.substr(0, dot);
+        const std::string parents = path.substr(0, start);
+        const bool swept = parents == "sweep.sample.over." || (parents == "sweep." && !path.starts_with("sweep.sample."));
+        const std::size_t dot = swept ? std::string::npos : path.find('.', start);
+        const std::string key = path.substr(start, dot == std::string::npos ? dot : dot - start);
         if (key.empty() || !(at->is_object() || at->is_null()))
         {
             throw InputError(origin + ": " + path + ": the path leads to no key of the study");
@@ -695,7 +624,7 @@ SetPath(Json& json, const std::string& path, Json value, const std::string& orig
             return;
         }
         at = &(*at)[key];
-        rest = rest.substr(dot + 1);
+        start = dot + 1;
     }
 }
 
@@ -862,19 +791,6 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     return study;
 }
 
-std::string
-SweptText(const Json& value)
-{
-    for (const char* key : {"label", "name", "shape", "path"})
-    {
-        if (value.is_object() && value.contains(key) && value[key].is_string())
-        {
-            return value[key].get<std::string>();
-        }
-    }
-    return value.is_string() ? value.get<std::string>() : value.dump();
-}
-
 bool
 Selects(const Expectation& expectation, const PointSet& point)
 {
@@ -900,11 +816,7 @@ LoadStudyFile(const std::filesystem::path& path, const std::vector<std::pair<std
         {
             value = text;
         }
-        if (file.study.contains("sweep") && file.study["sweep"].contains(key))
-        {
-            file.study["sweep"][key] = Json::array({value}); // the override is the only value left to sweep
-        }
-        RejectCaseKey(file.study, key);
+        OverrideSwept(file.study, key, value);
         SetPath(file.study, key, std::move(value), "--set");
     }
     StrictObject object(file.study, file.origin);
@@ -925,7 +837,7 @@ PointOf(const StudyFile& file, const PointSet& point)
     const std::string origin = file.origin + ": sweep";
     for (const auto& [key, value] : point)
     {
-        if (key != kCase)
+        if (key != kSweepCase)
         {
             SetPath(json, key, value, origin);
             continue;
@@ -934,7 +846,7 @@ PointOf(const StudyFile& file, const PointSet& point)
         {
             if (itsKey != "label")
             {
-                SetPath(json, itsKey, itsValue, origin + "." + kCase);
+                SetPath(json, itsKey, itsValue, origin + "." + kSweepCase);
             }
         }
     }

@@ -18,6 +18,7 @@
 #include "schemes/ce-collm/ce-collm-options.h"
 #include "schemes/opsc/opsc-options.h"
 #include "schemes/spa/spa-options.h"
+#include "sweep-space.h"
 #include "tensor/dtype.h"
 
 #include <cstdint>
@@ -188,12 +189,6 @@ struct Expectation
     double tolerance = 0.0; //!< absolute
     std::string source;
 };
-
-/// A value for every swept key, in the order of the study.
-using PointSet = std::vector<std::pair<std::string, Json>>;
-
-/// A swept value as people read it: of an object its label, or its name.
-std::string SweptText(const Json& value);
 
 /// Whether \p expectation is about \p point.
 bool Selects(const Expectation& expectation, const PointSet& point);

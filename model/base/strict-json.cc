@@ -283,6 +283,18 @@ class CborBuilder final : public Builder
     {
     }
 
+    bool string(string_t& value) override
+    {
+        ExpectText(value);
+        return Builder::string(value);
+    }
+
+    bool key(string_t& value) override
+    {
+        ExpectText(value);
+        return Builder::key(value);
+    }
+
     bool binary(binary_t& value) override
     {
         return Add(Json::binary(std::move(value)));
@@ -291,6 +303,20 @@ class CborBuilder final : public Builder
     bool parse_error(std::size_t position, const std::string& /*token*/, const Json::exception& error) override
     {
         throw InputError(m_origin + ": byte " + std::to_string(position) + ": " + Shortened(OneLine(Reason(error))));
+    }
+
+  private:
+    /// The library's reader of JSON text sees to it that strings are UTF-8, that of CBOR does not.
+    void ExpectText(const string_t& value) const
+    {
+        try
+        {
+            static_cast<void>(Json(value).dump());
+        }
+        catch (const Json::type_error&)
+        {
+            throw InputError(m_origin + ": a text that is no UTF-8");
+        }
     }
 };
 

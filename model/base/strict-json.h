@@ -44,7 +44,7 @@ Json ParseStrictJson(std::string_view text, const std::string& origin);
 
 /**
  * Parses CBOR (RFC 8949), which may hold byte strings as well, as strictly.
- * \throws InputError "ORIGIN: byte N: ..." for malformed bytes, "ORIGIN: PATH: ..." for a repeated key
+ * \throws InputError "ORIGIN: byte N: ..." for malformed bytes, "ORIGIN: ..." for no UTF-8 or a repeated key
  */
 Json ParseStrictCbor(std::span<const std::byte> bytes, const std::string& origin);
 
