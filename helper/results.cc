@@ -283,11 +283,11 @@ WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
 void
 WriteTimelines(std::ostream& stream, const std::vector<PointResult>& points)
 {
-    std::vector<std::pair<std::string, Timeline>> runs;
+    std::vector<PointTimeline> runs;
     ForEachRun(points, [&](std::size_t point, std::size_t, const RunRecords& run) {
         if (!run.timeline.empty())
         {
-            runs.emplace_back(TitleOf(points[point].set), run.timeline);
+            runs.push_back({point, TitleOf(points[point].set), run.timeline});
         }
     });
     WriteTimeline(stream, runs);

@@ -19,6 +19,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <iostream>
 #include <memory>
@@ -100,6 +101,7 @@ struct Options
     std::string point; //!< the number of the only one that runs; empty for all
     std::uint32_t threads = 0;
     StudyFolders folders;
+    std::vector<std::string> command; //!< the whole command line, the program first
     std::vector<std::pair<std::string, std::string>> overrides; //!< study keys, in the order given
 };
 
@@ -191,6 +193,7 @@ Options
 ParseOptions(int argc, char* argv[])
 {
     Options options;
+    options.command.assign(argv, argv + argc);
     const std::vector<std::string> args(argv + 1, argv + argc);
     // Which options there are depends on the study, so where it lies is needed before the others are parsed.
     const char* environment = std::getenv("SPLITLLM_MODELS");
@@ -266,9 +269,9 @@ ParseOptions(int argc, char* argv[])
     return options;
 }
 
-/// What differs between two runs of the same study.
+/// What differs between two runs of the same study, and what it takes to run it again.
 Json
-RunInformation(const Options& options, const std::vector<PointResult>& points, double seconds)
+RunInformation(const Options& options, const Json& study, const std::vector<PointResult>& points, double seconds)
 {
     std::uint64_t events = 0;
     Json lost = Json::array();
@@ -292,7 +295,11 @@ RunInformation(const Options& options, const std::vector<PointResult>& points, d
         points, [](const PointResult& point) { return point.study.backend.name == BackendName::Cuda; });
     char host[256] = "";
     ::gethostname(host, sizeof(host) - 1);
+    std::error_code gone; // the folder that the program was started in may be there no more
     return {{"study_file", options.study},
+            {"command", options.command},
+            {"folder", std::filesystem::current_path(gone).string()},
+            {"study", study},
             {"wall_s", seconds},
             {"events", events},
             {"sessions_lost", lost},
@@ -532,7 +539,7 @@ RunStudy(const Options& options)
     PrintTable(std::cout, results);
     if (folder)
     {
-        folder->Write(results.front().study.name, results, RunInformation(options, results, seconds));
+        folder->Write(results.front().study.name, results, RunInformation(options, file.study, results, seconds));
     }
     if (!options.record.empty())
     {

@@ -8,12 +8,14 @@
 
 #include "base/strict-json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <vector>
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -113,12 +115,49 @@ TEST_CASE("a run writes every result file and ends with status 0", "[runner]")
     CHECK(summary["study"] == "tiny");
     CHECK(summary["points"].size() == 1);
     CHECK(summary["points"][0]["metrics"]["tokens"] == 16.0);
-    CHECK_FALSE(LoadStrictJson(place.out / "timeline.json")["traceEvents"].empty());
+    const Json timeline = LoadStrictJson(place.out / "timeline.json")["traceEvents"];
+    REQUIRE_FALSE(timeline.empty());
+    CHECK(timeline[0]["name"] == "process_name");
+    CHECK(timeline[0]["args"]["point"] == 0);
 
     // Again, over the results that are there: the same bytes.
     const std::string first = Content(place.out / "summary.json");
     place.Run();
     CHECK(Content(place.out / "summary.json") == first);
+}
+
+TEST_CASE("run.json has the command line, where it was given, and the study with its overrides", "[runner]")
+{
+    Workplace place;
+    place.study["sweep"] = Json::parse(R"({"seed": [1, 2]})");
+    place.Run("--set=workload.new_tokens=3 '--set=scheme={\"name\": \"server\"}'");
+    REQUIRE(place.status == 0);
+    const Json run = LoadStrictJson(place.out / "run.json");
+    const Json& command = run["command"];
+    REQUIRE(command.size() == 8);
+    CHECK(command[0] == SPLITLLM_TEST_RUNNER);
+    CHECK(command[1] == "--study=study.json");
+    CHECK(command[6] == "--set=workload.new_tokens=3");
+    CHECK(command[7] == "--set=scheme={\"name\": \"server\"}");
+    CHECK(std::filesystem::equivalent(run["folder"].get<std::string>(), place.folder.Path()));
+    CHECK(run["study"]["workload"]["new_tokens"] == 3);
+    CHECK(run["study"]["scheme"] == Json::parse(R"({"name": "server"})"));
+    CHECK(run["study"]["nodes"] == place.study["nodes"]);
+    CHECK_FALSE(run["study"].contains("sweep"));
+
+    // Which of the points a node belongs to is said beside its name.
+    std::vector<int> points;
+    const Json timeline = LoadStrictJson(place.out / "timeline.json");
+    for (const Json& event : timeline["traceEvents"])
+    {
+        if (event["name"] == "process_name")
+        {
+            const bool second = event["args"]["name"].get<std::string>().find("(seed = 2)") != std::string::npos;
+            CHECK(event["args"]["point"] == (second ? 1 : 0));
+            points.push_back(event["args"]["point"]);
+        }
+    }
+    CHECK(std::find(points.begin(), points.end(), 1) != points.end());
 }
 
 TEST_CASE("an expectation that fails gives status 1 and keeps the results", "[runner]")
