@@ -2,6 +2,7 @@
 #include "links.h"
 
 #include "block-fading-helper.h"
+#include "capture.h"
 #include "net/block-fading-channel.h"
 #include "net/block-fading-net-device.h"
 #include "net/outage-error-model.h"
@@ -19,8 +20,10 @@
 #include "ns3/net-device-container.h"
 #include "ns3/point-to-point-helper.h"
 #include "ns3/pointer.h"
+#include "ns3/pcap-file-wrapper.h"
 #include "ns3/queue-size.h"
 #include "ns3/simulator.h"
+#include "ns3/trace-helper.h"
 #include "ns3/traffic-control-helper.h"
 #include "ns3/uinteger.h"
 
@@ -50,6 +53,11 @@ class PacketLink : public Link
         m_internet.SetIpv6StackInstall(false);
     }
 
+    void Capture(const std::string& file) override
+    {
+        m_capture = OpenCapture(file, CaptureOf::PppFrames);
+    }
+
     std::uint32_t SegmentBytes() const override
     {
         return TcpMessagePort::SegmentBytes(m_spec.mtu);
@@ -69,6 +77,10 @@ class PacketLink : public Link
         Trace(m_ends.userNames.size() == 1 ? m_ends.serverName : m_ends.serverName + " link-" + std::to_string(m_joined),
               Direction::Down,
               devices.Get(1));
+        if (m_capture)
+        {
+            PcapHelper().HookDefaultSink(devices.Get(1), "PromiscSniffer", m_capture);
+        }
         m_joined++;
         return InetSocketAddress(interfaces.GetAddress(1), kServerPort);
     }
@@ -92,6 +104,7 @@ class PacketLink : public Link
   private:
     InternetStackHelper m_internet;
     Ipv4AddressHelper m_addresses{"10.0.0.0", "255.255.255.252"};
+    Ptr<PcapFileWrapper> m_capture; //!< null: none
     std::uint32_t m_joined = 0;
 };
 
@@ -214,22 +227,46 @@ class FadingPacketLink final : public PacketLink
     LinkAttempts m_attempts;
 };
 
-/// Lets \p user connect to \p server over \p link, as often as it has to.
-void
-ConnectOver(MessageLink& link, Ptr<UserDevice> user, Ptr<ServerApplication> server)
+/// A link that carries messages whole, one for each user.
+class WholeMessageLink : public Link
 {
-    user->SetConnector([&link, server](Api api) {
-        PortPair ports = link.Connect();
-        if (!server->Attach(std::move(ports.server), api))
+  public:
+    Address Join(Ptr<Node>) override
+    {
+        return {};
+    }
+
+    void Capture(const std::string& file) override
+    {
+        m_capture = OpenCapture(file, CaptureOf::Messages);
+    }
+
+  protected:
+    /// Lets \p user connect to \p server over \p link, as often as it has to.
+    void ConnectOver(MessageLink& link, Ptr<UserDevice> user, Ptr<ServerApplication> server) const
+    {
+        if (m_capture)
         {
-            ports.user->Refuse("the server refused the connection");
+            link.atServer = [file = m_capture](Direction direction, const ConnectionId& connection, Ptr<const Packet> bytes) {
+                CaptureMessage(*file, direction, connection, bytes);
+            };
         }
-        return std::move(ports.user);
-    });
-}
+        user->SetConnector([&link, server](Api api) {
+            PortPair ports = link.Connect();
+            if (!server->Attach(std::move(ports.server), api))
+            {
+                ports.user->Refuse("the server refused the connection");
+            }
+            return std::move(ports.user);
+        });
+    }
+
+  private:
+    Ptr<PcapFileWrapper> m_capture; //!< null: none
+};
 
 /// A fading channel with whole messages over it.
-class FadingMessageLink final : public Link
+class FadingMessageLink final : public WholeMessageLink
 {
   public:
     FadingMessageLink(LinkSpec spec, LinkEnds ends, Recorder& recorder)
@@ -237,11 +274,6 @@ class FadingMessageLink final : public Link
           m_ends(std::move(ends)),
           m_recorder(recorder)
     {
-    }
-
-    Address Join(Ptr<Node>) override
-    {
-        return {};
     }
 
     void Attach(Ptr<UserDevice> user, Ptr<ServerApplication> server) override
@@ -286,18 +318,13 @@ class FadingMessageLink final : public Link
 };
 
 /// An ideal link with whole messages over it.
-class CalibratedLink final : public Link
+class CalibratedLink final : public WholeMessageLink
 {
   public:
     explicit CalibratedLink(const LinkSpec& spec)
         : m_config(ServiceConfigOf(spec))
     {
         m_config.outages = OutageSchedule(DrawOutages(spec.outages, kOutageStreams));
-    }
-
-    Address Join(Ptr<Node>) override
-    {
-        return {};
     }
 
     void Attach(Ptr<UserDevice> user, Ptr<ServerApplication> server) override

@@ -22,6 +22,8 @@ namespace splitllm
 namespace
 {
 
+constexpr const char* kCaptures = "point-"; // what the names of capture files begin with
+
 std::string
 Number(double value)
 {
@@ -281,11 +283,11 @@ WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
 void
 WriteTimelines(std::ostream& stream, const std::vector<PointResult>& points)
 {
-    std::vector<std::pair<std::string, Timeline>> runs;
+    std::vector<PointTimeline> runs;
     ForEachRun(points, [&](std::size_t point, std::size_t, const RunRecords& run) {
         if (!run.timeline.empty())
         {
-            runs.emplace_back(TitleOf(points[point].set), run.timeline);
+            runs.push_back({point, TitleOf(points[point].set), run.timeline});
         }
     });
     WriteTimeline(stream, runs);
@@ -329,7 +331,8 @@ TitleOf(const PointSet& set)
 }
 
 ResultsFolder::ResultsFolder(std::filesystem::path folder)
-    : m_folder(std::move(folder))
+    : m_folder(std::move(folder)),
+      m_captures(m_folder / ("pcap.part-" + std::to_string(::getpid())))
 {
     std::error_code error;
     std::filesystem::create_directories(m_folder, error);
@@ -339,6 +342,45 @@ ResultsFolder::ResultsFolder(std::filesystem::path folder)
     if (!writable)
     {
         throw InputError("--out=" + m_folder.string() + ": this folder cannot be created or written; give one that can");
+    }
+}
+
+ResultsFolder::~ResultsFolder()
+{
+    std::error_code ignored;
+    std::filesystem::remove_all(m_captures, ignored);
+}
+
+std::string
+ResultsFolder::Captures(std::size_t point, std::size_t repetition) const
+{
+    std::error_code error;
+    std::filesystem::create_directories(m_captures, error);
+    if (error)
+    {
+        throw InputError("--out=" + m_folder.string() + ": a folder for captures cannot be made: " + error.message());
+    }
+    return m_captures /
+           (std::string(kCaptures) + std::to_string(point) + "-repetition-" + std::to_string(repetition) + "-");
+}
+
+void
+ResultsFolder::MoveCaptures() const
+{
+    const std::filesystem::path folder = m_folder / "pcap";
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
+    {
+        const std::string name = entry.path().filename();
+        if (name.starts_with(kCaptures) && name.ends_with(".pcap"))
+        {
+            std::filesystem::remove(entry.path(), ignored); // of an earlier study
+        }
+    }
+    for (const auto& entry : std::filesystem::directory_iterator(m_captures, ignored))
+    {
+        std::filesystem::create_directories(folder);
+        std::filesystem::rename(entry.path(), folder / entry.path().filename());
     }
 }
 
@@ -399,6 +441,7 @@ ResultsFolder::Write(const std::string& study, const std::vector<PointResult>& p
         std::error_code ignored;
         std::filesystem::remove(m_folder / name, ignored);
     }
+    MoveCaptures();
 }
 
 void

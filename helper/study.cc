@@ -13,6 +13,7 @@
 #include "policy/calibrator.h"
 #include "policy/offload-policies.h"
 #include "schemes/scheme.h"
+#include "recording.h"
 #include "spa-spec.h"
 
 #include <algorithm>
@@ -225,6 +226,22 @@ ReadPromptFile(StrictObject& workload, std::uint64_t requests, bool shuffled, co
     return all;
 }
 
+/// The recorded requests, from the beginning again where more are asked for; of each recorded repetition in turn.
+std::vector<RequestSpec>
+ReplayedRequests(StrictObject& workload, const Study& study)
+{
+    workload.String("prompts");
+    std::vector<RequestSpec> all;
+    for (const std::shared_ptr<const RecordedRun>& run : study.replayed)
+    {
+        for (std::uint32_t r = 0; r < study.requestCount; r++)
+        {
+            all.push_back(run->prompts[run->requests[r % run->requests.size()]]);
+        }
+    }
+    return all;
+}
+
 /// "prompt_tokens": prompts of a given length and no text, for shape mode.
 std::vector<RequestSpec>
 ReadPromptLengths(StrictObject& workload)
@@ -273,7 +290,9 @@ ReadWorkload(StrictObject& object, Study& study, const ModelConfig& config, cons
     {
         study.requestCount = askers * static_cast<std::uint32_t>(workload.Integer("requests", 1, 1'000'000 / askers));
         study.shuffled = workload.Choice("order", {"file", "random"}, "file") == "random";
-        study.requests = ReadPromptFile(workload, study.requestCount, study.shuffled, folders);
+        study.requests = study.Replays()
+                             ? ReplayedRequests(workload, study)
+                             : ReadPromptFile(workload, study.requestCount, study.shuffled, folders);
         study.quality = workload.Bool("quality", false);
         const bool answered = std::ranges::none_of(study.requests, [](const RequestSpec& request) {
             return request.answer.empty();
@@ -360,16 +379,21 @@ CheckTopology(const StrictObject& object, const Study& study)
     }
 }
 
-/// The model's shape. Its weights and adapter are checked here as well, before anything runs.
+/// The model's shape. Its weights and adapter are checked here as well, before anything runs; a replay needs neither.
 ModelConfig
-CheckModel(const ModelSpec& model, bool shapeMode)
+CheckModel(const Study& study)
 {
+    const ModelSpec& model = study.model;
+    if (study.Replays())
+    {
+        return study.ReplayedRun(0).config;
+    }
     if (!model.shape.empty())
     {
         return NamedShape(model.shape, *DTypeFromName(model.dtype));
     }
     ModelConfig config;
-    if (shapeMode)
+    if (study.shapeMode)
     {
         config = LoadConfig(model.folder);
         config.dtype = *DTypeFromName(model.dtype);
@@ -618,6 +642,16 @@ Study::Server() const
     return Node(preferred[first ? 0 : 1]);
 }
 
+const RecordedRun&
+Study::ReplayedRun(std::uint32_t repetition) const
+{
+    if (!Replays())
+    {
+        throw std::logic_error("the study replays nothing");
+    }
+    return *replayed[repetition % replayed.size()];
+}
+
 std::size_t
 Study::PositionsOf(const RequestSpec& request) const
 {
@@ -684,14 +718,29 @@ Study
 ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
 {
     Study study;
+    if (json.is_object() && json.contains("mode") && json["mode"] == "replay")
+    {
+        Replay replay = FindReplay(json, origin);
+        json = std::move(replay.study);
+        study.replayed = std::move(replay.runs);
+    }
     StrictObject object(json, origin);
     study.name = object.String("study");
     study.seed = static_cast<std::uint32_t>(object.Integer("seed", 1, std::numeric_limits<std::uint32_t>::max(), 1));
     study.repeat = static_cast<std::uint32_t>(object.Integer("repeat", 1, 100'000, 1));
-    study.shapeMode = object.Choice("mode", {"numeric", "shape"}) == "shape";
+    study.shapeMode = object.Choice("mode", {"numeric", "shape", "replay"}) == "shape";
     study.backend.name = ReadBackend(object, study.shapeMode);
     study.model = ReadModel(object, study.shapeMode, folders);
     object.Raw("model");
+    if (study.Replays())
+    {
+        object.String("recording");
+        const RecordedRun& run = study.ReplayedRun(0);
+        study.model.adapterFolder.clear();
+        study.model.adapterRank = run.adapterRank;
+        study.model.bottleneckWidth = run.bottleneckWidth;
+        study.model.adapterDtype = run.adapterDtype;
+    }
 
     StrictObject nodes = object.Object("nodes");
     for (const std::string& name : nodes.Keys())
@@ -699,6 +748,11 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
         study.nodes.push_back(ReadNode(nodes, name, folders));
         if (study.nodes.back().hardware.Mode() == Timing::Measured)
         {
+            if (study.Replays())
+            {
+                nodes.Fail(name + ".hardware",
+                           "times what kernels take, and a replay runs none; accepted: timing by roofline or table");
+            }
             study.backend.times = CudaTimes::Events;
         }
     }
@@ -715,7 +769,7 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
             study.links.push_back(ReadLink(links, name, groups));
         }
     }
-    study.config = CheckModel(study.model, study.shapeMode);
+    study.config = CheckModel(study);
     const ModelConfig& config = study.config;
     ReadWorkload(object, study, config, folders);
     ReadScheme(object, study, config, origin, folders);
@@ -730,6 +784,10 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     CheckTopology(object, study);
     CheckPrompts(object, study, config);
     CheckDeadline(object, study);
+    if (const std::string why = WhyNoReplay(study); study.Replays() && !why.empty())
+    {
+        throw InputError(origin + ": " + why);
+    }
     return study;
 }
 

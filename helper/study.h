@@ -113,6 +113,8 @@ struct RequestSpec
     std::vector<TokenId> answer; //!< what a correct model says, with the token that ends it; may be empty
 };
 
+struct RecordedRun;
+
 /// One point of a study: everything that a run needs.
 struct Study
 {
@@ -120,6 +122,7 @@ struct Study
     std::uint32_t seed = 1;
     std::uint32_t repeat = 1;
     bool shapeMode = false;
+    std::vector<std::shared_ptr<const RecordedRun>> replayed; //!< mode "replay": one a recorded repetition
     BackendChoice backend; //!< numeric mode: what computes, apart from its threads
     ModelSpec model;
     ModelConfig config; //!< the model's shape
@@ -127,13 +130,22 @@ struct Study
     std::vector<LinkSpec> links;
     SchemeSpec scheme;
     Sampling sampling;
-    std::vector<RequestSpec> requests;
-    bool shuffled = false; //!< requests come in an order drawn from the seed
+    std::vector<RequestSpec> requests; //!< of a replay those of each recorded repetition in turn
+    bool shuffled = false; //!< requests come in an order drawn from the seed; in a replay in the recorded one
     std::uint32_t requestCount = 0; //!< how many of them run
     std::uint32_t newTokens = 0; //!< at most, for each
     std::vector<TokenId> stop;   //!< tokens that end an answer before that
     bool quality = false;        //!< compares with the full model along the reference answers
     std::uint32_t timelineTokens = 0; //!< of the first request that the timeline shows
+
+    /// Whether recorded runs decide what numbers would.
+    bool Replays() const
+    {
+        return !replayed.empty();
+    }
+
+    /// The recorded run that \p repetition replays. \throws std::logic_error unless it Replays
+    const RecordedRun& ReplayedRun(std::uint32_t repetition) const;
 
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;

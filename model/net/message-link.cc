@@ -58,6 +58,7 @@ class MessageLink::Port final : public MessagePort
         AtPeer([packet, ends = m_ends, sender = Index()](Port& peer) {
             if ((*ends)[sender] != nullptr)
             {
+                peer.Tap(Direction::Up, packet);
                 peer.DeliverPacket(peer.m_reader, packet);
             }
         });
@@ -81,8 +82,9 @@ class MessageLink::Port final : public MessagePort
     void Transmit(const Message& message) override
     {
         m_unsent++;
-        m_link.Of(Sends()).queue.push_back(
-            {message.kind, message.payload.size, message.sequence, ToPacket(message), this});
+        const Ptr<Packet> packet = ToPacket(message);
+        Tap(Direction::Down, packet);
+        m_link.Of(Sends()).queue.push_back({message.kind, message.payload.size, message.sequence, packet, this});
         m_link.SendNext(Sends());
     }
 
@@ -90,6 +92,15 @@ class MessageLink::Port final : public MessagePort
     std::size_t Index() const
     {
         return static_cast<std::size_t>(Sends());
+    }
+
+    /// \p packet goes in \p direction past this end. Told where it is the server's.
+    void Tap(Direction direction, Ptr<const Packet> packet) const
+    {
+        if (m_link.atServer && Sends() == Direction::Down)
+        {
+            m_link.atServer(direction, Connection(), packet);
+        }
     }
 
     /// The peer learns of the close after everything that was sent.

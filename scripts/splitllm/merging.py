@@ -4,7 +4,9 @@
 import csv
 import io
 import json
+import os
 import re
+import sys
 
 from splitllm.study import name_objects
 
@@ -12,6 +14,7 @@ OPTIONAL = {"exits.csv", "gates.csv", "standalone.csv", "outages.csv", "confiden
 
 PID = re.compile(r'"pid":(\d+)')
 ID = re.compile(r',"id":(\d+)')
+POINT = '"point":0}}'  # ends what names a process; the only point of its own folder is number 0 there
 
 
 def merged_tables(parts):
@@ -30,7 +33,7 @@ def merged_tables(parts):
 def merged_timeline(timelines):
     """The timelines one beside the other, with processes and messages numbered on."""
     events, processes, messages = [], 0, 0
-    for text in timelines:
+    for point, text in enumerate(timelines):
         first = (processes, messages)
         for line in text.splitlines()[1:-1]:
             event = line.removesuffix(",")
@@ -41,6 +44,8 @@ def merged_timeline(timelines):
                 identity = int(ID.search(event)[1]) + first[1]
                 messages = max(messages, identity)
                 event = ID.sub(f',"id":{identity}', event, count=1)
+            if event.endswith(POINT):
+                event = f'{event.removesuffix(POINT)}"point":{point}}}}}'
             events.append(event)
     return '{"displayTimeUnit":"ms","traceEvents":[' + "".join(
         ("," if number else "") + "\n" + event for number, event in enumerate(events)
@@ -51,6 +56,9 @@ def merged_run(study, runs):
     """What varies between runs, of all points together."""
     return {
         "study_file": study,
+        "command": sys.argv,
+        "folder": os.getcwd(),
+        "study": runs[0]["study"],
         "wall_s": sum(run["wall_s"] for run in runs),
         "events": sum(run["events"] for run in runs),
         "sessions_lost": [reason for run in runs for reason in run["sessions_lost"]],

@@ -113,7 +113,9 @@ class Results(SweepTest):
         self.assertEqual(table.column_names, list(rows[0]))
         self.assertEqual(table["token_latency_ms.mean"].to_pylist(), [point["metrics"]["token_latency_ms.mean"] for point in points])
         run = json.loads((self.folder / "swept/run.json").read_text())
-        self.assertEqual(run["events"], json.loads((self.folder / "plain/run.json").read_text())["events"])
+        plain = json.loads((self.folder / "plain/run.json").read_text())
+        self.assertEqual((run["events"], run["study"]), (plain["events"], plain["study"]))
+        self.assertEqual(run["command"][1:], [str(study), "--out", str(self.folder / "swept"), "--workers", "2"])
 
     def test_a_second_call_runs_nothing_and_no_stale_point_is_taken(self):
         log = self.folder / "log"

@@ -8,12 +8,14 @@
 
 #include "base/strict-json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <vector>
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -113,7 +115,10 @@ TEST_CASE("a run writes every result file and ends with status 0", "[runner]")
     CHECK(summary["study"] == "tiny");
     CHECK(summary["points"].size() == 1);
     CHECK(summary["points"][0]["metrics"]["tokens"] == 16.0);
-    CHECK_FALSE(LoadStrictJson(place.out / "timeline.json")["traceEvents"].empty());
+    const Json timeline = LoadStrictJson(place.out / "timeline.json")["traceEvents"];
+    REQUIRE_FALSE(timeline.empty());
+    CHECK(timeline[0]["name"] == "process_name");
+    CHECK(timeline[0]["args"]["point"] == 0);
 
     // Again, over the results that are there: the same bytes.
     const std::string first = Content(place.out / "summary.json");
@@ -129,6 +134,40 @@ TEST_CASE("a path may have blanks", "[runner]")
     CHECK(place.status == 0);
     CHECK(std::filesystem::exists(place.folder.Path() / "o u t" / "summary.json"));
     CHECK_FALSE(std::filesystem::exists(place.folder.Path() / "o"));
+}
+
+TEST_CASE("run.json has the command line, where it was given, and the study with its overrides", "[runner]")
+{
+    Workplace place;
+    place.study["sweep"] = Json::parse(R"({"seed": [1, 2]})");
+    place.Run("--set=workload.new_tokens=3 '--set=scheme={\"name\": \"server\"}'");
+    REQUIRE(place.status == 0);
+    const Json run = LoadStrictJson(place.out / "run.json");
+    const Json& command = run["command"];
+    REQUIRE(command.size() == 8);
+    CHECK(command[0] == SPLITLLM_TEST_RUNNER);
+    CHECK(command[1] == "--study=study.json");
+    CHECK(command[6] == "--set=workload.new_tokens=3");
+    CHECK(command[7] == "--set=scheme={\"name\": \"server\"}");
+    CHECK(std::filesystem::equivalent(run["folder"].get<std::string>(), place.folder.Path()));
+    CHECK(run["study"]["workload"]["new_tokens"] == 3);
+    CHECK(run["study"]["scheme"] == Json::parse(R"({"name": "server"})"));
+    CHECK(run["study"]["nodes"] == place.study["nodes"]);
+    CHECK_FALSE(run["study"].contains("sweep"));
+
+    // Which of the points a node belongs to is said beside its name.
+    std::vector<int> points;
+    const Json timeline = LoadStrictJson(place.out / "timeline.json");
+    for (const Json& event : timeline["traceEvents"])
+    {
+        if (event["name"] == "process_name")
+        {
+            const bool second = event["args"]["name"].get<std::string>().find("(seed = 2)") != std::string::npos;
+            CHECK(event["args"]["point"] == (second ? 1 : 0));
+            points.push_back(event["args"]["point"]);
+        }
+    }
+    CHECK(std::find(points.begin(), points.end(), 1) != points.end());
 }
 
 TEST_CASE("an expectation that fails gives status 1 and keeps the results", "[runner]")
@@ -261,12 +300,12 @@ TEST_CASE("a mistake in the study is one line with the path and what is accepted
           "study.json: links.device-edge.rate: \"1Gps\" is not a data rate; write a number and one of bps, kbps, Mbps, "
           "Gbps, such as \"1Gbps\"");
     CHECK(place.Mistake("--set=links.device-edge.speed=1Gbps") ==
-          "study.json: links.device-edge.speed: unknown key; accepted: delay, loss, mtu, queue, rate, type");
+          "study.json: links.device-edge.speed: unknown key; accepted: delay, loss, mtu, pcap, queue, rate, type");
     CHECK(place.Mistake("--set=nodes.device.count=-1").find("study.json: nodes.device.count: ") == 0);
     CHECK(place.Mistake("--set=workload.requests=1.5").find("study.json: workload.requests: ") == 0);
     CHECK(place.Mistake("--set=nodes.edge.hardware=a900").find("study.json: nodes.edge.hardware: ") == 0);
     CHECK(place.Mistake("--set=mode=dream") ==
-          "study.json: mode: is \"dream\"; accepted: numeric, shape");
+          "study.json: mode: is \"dream\"; accepted: numeric, shape, replay");
     CHECK(place.Mistake("--set=scheme.name=tcl") ==
           "study.json: scheme.name: is \"tcl\"; accepted: server, local, mlora, linfer, dlora, tlc, opsc, naive-split, ce-collm, spa, lst, adapter-split");
     CHECK(place.Mistake("--set=workload.new_tokens=600") ==
