@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import sys
 
 from splitllm.study import name_objects
 
@@ -14,7 +13,6 @@ OPTIONAL = {"exits.csv", "gates.csv", "standalone.csv", "outages.csv", "confiden
 
 PID = re.compile(r'"pid":(\d+)')
 ID = re.compile(r',"id":(\d+)')
-POINT = re.compile(r'"point":0}}$')
 CAPTURE = re.compile(r"^point-\d+-")
 POINT = '"point":0}}'  # ends what names a process; the only point of its own folder is number 0 there
 
@@ -33,7 +31,7 @@ def merged_tables(parts):
 
 
 def merged_timeline(timelines):
-    """The timelines one beside the other, with processes and messages numbered on."""
+    """The timelines one beside the other, with points, processes and messages numbered on."""
     events, processes, messages = [], 0, 0
     for point, text in enumerate(timelines):
         first = (processes, messages)
@@ -42,8 +40,6 @@ def merged_timeline(timelines):
             pid = int(PID.search(event)[1]) + first[0]
             processes = max(processes, pid)
             event = PID.sub(f'"pid":{pid}', event, count=1)
-            if event.startswith('{"ph":"M","name":"process_name"'):
-                event = POINT.sub(f'"point":{number}}}}}', event)
             if event.startswith(('{"ph":"b"', '{"ph":"e"')):
                 identity = int(ID.search(event)[1]) + first[1]
                 messages = max(messages, identity)
@@ -61,9 +57,6 @@ def merged_run(study, command, runs):
     return {
         "study_file": study,
         "command": command,
-        "folder": os.getcwd(),
-        "study": runs[0]["study"],
-        "command": sys.argv,
         "folder": os.getcwd(),
         "study": runs[0]["study"],
         "wall_s": sum(run["wall_s"] for run in runs),

@@ -142,7 +142,7 @@ class Results(SweepTest):
         self.assertEqual(started(["3ms", "1ms", "2ms"])[0], [0])
         ran, said = started(["1ms", "2ms"])
         self.assertEqual((ran, self.content(out)), ([], before))
-        self.assertIn("1 results in", said)
+        self.assertIn("1 results of another study, runner or option are not used\n", said)
         # what a point's result depends on: the study, options, files that it names, the runner
         self.assertEqual(started(["1ms", "2ms"], seed=2)[0], [0, 1])
         self.assertEqual(started(["1ms", "2ms"], "--RngRun=7")[0], [0, 1])
@@ -281,7 +281,7 @@ class Killed(SweepTest):
                 time.sleep(draw.uniform(0.5 * setup, setup + 2 * share))
                 killed += process.poll() is None
                 process.kill()
-                self.wait_for(lambda: not self.running(out))  # a runner does not outlive its sweep
+                self.wait_for(lambda: not self.running(out))
             process.wait()
             now = self.finished(out)
             self.assertLessEqual(before.items(), now.items())  # what is finished is not written again
@@ -293,6 +293,18 @@ class Killed(SweepTest):
         self.assertEqual(sorted(before), sorted(f"{first + i}Mbps" for i in range(count)))
         self.assertGreater(killed, kills // 2)
         self.assertEqual(self.content(out), expected)
+
+    @unittest.skipUnless(shutil.which("setpriv"), "no setpriv (util-linux), which ends a runner with its sweep")
+    def test_a_runner_does_not_outlive_its_sweep(self):
+        file = self.folder / "pid"
+        waiting = self.wrapper(f'[ -z "$point" ] || {{ echo $$ >{file}.part; mv {file}.part {file}; exec sleep 50; }}')
+        process = self.started(self.study(), "--out", self.folder / "out", SPLITLLM_RUNNER=waiting)
+        self.wait_for(file.exists)
+        process.kill()
+        state = Path(f"/proc/{file.read_text().strip()}/stat")
+        began = time.monotonic()
+        self.wait_for(lambda: not state.exists() or state.read_text().split(") ")[1][0] == "Z")
+        self.assertLess(time.monotonic() - began, 30)
 
     def started(self, *arguments, **changes):
         process = subprocess.Popen(self.command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
