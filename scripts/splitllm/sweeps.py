@@ -196,20 +196,22 @@ def run(client, local, sweeps, say=print):
     for sweep in sweeps:
         if sweep.stale:
             say(f"{sweep.folder}: {sweep.stale} results of another study, runner or option are not used")
+    # Workers elsewhere may lack this package. A local function is sent to them as it is, and the module with it.
+    task = point_task.run_point if local else lambda *arguments: point_task.run_point(*arguments)
     futures = {}
     for sweep in sweeps:
         expected = {} if local else sweep.points.digests
         scratch = str(sweep.folder) if local else None
         for number in sweep.todo:
             command = sweep.points.command_of(number)
-            future = client.submit(point_task.run_point, command, expected, os.getcwd(), scratch, pure=False)
+            future = client.submit(task, command, expected, os.getcwd(), scratch, pure=False)
             futures[future] = (sweep, number)
     progress = Progress(total, total - left)
     try:
         for future in as_completed(list(futures)):
             sweep, number = futures.pop(future)
             lost = future.status != "finished"
-            reason = f"its worker was lost: {future.exception()}" if lost else sweep.keep(number, future.result())
+            reason = f"its worker was lost: {' '.join(str(future.exception()).split())}" if lost else sweep.keep(number, future.result())
             if reason is not None:
                 sweep.failed[number] = reason
                 progress.clear()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from support import ROOT, FolderTest
 
+from splitllm import point_task
 from splitllm.cli import InputError
 from splitllm.points import runner
 
@@ -253,6 +254,44 @@ class Failures(SweepTest):
         self.assertEqual(done.returncode, 2)
         self.assertIn("changed while the sweep ran", done.stderr)
         self.assertEqual([path for path in (self.folder / "out/points").iterdir() if path.name[0] != "."], [])
+
+
+class Cluster(SweepTest):
+    def test_points_run_on_the_workers_of_a_scheduler(self):
+        file = self.folder / "scheduler.json"
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        for what, *options in (
+            ("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"),
+            ("dask_worker", "--nthreads", "2", "--no-dashboard", "--no-nanny", "--local-directory", str(self.folder)),
+        ):  # fmt: skip
+            command = [sys.executable, "-m", f"distributed.cli.{what}", "--scheduler-file", str(file), *options]
+            log = open(self.folder / f"{what}.log", "w", encoding="utf-8")
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment)
+            self.addCleanup(log.close)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            self.wait_for(file.exists)
+        address = json.loads(file.read_text())["address"]
+        study = self.study({"links.device-edge.delay": ["1ms", "2ms", "3ms"]})
+        swept = self.sweep(study, "--out", self.folder / "swept", "--scheduler", address)
+        self.assertEqual((swept.returncode, swept.stderr), (0, ""), swept.stdout)
+        self.assertEqual(self.plain(study, self.folder / "plain").returncode, 0)
+        files = self.content(self.folder / "swept")
+        self.assertEqual({name: files[name] for name in self.content(self.folder / "plain")}, self.content(self.folder / "plain"))
+
+    def test_a_scheduler_that_does_not_answer_is_told_in_one_line(self):
+        done = self.sweep(self.study(), "--out", self.folder / "out", "--scheduler", "tcp://127.0.0.1:9")
+        self.assertEqual((done.returncode, len(done.stderr.splitlines())), (2, 1), done.stderr)
+        self.assertIn("sweep: --scheduler tcp://127.0.0.1:9: no Dask scheduler answers there: ", done.stderr)
+
+    def test_a_worker_with_another_study_runs_nothing(self):
+        study = self.study()
+        result = point_task.run_point(["false"], {str(study): "0" * 64}, str(self.folder))
+        self.assertEqual((result["status"], result["files"]), (2, {}))
+        self.assertIn(f"{study} on this worker (", result["error"])
+        self.assertIn("is not that of the sweep: ", result["error"])
+        result = point_task.run_point(["false"], {"/none": "0" * 64}, str(self.folder))
+        self.assertIn("No such file", result["error"])
 
 
 class Killed(SweepTest):
