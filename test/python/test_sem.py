@@ -45,7 +45,8 @@ class Campaign(SweepTest):
         )  # fmt: skip
         self.assertLessEqual({"study", "out", "point", "set", "models", "threads"}, set(campaign.db.get_params()))
         rates = [f"links.device-edge.rate={rate}" for rate in ("10Mbps", "100Mbps")]
-        campaign.run_missing_simulations({"study": [str(study)], "out": ["."], "point": [0, 1], "set": rates}, runs=2)
+        params = {"study": [str(study)], "out": ["."], "record": [""], "point": [0, 1], "set": rates}
+        campaign.run_missing_simulations(params, runs=2)
         results = campaign.db.get_results()
         self.assertEqual(len(results), 8)
         self.assertEqual({result["meta"]["exitcode"] for result in results}, {0})
