@@ -14,6 +14,8 @@ OPTIONAL = {"exits.csv", "gates.csv", "standalone.csv", "outages.csv", "confiden
 
 PID = re.compile(r'"pid":(\d+)')
 ID = re.compile(r',"id":(\d+)')
+POINT = re.compile(r'"point":0}}$')
+CAPTURE = re.compile(r"^point-\d+-")
 POINT = '"point":0}}'  # ends what names a process; the only point of its own folder is number 0 there
 
 
@@ -40,6 +42,8 @@ def merged_timeline(timelines):
             pid = int(PID.search(event)[1]) + first[0]
             processes = max(processes, pid)
             event = PID.sub(f'"pid":{pid}', event, count=1)
+            if event.startswith('{"ph":"M","name":"process_name"'):
+                event = POINT.sub(f'"point":{number}}}}}', event)
             if event.startswith(('{"ph":"b"', '{"ph":"e"')):
                 identity = int(ID.search(event)[1]) + first[1]
                 messages = max(messages, identity)
@@ -52,10 +56,13 @@ def merged_timeline(timelines):
     ) + "\n]}\n"
 
 
-def merged_run(study, runs):
-    """What varies between runs, of all points together."""
+def merged_run(study, command, runs):
+    """What varies between runs, of all points together; command: what ran them, in this folder."""
     return {
         "study_file": study,
+        "command": command,
+        "folder": os.getcwd(),
+        "study": runs[0]["study"],
         "command": sys.argv,
         "folder": os.getcwd(),
         "study": runs[0]["study"],
@@ -109,18 +116,20 @@ def table_files(summary):
     return {"table.csv": text.getvalue().encode(), "table.parquet": sink.getvalue()}
 
 
-def merge(study, folders):
+def merge(study, command, folders):
     """{name: bytes} of the results folder of all points, which lie in `folders` one each, in order."""
-    parts = []
-    for folder in folders:
+    parts, captures = [], {}
+    for number, folder in enumerate(folders):
         parts.append({path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file()})
+        for path in sorted(folder.glob("pcap/*")):
+            captures["pcap/" + CAPTURE.sub(f"point-{number}-", path.name)] = path.read_bytes()
     summaries = [json.loads(files["summary.json"]) for files in parts]
     summary = {"study": summaries[0]["study"], "points": [part["points"][0] for part in summaries]}
-    run = merged_run(study, [json.loads(files["run.json"]) for files in parts])
+    run = merged_run(study, command, [json.loads(files["run.json"]) for files in parts])
     texts = {
         "summary.json": json.dumps(summary, indent=2, ensure_ascii=False) + "\n",
         "timeline.json": merged_timeline([files["timeline.json"] for files in parts]),
         "run.json": json.dumps(run, indent=2, ensure_ascii=False) + "\n",
         **merged_tables(parts),
     }
-    return {name: text.encode() for name, text in texts.items()} | table_files(summary)
+    return {name: text.encode() for name, text in texts.items()} | table_files(summary) | captures
