@@ -139,17 +139,17 @@ Recorder::OnStandalone(const std::string& node, const StandaloneRecord& record)
 }
 
 void
-Recorder::OnOutage(const std::string& name, const Outage& outage)
+Recorder::OnOutage(const OutageRow& outage)
 {
-    m_records.outages.push_back({name, outage.begin, outage.end});
+    m_records.outages.push_back(outage);
     ns3::Time last; // that the timeline shows
     for (const TimelineSpan& span : m_records.timeline)
     {
         last = ns3::Max(last, span.end);
     }
-    if (outage.begin < last)
+    if (outage.start < last)
     {
-        m_records.timeline.push_back({name, Lane::Mode, "down", outage.begin, ns3::Min(outage.end, last), ""});
+        m_records.timeline.push_back({outage.name, Lane::Mode, "down", outage.start, ns3::Min(outage.end, last), ""});
     }
 }
 
@@ -246,13 +246,8 @@ Recorder::OnServerCompute(const ComputeRecord& record)
 }
 
 void
-Recorder::OnPacket(const std::string& node,
-                   Direction direction,
-                   std::uint32_t bytes,
-                   ns3::Time start,
-                   ns3::Time end)
+Recorder::OnPacket(const std::string& node, std::uint32_t bytes, ns3::Time start, ns3::Time end)
 {
-    m_records.wireBytes[static_cast<std::size_t>(direction)] += bytes;
     if (m_timelineTokens > 0)
     {
         m_records.timeline.push_back(

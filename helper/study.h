@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_STUDY_H
 #define SPLITLLM_STUDY_H
 
+#include "arrivals.h"
 #include "base/strict-json.h"
 #include "codec/tensor-codec.h"
 #include "compute/device-profile.h"
@@ -70,6 +71,7 @@ enum class NodeRole
     UserDevice,
     EdgeServer,
     Cloud,
+    Gateway, //!< forwards what users and server send, and computes nothing
 };
 
 /// A group of equal nodes.
@@ -129,6 +131,7 @@ struct Study
     std::vector<RequestSpec> requests;
     bool shuffled = false; //!< requests come in an order drawn from the seed
     std::uint32_t requestCount = 0; //!< how many of them run
+    ArrivalSpec arrivals;        //!< when they come in
     std::uint32_t newTokens = 0; //!< at most, for each
     std::vector<TokenId> stop;   //!< tokens that end an answer before that
     bool quality = false;        //!< compares with the full model along the reference answers
@@ -136,6 +139,9 @@ struct Study
 
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;
+
+    /// The gateway between users and server; null if there is none.
+    const NodeSpec* Gateway() const;
 
     /// The link between two groups. \throws std::logic_error if there is none
     const LinkSpec& LinkBetween(const NodeSpec& a, const NodeSpec& b) const;

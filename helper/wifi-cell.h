@@ -33,6 +33,8 @@ class WifiCell final : public Link
     /// The access point sends beacons all the time.
     bool RunsForEver() const override;
 
+    std::array<std::uint64_t, kDirections> BytesSent() const override;
+
   private:
     /// Gives \p node a device at \p distance metres, and an address.
     ns3::Ipv4Address Install(ns3::Ptr<ns3::Node> node, double distance, const ns3::WifiMacHelper& mac);
@@ -48,6 +50,7 @@ class WifiCell final : public Link
     ns3::Ipv4AddressHelper m_addresses{"10.0.0.0", "255.255.0.0"};
     ns3::Ipv4Address m_serverAddress;
     std::uint32_t m_joined = 0;
+    std::array<std::uint64_t, kDirections> m_bytes{}; //!< of data frames
 };
 
 } // namespace splitllm
