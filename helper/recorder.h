@@ -12,8 +12,8 @@
 #include <functional>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -184,11 +184,17 @@ class Recorder
         std::map<std::pair<std::uint32_t, std::uint16_t>, std::size_t> rows;
     };
 
-    std::map<std::uint32_t, Decided> m_decided; //!< by session
-    std::set<std::uint32_t> m_lost;             //!< sessions that ended before their time
-    std::map<std::uint32_t, std::size_t> m_uploads; //!< where a session's latest is in the records
-    std::set<std::uint32_t> m_onServer; //!< sessions for which a layer ran on the server since its last answer
-    std::map<std::uint32_t, std::uint32_t> m_serverAnswers; //!< by session: of layers there, and no token yet
+    /// What is known of a session between its records.
+    struct SessionState
+    {
+        Decided decided;
+        bool isLost = false;               //!< it ended before its time
+        std::optional<std::size_t> upload; //!< where its latest is in the records
+        bool onServer = false;             //!< a layer ran on the server since its last answer
+        std::uint32_t serverAnswers = 0;   //!< of layers there, and no token yet
+    };
+
+    std::unordered_map<std::uint32_t, SessionState> m_sessions; //!< by number
 };
 
 } // namespace splitllm

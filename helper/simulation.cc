@@ -284,11 +284,12 @@ Run::ScheduleOutages(const std::vector<OutageSpec>& specs)
 void
 Run::InstallUsers(const NodeSpec& spec)
 {
+    const auto hardware = std::make_shared<const DeviceProfile>(spec.hardware);
     for (const std::string& name : NamesOf(spec))
     {
         Ptr<Node> node = CreateObject<Node>();
         m_llm.SetUserAttribute("Name", StringValue(name));
-        Ptr<UserDevice> user = m_llm.InstallUserDevice(node, spec.hardware, m_link ? m_link->Join(node) : Address());
+        Ptr<UserDevice> user = m_llm.InstallUserDevice(node, hardware, m_link ? m_link->Join(node) : Address());
         user->AssignStreams(kSessionStreams);
         if (m_link)
         {
