@@ -30,8 +30,10 @@
 #include <vector>
 
 // What many devices cost: processor time of a token and memory of an idle device, with 10 devices and with 1000. Tokens
-// are those of SmolLM2 in LInfer, in shape mode: h0, 30 layers there and back, hL, 94,464 bytes in 62 messages. All
-// devices are at work at the same time, which is the worst case for caches. Beside it, what the same messages take on
+// are those of SmolLM2 in LInfer, in shape mode: h0, 30 layers there and back, hL, 94,464 bytes in 62 messages.
+//
+// ScaleServiceToken/load: the same Poisson load on few and on many devices. /all: all devices are at work at the same
+// time, which is the worst case for caches. ScaleTcpToken: likewise all, and beside it what the same messages take on
 // bare ns-3 sockets over the same wires, whose applications do nothing, with the routing that ns-3 installs.
 
 using namespace splitllm;
@@ -268,15 +270,31 @@ BareToken(Topology topology, std::uint32_t devices, std::uint32_t rounds)
 constexpr std::uint32_t kFew = 10;
 constexpr std::uint32_t kMany = 1000;
 
+/// Milliseconds of a token where \p devices get 1000 requests of 16 tokens together, in Poisson's way: about 3 at work
+/// at a time, if there are many.
+double
+LoadedToken(std::uint32_t devices)
+{
+    constexpr std::uint32_t kRequests = 1000;
+    Json json = StudyOf(Topology::Service, devices, 16);
+    json["workload"]["per_user"] = false;
+    json["workload"]["prompt_tokens"][0]["requests"] = kRequests;
+    json["workload"]["arrival"] = {{"process", "poisson"}, {"rate_per_s", 30}};
+    const Study study = ReadStudy(json, "scale-bench", Folders());
+    Rounds measured(1, kRequests * 16);
+    Simulate(study, 0, 1, [&measured] { measured.Token(); });
+    return measured.PerToken();
+}
+
 void
-ScaleServiceToken(benchmark::State& state)
+ScaleServiceToken(benchmark::State& state, bool all)
 {
     double few = 1e9;
     double many = 1e9;
     for (auto _ : state)
     {
-        few = std::min(few, ModelToken(Topology::Service, kFew, 301));
-        many = std::min(many, ModelToken(Topology::Service, kMany, 4));
+        few = std::min(few, all ? ModelToken(Topology::Service, kFew, 301) : LoadedToken(kFew));
+        many = std::min(many, all ? ModelToken(Topology::Service, kMany, 4) : LoadedToken(kMany));
     }
     state.counters["ms_10"] = few;
     state.counters["ms_1000"] = many;
@@ -292,10 +310,10 @@ ScaleTcpToken(benchmark::State& state, Topology topology)
     double bareMany = 1e9;
     for (auto _ : state)
     {
-        few = std::min(few, ModelToken(topology, kFew, 41));
-        bareFew = std::min(bareFew, BareToken(topology, kFew, 41));
-        many = std::min(many, ModelToken(topology, kMany, 3));
-        bareMany = std::min(bareMany, BareToken(topology, kMany, 3));
+        few = std::min(few, ModelToken(topology, kFew, 31));
+        bareFew = std::min(bareFew, BareToken(topology, kFew, 31));
+        many = std::min(many, ModelToken(topology, kMany, 2));
+        bareMany = std::min(bareMany, BareToken(topology, kMany, 2));
     }
     state.counters["ms_10"] = few;
     state.counters["ms_1000"] = many;
@@ -350,8 +368,9 @@ IdleDevice(benchmark::State& state, Topology topology)
 BENCHMARK_CAPTURE(IdleDevice, service, Topology::Service)->Iterations(1)->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(IdleDevice, wired, Topology::Wired)->Iterations(1)->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(IdleDevice, gateway, Topology::WiredThroughGateway)->Iterations(1)->Unit(benchmark::kMillisecond);
-BENCHMARK(ScaleServiceToken)->Iterations(3)->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(ScaleTcpToken, direct, Topology::Wired)->Iterations(2)->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(ScaleTcpToken, gateway, Topology::WiredThroughGateway)->Iterations(2)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(ScaleServiceToken, load, false)->Iterations(3)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(ScaleServiceToken, all, true)->Iterations(3)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(ScaleTcpToken, direct, Topology::Wired)->Iterations(1)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(ScaleTcpToken, gateway, Topology::WiredThroughGateway)->Iterations(1)->Unit(benchmark::kMillisecond);
 
 } // namespace

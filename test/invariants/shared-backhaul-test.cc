@@ -63,7 +63,7 @@ Behind(unsigned users, unsigned newTokens, const char* access, const char* backh
     return json;
 }
 
-/// One user on a link that takes no time; a token takes 4 ms.
+/// Users on links that take no time; a token takes 4 ms of the server.
 Json
 Alone(unsigned users, unsigned requests, unsigned newTokens)
 {
@@ -117,7 +117,7 @@ class Devices
     std::map<Id, std::uint64_t> stream;   //!< of TCP payload
     std::map<Id, std::uint64_t> overhead; //!< PPP, IP, TCP
 
-    /// The sum of \p what over the nodes from \p first on, each with the same device; or over one node's devices.
+    /// The sum of \p what over the devices \p which.
     static std::uint64_t Sum(const std::map<Id, std::uint64_t>& what, const std::function<bool(const Id&)>& which)
     {
         std::uint64_t sum = 0;
@@ -429,7 +429,7 @@ TEST_CASE("An idle user device takes less than 200 KB", "[gateway][slow]")
             trace += "1000," + std::to_string(user) + "\n";
         }
         folder.Write("a.csv", trace);
-        Json json = Behind(users, 1, link, link, "linfer");
+        Json json = Behind(users, 1, link, link);
         json["workload"]["arrival"] = {{"process", "trace"}, {"file", "a.csv"}};
         const Study study = ReadStudy(json, (folder.Path() / "study.json").string(), Folders());
         std::size_t bytes = 0;

@@ -55,11 +55,11 @@ TEST_CASE("Poisson's intervals are exponentially distributed, and independent", 
     double products = 0.0;
     double longest = 0.0; // share of the intervals above twice the mean
     double last = 0.0;
+    bool isDealt = true; // to the users in turn
     for (std::uint32_t r = 0; r < kRequests; r++)
     {
-        CHECK(arrivals[r].user == r % 7);
+        isDealt = isDealt && arrivals[r].user == r % 7;
         const Time interval = arrivals[r].time - (r > 0 ? arrivals[r - 1].time : Time());
-        REQUIRE(!interval.IsStrictlyNegative());
         const double x = kRate * interval.GetSeconds(); // of mean 1
         sum += x;
         squares += x * x;
@@ -67,6 +67,7 @@ TEST_CASE("Poisson's intervals are exponentially distributed, and independent", 
         longest += x > 2.0 ? 1.0 : 0.0;
         last = x;
     }
+    CHECK(isDealt);
     const double error = 4.0 / std::sqrt(kRequests); // four standard errors of a mean of variables of variance 1
     CHECK(std::abs(sum / kRequests - 1.0) < error);
     CHECK(std::abs(squares / kRequests - 2.0) < std::sqrt(20.0) * error); // x^2 has variance 24 - 4
