@@ -25,6 +25,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -227,11 +228,14 @@ TEST_CASE("A shared backhaul under Poisson's load is an M/D/1 queue", "[gateway]
 TEST_CASE("Both links through a gateway carry payload, headers and transport overhead", "[gateway][invariant-5]")
 {
     constexpr unsigned kUsers = 3;
-    for (const char* scheme : {"server", "linfer"})
+    // Segments are those of the smaller MTU, or this would see fragments.
+    const char* narrow = R"({"type": "wired", "rate": "100Mbps", "delay": "100us", "mtu": 700})";
+    for (const auto& [scheme, access, backhaul] :
+         {std::tuple("server", kWire, kWire), std::tuple("linfer", kWire, narrow), std::tuple("linfer", narrow, kWire)})
     {
-        CAPTURE(scheme);
+        CAPTURE(scheme, access, backhaul);
         Devices devices;
-        const RunRecords records = Run(Behind(kUsers, 3, kWire, kWire, scheme));
+        const RunRecords records = Run(Behind(kUsers, 3, access, backhaul, scheme));
         CHECK(records.messagesUnderWay == 0);
         CHECK(records.tokens.size() == kUsers * 3);
         // Node 0 is the server, 1 the gateway with the backhaul first, the others are users.
