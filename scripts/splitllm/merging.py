@@ -7,7 +7,9 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 
+from splitllm.cli import ROOT
 from splitllm.study import name_objects
 
 OPTIONAL = {"exits.csv", "gates.csv", "standalone.csv", "outages.csv", "confidence.csv"}  # not every study has them
@@ -56,7 +58,7 @@ def merged_run(study, runs):
     """What varies between runs, of all points together."""
     return {
         "study_file": study,
-        "command": sys.argv,
+        "command": [str(ROOT / "scripts" / Path(sys.argv[0]).stem), *sys.argv[1:]],
         "folder": os.getcwd(),
         "study": runs[0]["study"],
         "wall_s": sum(run["wall_s"] for run in runs),
