@@ -98,7 +98,7 @@ struct Options
     std::string out;
     std::string record;
     bool listPoints = false;
-    std::string point; //!< the number of the only one that runs; empty for all
+    std::string point = "all"; //!< or the number of the only one that runs
     std::uint32_t threads = 0;
     StudyFolders folders;
     std::vector<std::string> command; //!< the whole command line, the program first
@@ -215,11 +215,18 @@ ParseOptions(int argc, char* argv[])
     std::vector<std::string> known{
         "study", "out", "points", "point", "record", "models", "adapters", "profiles", "prompts", "calibrators", "calibrations", "exits",
         "side-networks", "threads", "set"};
-    cmd.AddValue("study", "the study, a JSON file", options.study);
-    cmd.AddValue("out", "folder for the results; without it only the table is printed", options.out);
+    // ns-3 would cut a plain string at its first blank.
+    const auto whole = [](std::string& target) {
+        return ns3::Callback<bool, const std::string&>([&target](const std::string& text) {
+            target = text;
+            return true;
+        });
+    };
+    cmd.AddValue("study", "the study, a JSON file", whole(options.study));
+    cmd.AddValue("out", "folder for the results; without it only the table is printed", whole(options.out));
     cmd.AddValue("points", "prints the study's points as JSON and runs none", options.listPoints);
-    cmd.AddValue("point", "number of the only point to run, from 0, in the order of --points", options.point);
-    cmd.AddValue("record", "file for a recording, which mode \"replay\" repeats without the model", options.record);
+    cmd.AddValue("point", "number of the only point to run, from 0", whole(options.point), options.point);
+    cmd.AddValue("record", "file for a recording, which mode \"replay\" repeats without the model", whole(options.record));
     cmd.AddValue("models", "folder with model and adapter folders", models);
     cmd.AddValue("adapters", "folder with adapter folders that are not among the models", adapters);
     cmd.AddValue("profiles", "folder with hardware profiles", profiles);
@@ -258,7 +265,7 @@ ParseOptions(int argc, char* argv[])
     }
     RejectUnknown(args, known);
     cmd.Parse(argc, argv);
-    if (options.listPoints && !(options.point.empty() && options.out.empty()))
+    if (options.listPoints && !(options.point == "all" && options.out.empty()))
     {
         throw InputError("--points: runs nothing; accepted: without --point and --out");
     }
@@ -408,7 +415,7 @@ ChosenPoints(const Options& options, const StudyFile& file)
 {
     std::vector<std::size_t> numbers(file.points.size());
     std::iota(numbers.begin(), numbers.end(), std::size_t{0});
-    if (options.point.empty())
+    if (options.point == "all")
     {
         return numbers;
     }
@@ -417,7 +424,7 @@ ChosenPoints(const Options& options, const StudyFile& file)
     const auto [stop, error] = std::from_chars(options.point.data(), end, number);
     if (error != std::errc() || stop != end || number >= file.points.size())
     {
-        throw InputError("--point=" + options.point + ": no such point; accepted: 0 to " +
+        throw InputError("--point=" + options.point + ": no such point; accepted: all, or 0 to " +
                          std::to_string(file.points.size() - 1));
     }
     return {number};

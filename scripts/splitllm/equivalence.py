@@ -70,8 +70,7 @@ class Sample:
     def of(values):
         mean = values[0] + math.fsum(value - values[0] for value in values) / len(values)
         squares = math.fsum((value - mean) ** 2 for value in values)
-        equal = all(value == values[0] for value in values)
-        return Sample(len(values), mean, 0.0 if equal else math.sqrt(squares / (len(values) - 1)))
+        return Sample(len(values), mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else 0.0)
 
 
 def interval(before, now, alpha=ALPHA):

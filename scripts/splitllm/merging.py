@@ -6,16 +6,15 @@ import io
 import json
 import os
 import re
-import sys
-from pathlib import Path
 
-from splitllm.cli import ROOT
 from splitllm.study import name_objects
 
 OPTIONAL = {"exits.csv", "gates.csv", "standalone.csv", "outages.csv", "confidence.csv"}  # not every study has them
 
 PID = re.compile(r'"pid":(\d+)')
 ID = re.compile(r',"id":(\d+)')
+POINT = re.compile(r'"point":0}}$')  # the only point of its own folder is number 0 there
+CAPTURE = re.compile(r"^point-\d+-")
 POINT = '"point":0}}'  # ends what names a process; the only point of its own folder is number 0 there
 
 
@@ -42,23 +41,23 @@ def merged_timeline(timelines):
             pid = int(PID.search(event)[1]) + first[0]
             processes = max(processes, pid)
             event = PID.sub(f'"pid":{pid}', event, count=1)
+            if event.startswith('{"ph":"M","name":"process_name"'):
+                event = POINT.sub(f'"point":{point}}}}}', event)
             if event.startswith(('{"ph":"b"', '{"ph":"e"')):
                 identity = int(ID.search(event)[1]) + first[1]
                 messages = max(messages, identity)
                 event = ID.sub(f',"id":{identity}', event, count=1)
-            if event.endswith(POINT):
-                event = f'{event.removesuffix(POINT)}"point":{point}}}}}'
             events.append(event)
     return '{"displayTimeUnit":"ms","traceEvents":[' + "".join(
         ("," if number else "") + "\n" + event for number, event in enumerate(events)
     ) + "\n]}\n"
 
 
-def merged_run(study, runs):
-    """What varies between runs, of all points together."""
+def merged_run(study, command, runs):
+    """What varies between runs, of all points together; command: what ran them, in this folder."""
     return {
         "study_file": study,
-        "command": [str(ROOT / "scripts" / Path(sys.argv[0]).stem), *sys.argv[1:]],
+        "command": command,
         "folder": os.getcwd(),
         "study": runs[0]["study"],
         "wall_s": sum(run["wall_s"] for run in runs),
@@ -111,18 +110,20 @@ def table_files(summary):
     return {"table.csv": text.getvalue().encode(), "table.parquet": sink.getvalue()}
 
 
-def merge(study, folders):
+def merge(study, command, folders):
     """{name: bytes} of the results folder of all points, which lie in `folders` one each, in order."""
-    parts = []
-    for folder in folders:
+    parts, captures = [], {}
+    for number, folder in enumerate(folders):
         parts.append({path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file()})
+        for path in sorted(folder.glob("pcap/*")):
+            captures["pcap/" + CAPTURE.sub(f"point-{number}-", path.name)] = path.read_bytes()
     summaries = [json.loads(files["summary.json"]) for files in parts]
     summary = {"study": summaries[0]["study"], "points": [part["points"][0] for part in summaries]}
-    run = merged_run(study, [json.loads(files["run.json"]) for files in parts])
+    run = merged_run(study, command, [json.loads(files["run.json"]) for files in parts])
     texts = {
         "summary.json": json.dumps(summary, indent=2, ensure_ascii=False) + "\n",
         "timeline.json": merged_timeline([files["timeline.json"] for files in parts]),
         "run.json": json.dumps(run, indent=2, ensure_ascii=False) + "\n",
         **merged_tables(parts),
     }
-    return {name: text.encode() for name, text in texts.items()} | table_files(summary)
+    return {name: text.encode() for name, text in texts.items()} | table_files(summary) | captures

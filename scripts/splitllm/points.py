@@ -85,19 +85,23 @@ class Points:
             names = [f"{text}{end}" for end in ("", ".json", ".jsonl")]
             found = [folder / name for folder in self._folders for name in names] if text.strip("./") else []
             found += [Path(name).absolute() for name in names] if "/" in text.strip("/") else []
-            found += [path for path in (self.study.parent / name for name in names) if os.path.isfile(path)]
+            beside = [folder / name for folder in (self.study.parent, Path.cwd()) for name in names]
+            found += [path for path in beside if os.path.isfile(path)]
             self._digests[text] = {str(path): digest(path) for path in found if os.path.exists(path)}
         return self._digests[text]
 
     def _name(self, point):
-        """Of everything that the point's result depends on, so that none of another study is ever taken for it."""
+        """Of everything that the point's result depends on, so that none of another study is ever taken for it.
+
+        What --set says is in the point. Threads change no result.
+        """
         files = {}
         for text in strings(point["study"]):
             files |= self._read(text)
         content = {
             "format": FORMAT,
             "runner": self.digests[str(self.runner)],
-            "options": [option for option in self.options if not option.startswith("--threads=")],
+            "options": [option for option in self.options if not option.startswith(("--threads=", "--set="))],
             "point": point,
             "files": files,
         }

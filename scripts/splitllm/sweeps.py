@@ -118,12 +118,15 @@ def write_whole(folder, files):
 
 
 def write_files(folder, files):
-    """Each of {name: bytes}, the old or the new one at every moment; tables that an earlier study left are removed."""
+    """Each of {name: bytes}, the old or the new one at every moment; what an earlier study left beside is removed."""
     for name, content in files.items():
-        part = folder / f".part-{name}"
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_name(f".part-{path.name}")
         part.write_bytes(content)
-        part.replace(folder / name)
-    for name in merging.OPTIONAL - set(files):
+        part.replace(path)
+    earlier = merging.OPTIONAL | {str(path.relative_to(folder)) for path in folder.glob("pcap/point-*.pcap")}
+    for name in earlier - set(files):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -176,7 +179,8 @@ class Sweep:
         bad = {self.points.names[number] for number in self.failed}
         finished = [self.folder / name for name in self.points.names if name not in bad]
         if finished:
-            write_files(self.out, merging.merge(str(self.points.study), finished))
+            command = [str(cli.ROOT / "scripts" / sys.argv[0]), *sys.argv[1:]]
+            write_files(self.out, merging.merge(str(self.points.study), command, finished))
         outputs = [(folder / "output.txt").read_text(encoding="utf-8") for folder in dict.fromkeys(finished)]
         return [line for output in outputs for line in output.splitlines() if line.startswith("FAILED  ")]
 
@@ -236,6 +240,8 @@ def parse(parser):
     for other in others:
         if not other.startswith("--"):
             raise InputError(f"{other}: not understood; options of the runner are written --NAME=VALUE")
+        if other.split("=")[0] in ("--study", "--points", "--point", "--record"):
+            raise InputError(f"{other}: is about one run; scripts/run and the runner take it")
     if chosen.workers is not None and (chosen.workers < 1 or chosen.scheduler):
         raise InputError("--workers: at least 1, and not beside --scheduler, whose workers are there already")
     models = chosen.models or os.environ.get("SPLITLLM_MODELS") or str(cli.ROOT / "models")

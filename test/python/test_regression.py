@@ -60,6 +60,7 @@ class Equivalence(unittest.TestCase):
 
     def test_equal_values_have_no_deviation(self):
         self.assertEqual(Sample.of([0.1, 0.1, 0.1]), Sample(3, 0.1, 0.0))
+        self.assertEqual(Sample.of([0.1]), Sample(1, 0.1, 0.0))
         self.assertAlmostEqual(Sample.of([2, 4, 4, 4, 5, 5, 7, 9]).deviation, (32 / 7) ** 0.5, 12)
 
 
@@ -245,7 +246,10 @@ class Runs(SweepTest):
     def test_update_replaces_what_ran_and_keeps_the_tolerances(self):
         first = self.write("a/one.json", json.dumps(FADING | {"study": "one", "repeat": 1}))
         self.write("a/two.json", json.dumps(FADING | {"study": "two", "repeat": 1}))
+        self.write("a/b.json", json.dumps(baselines.FORMAT | {"tolerances": [], "studies": {}}))  # lies among the studies
+        (self.folder / "b.json").symlink_to("a/b.json")
         self.assertIn("2 studies, 2 points", self.regress(self.folder / "a", "--update"))
+        (self.folder / "a/b.json").unlink()
         baseline = json.loads((self.folder / "b.json").read_text())
         self.assertEqual(list(baseline["studies"]), ["one", "two"])
         baseline["tolerances"] = [{"metric": "*", "rel": 0.5, "abs": 1e9}]

@@ -154,6 +154,22 @@ class Results(SweepTest):
         self.wrapper(f'[ -z "$point" ] || echo "$point" >>{log} # changed')
         self.assertEqual(started(["1ms", "2ms"])[0], [0, 1])
 
+    def test_captures_are_of_the_points_that_they_are_named_after(self):
+        links = {"device-edge": STUDY["links"]["device-edge"] | {"loss": 0.0, "pcap": True}}
+        study = self.study({"links.device-edge.rate": ["20Mbps", "1Gbps"]}, links=links, repeat=1)
+        out = self.folder / "swept"
+        # the second point runs as the first one of another sweep before
+        first = self.sweep(study, "--out", out, "--set", "links.device-edge.rate=1Gbps")
+        self.assertEqual(first.returncode, 0, first.stderr)
+        before = sorted(path.name for path in (out / "pcap").iterdir())
+        self.assertTrue(before and all(name.startswith("point-0-") for name in before))
+        self.assertEqual(self.sweep(study, "--out", out).returncode, 0)
+        self.assertEqual(self.plain(study, self.folder / "plain").returncode, 0)
+        files = {path.name: path.read_bytes() for path in (self.folder / "plain/pcap").iterdir()}
+        self.assertEqual({path.name: path.read_bytes() for path in (out / "pcap").iterdir()}, files)
+        self.sweep(study, "--out", out, "--set", "links.device-edge.pcap=false")
+        self.assertEqual(list((out / "pcap").iterdir()), [])
+
     def test_points_that_are_the_same_run_once_and_are_all_in_the_results(self):
         log = self.folder / "log"
         wrapped = self.wrapper(f'[ -z "$point" ] || echo "$point" >>{log}')
@@ -206,6 +222,7 @@ class Failures(SweepTest):
             ([study], 'study.json: links.device-edge.rate: "1Mbsp" is not a data rate'),
             ([study, "--workers", "0"], "--workers: at least 1"),
             ([study, "more.json"], "more.json: not understood"),
+            ([study, "--record=file"], "--record=file: is about one run"),
             ([study, "--speed=1"], '"--speed=1": unknown option'),
         ):
             done = self.sweep(*arguments, "--out", self.folder / "out")

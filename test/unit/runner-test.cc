@@ -126,6 +126,16 @@ TEST_CASE("a run writes every result file and ends with status 0", "[runner]")
     CHECK(Content(place.out / "summary.json") == first);
 }
 
+TEST_CASE("a path may have blanks", "[runner]")
+{
+    Workplace place;
+    place.outOption = "--out='o u t'";
+    place.Run();
+    CHECK(place.status == 0);
+    CHECK(std::filesystem::exists(place.folder.Path() / "o u t" / "summary.json"));
+    CHECK_FALSE(std::filesystem::exists(place.folder.Path() / "o"));
+}
+
 TEST_CASE("run.json has the command line, where it was given, and the study with its overrides", "[runner]")
 {
     Workplace place;
@@ -302,8 +312,8 @@ TEST_CASE("a mistake in the study is one line with the path and what is accepted
           "study.json: workload: prompt \"seven\" of 7 tokens and 600 new ones exceed the context of tiny-llama, 512 "
           "positions");
     CHECK(place.Mistake("--set=workload.prompts=nothing").find("study.json: workload.prompts: no prompt file ") == 0);
-    CHECK(place.Mistake("--point=1") == "--point=1: no such point; accepted: 0 to 0");
-    CHECK(place.Mistake("--point=-1") == "--point=-1: no such point; accepted: 0 to 0");
+    CHECK(place.Mistake("--point=1") == "--point=1: no such point; accepted: all, or 0 to 0");
+    CHECK(place.Mistake("--point=-1") == "--point=-1: no such point; accepted: all, or 0 to 0");
     CHECK(place.Mistake("--point=0x").find("--point=0x: no such point") == 0);
     CHECK(place.Mistake("--points") == "--points: runs nothing; accepted: without --point and --out");
     place.outOption.clear();
