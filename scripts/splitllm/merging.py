@@ -15,7 +15,6 @@ PID = re.compile(r'"pid":(\d+)')
 ID = re.compile(r',"id":(\d+)')
 POINT = re.compile(r'"point":0}}$')  # the only point of its own folder is number 0 there
 CAPTURE = re.compile(r"^point-\d+-")
-POINT = '"point":0}}'  # ends what names a process; the only point of its own folder is number 0 there
 
 
 def merged_tables(parts):
