@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import sys
 
 from splitllm.study import name_objects
 
@@ -14,9 +13,8 @@ OPTIONAL = {"exits.csv", "gates.csv", "standalone.csv", "outages.csv", "confiden
 
 PID = re.compile(r'"pid":(\d+)')
 ID = re.compile(r',"id":(\d+)')
-POINT = re.compile(r'"point":0}}$')
+POINT = re.compile(r'"point":0}}$')  # the only point of its own folder is number 0 there
 CAPTURE = re.compile(r"^point-\d+-")
-POINT = '"point":0}}'  # ends what names a process; the only point of its own folder is number 0 there
 
 
 def merged_tables(parts):
@@ -43,13 +41,11 @@ def merged_timeline(timelines):
             processes = max(processes, pid)
             event = PID.sub(f'"pid":{pid}', event, count=1)
             if event.startswith('{"ph":"M","name":"process_name"'):
-                event = POINT.sub(f'"point":{number}}}}}', event)
+                event = POINT.sub(f'"point":{point}}}}}', event)
             if event.startswith(('{"ph":"b"', '{"ph":"e"')):
                 identity = int(ID.search(event)[1]) + first[1]
                 messages = max(messages, identity)
                 event = ID.sub(f',"id":{identity}', event, count=1)
-            if event.endswith(POINT):
-                event = f'{event.removesuffix(POINT)}"point":{point}}}}}'
             events.append(event)
     return '{"displayTimeUnit":"ms","traceEvents":[' + "".join(
         ("," if number else "") + "\n" + event for number, event in enumerate(events)
@@ -61,9 +57,6 @@ def merged_run(study, command, runs):
     return {
         "study_file": study,
         "command": command,
-        "folder": os.getcwd(),
-        "study": runs[0]["study"],
-        "command": sys.argv,
         "folder": os.getcwd(),
         "study": runs[0]["study"],
         "wall_s": sum(run["wall_s"] for run in runs),
