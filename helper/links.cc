@@ -5,6 +5,7 @@
 #include "capture.h"
 #include "net/block-fading-channel.h"
 #include "net/block-fading-net-device.h"
+#include "net/host-routing.h"
 #include "net/outage-error-model.h"
 #include "net/tcp-message-port.h"
 #include "streams.h"
@@ -29,6 +30,10 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <string>
 #include <utility>
 
 namespace splitllm
@@ -41,21 +46,50 @@ namespace
 
 constexpr std::uint16_t kServerPort = 9000;
 
+/// What links of the same nodes must not have in common.
+struct LinkNumbers
+{
+    const char* networks = "10.0.0.0";     //!< the first one
+    std::int64_t losses = kLinkStreams;    //!< the first of its random streams
+    std::int64_t outages = kOutageStreams; //!< likewise
+};
+
+constexpr LinkNumbers kBackhaulNumbers{.networks = "10.255.0.0", .losses = kBackhaulStreams, .outages = kBackhaulOutageStreams};
+
+/// The outages of the link called \p name.
+std::vector<OutageRow>
+OutagesOf(const std::string& name, const OutageSchedule& schedule)
+{
+    std::vector<OutageRow> rows;
+    for (const Outage& outage : schedule.Outages())
+    {
+        rows.push_back({name, outage.begin, outage.end});
+    }
+    return rows;
+}
+
 /// Point-to-point devices with TCP over them: a network of its own for each user.
 class PacketLink : public Link
 {
   public:
-    PacketLink(LinkSpec spec, LinkEnds ends, Recorder& recorder)
+    PacketLink(LinkSpec spec, LinkEnds ends, Recorder& recorder, const LinkNumbers& numbers = {})
         : m_spec(std::move(spec)),
           m_ends(std::move(ends)),
-          m_recorder(recorder)
+          m_recorder(recorder),
+          m_numbers(numbers),
+          m_addresses(numbers.networks, "255.255.255.252")
     {
         m_internet.SetIpv6StackInstall(false);
+        m_internet.SetRoutingHelper(HostRoutingHelper());
     }
 
-    void Capture(const std::string& file) override
+    void Capture(const std::string&, const std::string& file) override
     {
         m_capture = OpenCapture(file, CaptureOf::PppFrames);
+        for (const Ptr<NetDevice>& device : m_serverEnds)
+        {
+            PcapHelper().HookDefaultSink(device, "PromiscSniffer", m_capture);
+        }
     }
 
     std::uint32_t SegmentBytes() const override
@@ -69,6 +103,8 @@ class PacketLink : public Link
         const NetDeviceContainer devices = Connect(node, m_joined);
         const Ipv4InterfaceContainer interfaces = m_addresses.Assign(devices);
         m_addresses.NewNetwork();
+        HostRoutingOf(node)->SetDefault(interfaces.GetAddress(1), interfaces.Get(0).second);
+        HostRoutingOf(m_ends.server)->AddHost(interfaces.GetAddress(0), interfaces.Get(1).second);
         // The study's queue is the only one: ns-3's default queue disc would drop by its own rules before it.
         TrafficControlHelper().Uninstall(devices);
         // In the timeline the packets of one link must not overlap, so a server with many links has a row for each.
@@ -77,12 +113,18 @@ class PacketLink : public Link
         Trace(m_ends.userNames.size() == 1 ? m_ends.serverName : m_ends.serverName + " link-" + std::to_string(m_joined),
               Direction::Down,
               devices.Get(1));
+        m_serverEnds.push_back(devices.Get(1));
         if (m_capture)
         {
             PcapHelper().HookDefaultSink(devices.Get(1), "PromiscSniffer", m_capture);
         }
         m_joined++;
         return InetSocketAddress(interfaces.GetAddress(1), kServerPort);
+    }
+
+    std::array<std::uint64_t, kDirections> BytesSent() const override
+    {
+        return m_bytes;
     }
 
   protected:
@@ -100,11 +142,14 @@ class PacketLink : public Link
     LinkSpec m_spec;
     LinkEnds m_ends;
     Recorder& m_recorder;
+    LinkNumbers m_numbers;
+    std::array<std::uint64_t, kDirections> m_bytes{};
 
   private:
     InternetStackHelper m_internet;
-    Ipv4AddressHelper m_addresses{"10.0.0.0", "255.255.255.252"};
+    Ipv4AddressHelper m_addresses;
     Ptr<PcapFileWrapper> m_capture; //!< null: none
+    std::vector<Ptr<NetDevice>> m_serverEnds;
     std::uint32_t m_joined = 0;
 };
 
@@ -113,6 +158,11 @@ class WiredLink final : public PacketLink
 {
   public:
     using PacketLink::PacketLink;
+
+    std::vector<OutageRow> Outages() const override
+    {
+        return OutagesOf(m_spec.name, m_outages);
+    }
 
   private:
     /// What loses packets at random; null if nothing does.
@@ -139,7 +189,7 @@ class WiredLink final : public PacketLink
         const NetDeviceContainer devices = helper.Install(node, m_ends.server);
         for (std::uint32_t end = 0; end < 2; end++)
         {
-            Ptr<ErrorModel> errors = Losses(kLinkStreams + 2 * user + end);
+            Ptr<ErrorModel> errors = Losses(m_numbers.losses + 2 * user + end);
             if (!m_spec.outages.empty())
             {
                 errors = CreateObject<OutageErrorModel>(m_outages, errors);
@@ -158,16 +208,77 @@ class WiredLink final : public PacketLink
             "PhyTxBegin", Callback<void, Ptr<const Packet>>([this, node, sends](Ptr<const Packet> packet) {
                 const Time now = Simulator::Now();
                 const Time end = now + m_spec.rate.CalculateBytesTxTime(packet->GetSize());
-                m_recorder.OnPacket(node, sends, packet->GetSize(), now, end);
+                m_bytes[static_cast<std::size_t>(sends)] += packet->GetSize();
+                m_recorder.OnPacket(node, packet->GetSize(), now, end);
             }));
     }
 
-    std::vector<Outage> Outages() const override
+    OutageSchedule m_outages{DrawOutages(m_spec.outages, m_numbers.outages)}; //!< of all users
+};
+
+/// A wire from each user to a gateway, and one from there to the server. Packets are forwarded by IP.
+class WiresThroughGateway final : public Link
+{
+  public:
+    WiresThroughGateway(const LinkSpec& access,
+                        const LinkSpec& backhaul,
+                        const std::string& gateway,
+                        const LinkEnds& ends,
+                        Recorder& recorder)
+        : m_names{access.name, backhaul.name},
+          m_server(ends.server),
+          m_access(access, {.server = m_gateway, .serverName = gateway, .userNames = ends.userNames}, recorder),
+          m_backhaul(backhaul,
+                     {.server = ends.server, .serverName = ends.serverName, .userNames = {gateway}},
+                     recorder,
+                     kBackhaulNumbers),
+          m_serverAddress(m_backhaul.Join(m_gateway))
     {
-        return m_outages.Outages();
+        const Ipv4Address gatewayAddress = m_gateway->GetObject<Ipv4>()->GetAddress(1, 0).GetLocal();
+        HostRoutingOf(m_server)->SetDefault(gatewayAddress, m_server->GetObject<Ipv4>()->GetNInterfaces() - 1);
     }
 
-    OutageSchedule m_outages{DrawOutages(m_spec.outages, kOutageStreams)}; //!< of all users
+    void Capture(const std::string& link, const std::string& file) override
+    {
+        (link == m_names[0] ? m_access : m_backhaul).Capture(link, file);
+    }
+
+    std::uint32_t SegmentBytes() const override
+    {
+        return std::min(m_access.SegmentBytes(), m_backhaul.SegmentBytes());
+    }
+
+    Address Join(Ptr<Node> node) override
+    {
+        m_access.Join(node);
+        return m_serverAddress;
+    }
+
+    std::vector<OutageRow> Outages() const override
+    {
+        std::vector<OutageRow> rows = m_access.Outages();
+        std::ranges::move(m_backhaul.Outages(), std::back_inserter(rows));
+        return rows;
+    }
+
+    std::array<std::uint64_t, kDirections> BytesSent() const override
+    {
+        return m_access.BytesSent();
+    }
+
+    void Collect(RunRecords& records) const override
+    {
+        records.linkBytes[m_names[0]] = m_access.BytesSent();
+        records.linkBytes[m_names[1]] = m_backhaul.BytesSent();
+    }
+
+  private:
+    std::array<std::string, 2> m_names;
+    Ptr<Node> m_gateway = CreateObject<Node>();
+    Ptr<Node> m_server;
+    WiredLink m_access;
+    WiredLink m_backhaul;
+    Address m_serverAddress;
 };
 
 /// Adds one attempt to what is known about a link.
@@ -219,7 +330,7 @@ class FadingPacketLink final : public PacketLink
         device->TraceConnectWithoutContext(
             "Attempt", Callback<void, const AttemptRecord&>([this, node, sends](const AttemptRecord& record) {
                 Count(m_attempts, record, m_spec.fading);
-                m_recorder.Records().wireBytes[static_cast<std::size_t>(sends)] += record.bytes;
+                m_bytes[static_cast<std::size_t>(sends)] += record.bytes;
                 m_recorder.OnAttempt(node, record);
             }));
     }
@@ -227,7 +338,21 @@ class FadingPacketLink final : public PacketLink
     LinkAttempts m_attempts;
 };
 
-/// A link that carries messages whole, one for each user.
+/// Lets \p user connect to \p server by \p connect, as often as it has to.
+void
+ConnectBy(std::function<PortPair()> connect, Ptr<UserDevice> user, Ptr<ServerApplication> server)
+{
+    user->SetConnector([connect = std::move(connect), server](Api api) {
+        PortPair ports = connect();
+        if (!server->Attach(std::move(ports.server), api))
+        {
+            ports.user->Refuse("the server refused the connection");
+        }
+        return std::move(ports.user);
+    });
+}
+
+/// Links that carry messages whole.
 class WholeMessageLink : public Link
 {
   public:
@@ -236,34 +361,41 @@ class WholeMessageLink : public Link
         return {};
     }
 
-    void Capture(const std::string& file) override
+    void Capture(const std::string& link, const std::string& file) override
     {
-        m_capture = OpenCapture(file, CaptureOf::Messages);
+        m_captures[link] = OpenCapture(file, CaptureOf::Messages);
     }
 
   protected:
-    /// Lets \p user connect to \p server over \p link, as often as it has to.
-    void ConnectOver(MessageLink& link, Ptr<UserDevice> user, Ptr<ServerApplication> server) const
+    /// Writes what crosses \p link, one of those called \p name, to its capture, where there is one.
+    void CaptureOver(MessageLink& link, const std::string& name) const
     {
-        if (m_capture)
+        if (const auto found = m_captures.find(name); found != m_captures.end())
         {
-            link.atServer = [file = m_capture](Direction direction, const ConnectionId& connection, Ptr<const Packet> bytes) {
+            link.atServer = [file = found->second](
+                                Direction direction, const ConnectionId& connection, Ptr<const Packet> bytes) {
                 CaptureMessage(*file, direction, connection, bytes);
             };
         }
-        user->SetConnector([&link, server](Api api) {
-            PortPair ports = link.Connect();
-            if (!server->Attach(std::move(ports.server), api))
-            {
-                ports.user->Refuse("the server refused the connection");
-            }
-            return std::move(ports.user);
-        });
     }
 
   private:
-    Ptr<PcapFileWrapper> m_capture; //!< null: none
+    std::map<std::string, Ptr<PcapFileWrapper>> m_captures; //!< by name of the link
 };
+
+/// What \p links carried together.
+template <typename MessageLinks>
+std::array<std::uint64_t, kDirections>
+BytesOver(const MessageLinks& links)
+{
+    std::array<std::uint64_t, kDirections> bytes{};
+    for (const auto& link : links)
+    {
+        bytes[0] += link->BytesSent(Direction::Up);
+        bytes[1] += link->BytesSent(Direction::Down);
+    }
+    return bytes;
+}
 
 /// A fading channel with whole messages over it.
 class FadingMessageLink final : public WholeMessageLink
@@ -296,17 +428,18 @@ class FadingMessageLink final : public WholeMessageLink
             Count(m_attempts, record, m_spec.fading);
             m_recorder.OnAttempt(rows[static_cast<std::size_t>(sends)], record);
         };
-        ConnectOver(link, user, server);
+        CaptureOver(link, m_spec.name);
+        ConnectBy([&link] { return link.Connect(); }, user, server);
+    }
+
+    std::array<std::uint64_t, kDirections> BytesSent() const override
+    {
+        return BytesOver(m_links);
     }
 
     void Collect(RunRecords& records) const override
     {
         records.links[m_spec.name] = m_attempts;
-        for (const std::unique_ptr<FadingLink>& link : m_links)
-        {
-            records.wireBytes[0] += link->BytesSent(Direction::Up);
-            records.wireBytes[1] += link->BytesSent(Direction::Down);
-        }
     }
 
   private:
@@ -317,38 +450,91 @@ class FadingMessageLink final : public WholeMessageLink
     LinkAttempts m_attempts;
 };
 
+/// The figures of \p spec with the outages of this run. \param stream that they are drawn from
+ServiceLinkConfig
+DrawnConfigOf(const LinkSpec& spec, std::int64_t stream)
+{
+    ServiceLinkConfig config = ServiceConfigOf(spec);
+    config.outages = OutageSchedule(DrawOutages(spec.outages, stream));
+    return config;
+}
+
 /// An ideal link with whole messages over it.
 class CalibratedLink final : public WholeMessageLink
 {
   public:
     explicit CalibratedLink(const LinkSpec& spec)
-        : m_config(ServiceConfigOf(spec))
+        : m_name(spec.name),
+          m_config(DrawnConfigOf(spec, kOutageStreams))
     {
-        m_config.outages = OutageSchedule(DrawOutages(spec.outages, kOutageStreams));
     }
 
     void Attach(Ptr<UserDevice> user, Ptr<ServerApplication> server) override
     {
         ServiceLink& link = *m_links.emplace_back(std::make_unique<ServiceLink>(m_config));
-        ConnectOver(link, user, server);
+        CaptureOver(link, m_name);
+        ConnectBy([&link] { return link.Connect(); }, user, server);
+    }
+
+    std::array<std::uint64_t, kDirections> BytesSent() const override
+    {
+        return BytesOver(m_links);
+    }
+
+    std::vector<OutageRow> Outages() const override
+    {
+        return OutagesOf(m_name, m_config.outages);
+    }
+
+  private:
+    std::string m_name;
+    ServiceLinkConfig m_config;
+    std::vector<std::unique_ptr<ServiceLink>> m_links; //!< one a user
+};
+
+/// An ideal link from each user to a gateway, and one from there to the server. Messages are stored and forwarded.
+class CalibratedLinksThroughGateway final : public WholeMessageLink
+{
+  public:
+    CalibratedLinksThroughGateway(const LinkSpec& access, const LinkSpec& backhaul)
+        : m_names{access.name, backhaul.name},
+          m_access(DrawnConfigOf(access, kOutageStreams)),
+          m_backhaulConfig(DrawnConfigOf(backhaul, kBackhaulOutageStreams)),
+          m_backhaul(m_backhaulConfig)
+    {
+    }
+
+    void Attach(Ptr<UserDevice> user, Ptr<ServerApplication> server) override
+    {
+        ServiceLink& link = *m_links.emplace_back(std::make_unique<ServiceLink>(m_access));
+        CaptureOver(link, m_names[0]);
+        CaptureOver(m_backhaul, m_names[1]);
+        ConnectBy([this, &link] { return link.ConnectThrough(m_backhaul); }, user, server);
+    }
+
+    std::array<std::uint64_t, kDirections> BytesSent() const override
+    {
+        return BytesOver(m_links);
+    }
+
+    std::vector<OutageRow> Outages() const override
+    {
+        std::vector<OutageRow> rows = OutagesOf(m_names[0], m_access.outages);
+        std::ranges::move(OutagesOf(m_names[1], m_backhaulConfig.outages), std::back_inserter(rows));
+        return rows;
     }
 
     void Collect(RunRecords& records) const override
     {
-        for (const std::unique_ptr<ServiceLink>& link : m_links)
-        {
-            records.wireBytes[0] += link->BytesSent(Direction::Up);
-            records.wireBytes[1] += link->BytesSent(Direction::Down);
-        }
-    }
-
-    std::vector<Outage> Outages() const override
-    {
-        return m_config.outages.Outages();
+        records.linkBytes[m_names[0]] = BytesSent();
+        records.linkBytes[m_names[1]] = BytesOver(std::array{&m_backhaul});
     }
 
   private:
-    ServiceLinkConfig m_config;
+    std::array<std::string, 2> m_names;
+    ServiceLinkConfig m_access;
+    ServiceLinkConfig m_backhaulConfig;
+    ServiceLink m_backhaul;
     std::vector<std::unique_ptr<ServiceLink>> m_links; //!< one a user
 };
 
@@ -375,6 +561,20 @@ Link::Make(const LinkSpec& spec, const LinkEnds& ends, Recorder& recorder)
     return std::make_unique<CalibratedLink>(spec);
 }
 
+std::unique_ptr<Link>
+Link::MakeThroughGateway(const LinkSpec& access,
+                         const LinkSpec& backhaul,
+                         const std::string& gateway,
+                         const LinkEnds& ends,
+                         Recorder& recorder)
+{
+    if (access.type == LinkType::Wired)
+    {
+        return std::make_unique<WiresThroughGateway>(access, backhaul, gateway, ends, recorder);
+    }
+    return std::make_unique<CalibratedLinksThroughGateway>(access, backhaul);
+}
+
 std::uint32_t
 Link::SegmentBytes() const
 {
@@ -398,7 +598,7 @@ Link::RunsForEver() const
     return false;
 }
 
-std::vector<Outage>
+std::vector<OutageRow>
 Link::Outages() const
 {
     return {};

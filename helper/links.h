@@ -12,6 +12,7 @@
 #include "ns3/split-llm-servers.h"
 #include "ns3/split-llm-user-device.h"
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -38,13 +39,23 @@ class Link
     /// \param recorder must outlive the link, which must outlive the simulation
     static std::unique_ptr<Link> Make(const LinkSpec& spec, const LinkEnds& ends, Recorder& recorder);
 
+    /**
+     * Links in a row: from each user to a gateway, which is made here and called \p gateway, and the one \p backhaul,
+     * which all users share, from there to the server. Both are wired, or both service links.
+     */
+    static std::unique_ptr<Link> MakeThroughGateway(const LinkSpec& access,
+                                                    const LinkSpec& backhaul,
+                                                    const std::string& gateway,
+                                                    const LinkEnds& ends,
+                                                    Recorder& recorder);
+
     virtual ~Link() = default;
 
     /**
-     * Writes what the server sends and receives over the link to the pcap file \p file, in place of one that is there:
-     * frames, or messages where they go whole. Called before users join.
+     * Writes what the server, or a gateway on the way there, sends and receives over the link called \p link to the pcap
+     * file \p file, in place of one that is there: frames, or messages where they go whole. Called before users join.
      */
-    virtual void Capture(const std::string& file) = 0;
+    virtual void Capture(const std::string& link, const std::string& file) = 0;
 
     /// TCP payload of a full segment.
     virtual std::uint32_t SegmentBytes() const;
@@ -64,8 +75,11 @@ class Link
     /// Whether it makes events for as long as the simulation lasts.
     virtual bool RunsForEver() const;
 
-    /// When it is out of order.
-    virtual std::vector<Outage> Outages() const;
+    /// When what of it is out of order.
+    virtual std::vector<OutageRow> Outages() const;
+
+    /// What the network devices of users and server sent so far; of messages sent whole, header and payload.
+    virtual std::array<std::uint64_t, kDirections> BytesSent() const = 0;
 
     /// Adds what only the end of the run tells.
     virtual void Collect(RunRecords& records) const;

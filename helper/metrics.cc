@@ -39,6 +39,21 @@ Mean(const std::vector<double>& values)
     return sum / static_cast<double>(values.size());
 }
 
+/// Mean and percentiles of \p values, which are sorted afterwards; nothing where there are none.
+void
+AddDistribution(Metrics& metrics, const std::string& name, std::vector<double>& values)
+{
+    if (values.empty())
+    {
+        return;
+    }
+    metrics.emplace_back(name + ".mean", Mean(values));
+    std::ranges::sort(values);
+    metrics.emplace_back(name + ".p50", Percentile(values, 0.50));
+    metrics.emplace_back(name + ".p95", Percentile(values, 0.95));
+    metrics.emplace_back(name + ".p99", Percentile(values, 0.99));
+}
+
 /// Means of what is counted once for each direction.
 void
 AddDirections(Metrics& metrics, const std::string& name, const std::array<double, kDirections>& sums, double divisor)
@@ -77,11 +92,7 @@ AddTokenMetrics(Metrics& metrics, const std::vector<const TokenRecord*>& tokens)
         exchanges += token->exchanges;
     }
     const auto count = static_cast<double>(tokens.size());
-    metrics.emplace_back("token_latency_ms.mean", Mean(latencies));
-    std::ranges::sort(latencies);
-    metrics.emplace_back("token_latency_ms.p50", Percentile(latencies, 0.50));
-    metrics.emplace_back("token_latency_ms.p95", Percentile(latencies, 0.95));
-    metrics.emplace_back("token_latency_ms.p99", Percentile(latencies, 0.99));
+    AddDistribution(metrics, "token_latency_ms", latencies);
     for (std::size_t c = 0; c < kComponents; c++)
     {
         metrics.emplace_back(std::string("component_ms.") + NameOf(static_cast<Component>(c)) + ".mean",
@@ -92,10 +103,19 @@ AddTokenMetrics(Metrics& metrics, const std::vector<const TokenRecord*>& tokens)
     metrics.emplace_back("exchanges_per_token", exchanges / count);
 }
 
-/// Whole responses: all their tokens, the prompt's work included.
-void
-AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
+/// How long the request of \p first, a first token, waited for its turn: until its user had the answers before.
+ns3::Time
+WaitOf(const RunRecords& run, const TokenRecord& first)
 {
+    const bool isKnown = first.request < run.requests.size() && run.requests[first.request].arrival;
+    return isKnown ? first.start - *run.requests[first.request].arrival : ns3::Time();
+}
+
+/// Whole responses from their requests' arrival on: waiting, and all their tokens, the prompt's work included.
+void
+AddResponseMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
+{
+    std::vector<double> waits;
     std::vector<double> firstTokens;
     std::vector<double> responses;
     std::array<double, kDirections> payload{};
@@ -105,11 +125,14 @@ AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
         for (const TokenRow& row : run.tokens)
         {
             double& seconds = running[{row.token.session, row.token.request}];
-            seconds += Milliseconds(row.token.latency) / 1e3;
             if (row.token.position == 1)
             {
-                firstTokens.push_back(Milliseconds(row.token.latency));
+                const double wait = Milliseconds(WaitOf(run, row.token));
+                waits.push_back(wait);
+                firstTokens.push_back(wait + Milliseconds(row.token.latency));
+                seconds = wait / 1e3;
             }
+            seconds += Milliseconds(row.token.latency) / 1e3;
             if (row.token.last)
             {
                 responses.push_back(seconds);
@@ -120,14 +143,57 @@ AddResponseMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
             }
         }
     }
-    if (!firstTokens.empty())
+    AddDistribution(metrics, "ttft_ms", firstTokens);
+    if (study.arrivals.IsOpen())
     {
-        metrics.emplace_back("ttft_ms.mean", Mean(firstTokens));
+        AddDistribution(metrics, "wait_ms", waits);
     }
+    AddDistribution(metrics, "response_s", responses);
     if (!responses.empty())
     {
-        metrics.emplace_back("response_s.mean", Mean(responses));
         AddDirections(metrics, "payload_bytes_per_response", payload, static_cast<double>(responses.size()));
+    }
+}
+
+/// Load and throughput: what came in and what was answered, over the time from the first request to the last token.
+void
+AddLoadMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
+{
+    double requests = 0.0;
+    double responses = 0.0;
+    double tokens = 0.0;
+    double arriving = 0.0; // seconds, to the last arrival
+    double running = 0.0;  // seconds, to the last token
+    for (const RunRecords& run : runs)
+    {
+        ns3::Time begin = ns3::Time::Max();
+        ns3::Time lastArrival;
+        ns3::Time end;
+        for (const RequestRow& row : run.requests)
+        {
+            const ns3::Time arrival = row.arrival.value_or(ns3::Time::Max());
+            begin = ns3::Min(begin, arrival);
+            lastArrival = row.arrival ? ns3::Max(lastArrival, arrival) : lastArrival;
+            requests += 1.0;
+        }
+        for (const TokenRow& row : run.tokens)
+        {
+            begin = ns3::Min(begin, row.token.start);
+            end = ns3::Max(end, row.token.start + row.token.latency);
+            tokens += 1.0;
+            responses += row.token.last ? 1.0 : 0.0;
+        }
+        arriving += Milliseconds(lastArrival - ns3::Min(begin, lastArrival)) / 1e3;
+        running += run.tokens.empty() ? 0.0 : Milliseconds(end - begin) / 1e3;
+    }
+    if (study.arrivals.IsOpen() && arriving > 0.0)
+    {
+        metrics.emplace_back("offered_requests_per_s", (requests - static_cast<double>(runs.size())) / arriving);
+    }
+    if (running > 0.0)
+    {
+        metrics.emplace_back("requests_per_s", responses / running);
+        metrics.emplace_back("tokens_per_s", tokens / running);
     }
 }
 
@@ -353,6 +419,27 @@ AddMemoryMetrics(Metrics& metrics, const std::vector<RunRecords>& runs)
     }
 }
 
+/// Bytes on each link of users and server, where a gateway is between.
+void
+AddLinkBytes(Metrics& metrics, const std::vector<RunRecords>& runs)
+{
+    std::map<std::string, std::array<double, kDirections>> sums;
+    for (const RunRecords& run : runs)
+    {
+        for (const auto& [name, bytes] : run.linkBytes)
+        {
+            for (std::size_t d = 0; d < kDirections; d++)
+            {
+                sums[name][d] += static_cast<double>(bytes[d]);
+            }
+        }
+    }
+    for (const auto& [name, bytes] : sums)
+    {
+        AddDirections(metrics, "link." + name + ".wire_bytes", bytes, 1.0);
+    }
+}
+
 /// Fading links: attempts in both directions, of all users and repetitions.
 void
 AddLinkMetrics(Metrics& metrics, const Study& study, const std::vector<RunRecords>& runs)
@@ -497,7 +584,8 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
         tokens += static_cast<double>(run.tokens.size());
     }
     AddTokenMetrics(metrics, later);
-    AddResponseMetrics(metrics, runs);
+    AddResponseMetrics(metrics, study, runs);
+    AddLoadMetrics(metrics, study, runs);
     AddPlaceMetrics(metrics, study, runs);
     AddDirections(metrics, "wire_bytes", wire, 1.0);
     if (cells > 0.0)
@@ -510,6 +598,7 @@ ComputeMetrics(const Study& study, const std::vector<RunRecords>& runs)
     AddQualityMetrics(metrics, study, runs);
     AddOpscMetrics(metrics, study, runs);
     AddMemoryMetrics(metrics, runs);
+    AddLinkBytes(metrics, runs);
     AddLinkMetrics(metrics, study, runs);
     metrics.emplace_back("server_busy_s", busy);
     metrics.emplace_back("server_tokens", serverTokens);

@@ -45,7 +45,8 @@ Recorder::Recorder(std::uint32_t timelineTokens, std::function<void()> onToken)
 void
 Recorder::OnToken(const TokenRecord& record)
 {
-    const Decided decided = std::exchange(m_decided[record.session], {});
+    SessionState& session = m_sessions[record.session];
+    const Decided decided = std::exchange(session.decided, {});
     m_records.tokens.push_back({record, decided.yes[0], decided.yes[1]});
     if (m_timelineTokens > 0)
     {
@@ -65,9 +66,9 @@ Recorder::OnToken(const TokenRecord& record)
         }
     }
     m_records.requests.at(record.request).generated.push_back(record.token);
-    if (std::uint32_t& answers = m_serverAnswers[record.session]; answers > 0)
+    if (session.serverAnswers > 0)
     {
-        answers--;
+        session.serverAnswers--;
         m_records.serverTokens++;
     }
     m_onToken();
@@ -106,7 +107,7 @@ Recorder::OnEarlyExit(std::uint32_t session, std::uint32_t request, std::uint32_
 void
 Recorder::OnUpload(const UploadRecord& record)
 {
-    m_uploads[record.session] = m_records.uploads.size();
+    m_sessions[record.session].upload = m_records.uploads.size();
     m_records.uploads.push_back({record, ns3::Time()});
 }
 
@@ -139,24 +140,24 @@ Recorder::OnStandalone(const std::string& node, const StandaloneRecord& record)
 }
 
 void
-Recorder::OnOutage(const std::string& name, const Outage& outage)
+Recorder::OnOutage(const OutageRow& outage)
 {
-    m_records.outages.push_back({name, outage.begin, outage.end});
+    m_records.outages.push_back(outage);
     ns3::Time last; // that the timeline shows
     for (const TimelineSpan& span : m_records.timeline)
     {
         last = ns3::Max(last, span.end);
     }
-    if (outage.begin < last)
+    if (outage.start < last)
     {
-        m_records.timeline.push_back({name, Lane::Mode, "down", outage.begin, ns3::Min(outage.end, last), ""});
+        m_records.timeline.push_back({outage.name, Lane::Mode, "down", outage.start, ns3::Min(outage.end, last), ""});
     }
 }
 
 void
 Recorder::OnDecision(const DecisionRecord& record)
 {
-    Decided& decided = m_decided[record.session];
+    Decided& decided = m_sessions[record.session].decided;
     const std::pair cell(record.position, record.layer);
     if (record.tier == 1)
     {
@@ -188,7 +189,8 @@ Recorder::OnMessage(const std::string& node, const MessageRecord& record)
         if (record.kind == NameOf(MessageKind::NextToken) || record.kind == NameOf(MessageKind::FinalState) ||
             record.kind == NameOf(MessageKind::Answer))
         {
-            m_serverAnswers[record.session] += static_cast<std::uint32_t>(m_onServer.erase(record.session));
+            SessionState& session = m_sessions[record.session];
+            session.serverAnswers += std::exchange(session.onServer, false) ? 1 : 0;
         }
         m_records.headerBytes[direction] += record.headerBytes;
         m_records.payloadBytes[direction] += record.payloadBytes;
@@ -196,10 +198,11 @@ Recorder::OnMessage(const std::string& node, const MessageRecord& record)
         return;
     }
     m_records.messagesReceived[direction]++;
-    const auto upload = m_uploads.find(record.session);
-    if (upload != m_uploads.end() && record.direction == Direction::Up && record.payloadBytes > 0)
+    const auto session = m_sessions.find(record.session);
+    if (session != m_sessions.end() && session->second.upload && record.direction == Direction::Up &&
+        record.payloadBytes > 0)
     {
-        UploadRow& row = m_records.uploads[upload->second];
+        UploadRow& row = m_records.uploads[*session->second.upload];
         row.arrived = record.arrived - row.upload.start;
     }
     if (m_timelineTokens > 0)
@@ -241,18 +244,13 @@ Recorder::OnServerCompute(const ComputeRecord& record)
 {
     if (record.layer > 0)
     {
-        m_onServer.insert(record.session);
+        m_sessions[record.session].onServer = true;
     }
 }
 
 void
-Recorder::OnPacket(const std::string& node,
-                   Direction direction,
-                   std::uint32_t bytes,
-                   ns3::Time start,
-                   ns3::Time end)
+Recorder::OnPacket(const std::string& node, std::uint32_t bytes, ns3::Time start, ns3::Time end)
 {
-    m_records.wireBytes[static_cast<std::size_t>(direction)] += bytes;
     if (m_timelineTokens > 0)
     {
         m_records.timeline.push_back(
@@ -280,7 +278,7 @@ void
 Recorder::OnSessionEnd(std::uint32_t session, const std::string& reason)
 {
     // Both ends may report; what the first one says is what happened first.
-    if (m_lost.insert(session).second)
+    if (!std::exchange(m_sessions[session].isLost, true))
     {
         m_records.sessionsLost.push_back("session " + std::to_string(session) + ": " + reason);
     }

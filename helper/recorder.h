@@ -11,8 +11,9 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <set>
+#include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -58,6 +59,7 @@ struct OutageRow
 struct RequestRow
 {
     std::size_t prompt = 0; //!< index in Study::requests
+    std::optional<ns3::Time> arrival = {}; //!< when it came in; absent in a closed workload, where it starts at once
     bool earlyExit = false; //!< it ended before its time
     std::vector<std::uint32_t> generated;
 };
@@ -108,7 +110,8 @@ struct RunRecords
     std::vector<StandaloneRecord> standalone;
     std::vector<OutageRow> outages;
     std::vector<QualityRow> quality;       //!< empty unless the study asks for it
-    std::array<std::uint64_t, kDirections> wireBytes{};    //!< at the network devices
+    std::array<std::uint64_t, kDirections> wireBytes{};    //!< at the network devices of the users' links
+    std::map<std::string, std::array<std::uint64_t, kDirections>> linkBytes; //!< of each link, where a gateway is between
     std::array<std::uint64_t, kDirections> headerBytes{};  //!< of messages sent
     std::array<std::uint64_t, kDirections> payloadBytes{}; //!< of messages sent
     std::array<std::uint64_t, kDirections> messagesSent{};
@@ -146,13 +149,13 @@ class Recorder
     void OnStandalone(const std::string& node, const StandaloneRecord& record);
     void OnDecision(const DecisionRecord& record);
 
-    /// At the end of a run: the node or link called \p name was out of order.
-    void OnOutage(const std::string& name, const Outage& outage);
+    /// At the end of a run: a node or link was out of order.
+    void OnOutage(const OutageRow& outage);
 
     void OnMessage(const std::string& node, const MessageRecord& record);
     void OnCompute(const std::string& node, const ComputeRecord& record);
     void OnServerCompute(const ComputeRecord& record);
-    void OnPacket(const std::string& node, Direction direction, std::uint32_t bytes, ns3::Time start, ns3::Time end);
+    void OnPacket(const std::string& node, std::uint32_t bytes, ns3::Time start, ns3::Time end);
     void OnAttempt(const std::string& node, const AttemptRecord& record);
     void OnSessionEnd(std::uint32_t session, const std::string& reason);
 
@@ -181,11 +184,17 @@ class Recorder
         std::map<std::pair<std::uint32_t, std::uint16_t>, std::size_t> rows;
     };
 
-    std::map<std::uint32_t, Decided> m_decided; //!< by session
-    std::set<std::uint32_t> m_lost;             //!< sessions that ended before their time
-    std::map<std::uint32_t, std::size_t> m_uploads; //!< where a session's latest is in the records
-    std::set<std::uint32_t> m_onServer; //!< sessions for which a layer ran on the server since its last answer
-    std::map<std::uint32_t, std::uint32_t> m_serverAnswers; //!< by session: of layers there, and no token yet
+    /// What is known of a session between its records.
+    struct SessionState
+    {
+        Decided decided;
+        bool isLost = false;               //!< it ended before its time
+        std::optional<std::size_t> upload; //!< where its latest is in the records
+        bool onServer = false;             //!< a layer ran on the server since its last answer
+        std::uint32_t serverAnswers = 0;   //!< of layers there, and no token yet
+    };
+
+    std::unordered_map<std::uint32_t, SessionState> m_sessions; //!< by number
 };
 
 } // namespace splitllm

@@ -246,10 +246,18 @@ void
 WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
 {
     stream << "point,repetition,request,prompt,group,tokens,exact_match,f1,rouge_l,kl_nats,nll,top1_agreement,"
-              "answer_tokens\n";
+              "answer_tokens,arrival_ns,wait_ns\n";
     ForEachRun(points, [&](std::size_t point, std::size_t repetition, const RunRecords& run) {
         const Study& study = points[point].study;
         const std::map<std::uint32_t, AnswerQuality> judged = QualityByRequest(run.quality);
+        std::vector<std::optional<ns3::Time>> starts(run.requests.size());
+        for (const TokenRow& row : run.tokens)
+        {
+            if (row.token.position == 1)
+            {
+                starts.at(row.token.request) = row.token.start;
+            }
+        }
         for (std::uint32_t r = 0; r < run.requests.size(); r++)
         {
             const RequestRow& row = run.requests[r];
@@ -270,12 +278,16 @@ WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
             {
                 const AnswerQuality& quality = found->second;
                 stream << ',' << Number(quality.klNats) << ',' << Number(quality.nll) << ','
-                       << Number(quality.agreement) << ',' << quality.tokens << '\n';
+                       << Number(quality.agreement) << ',' << quality.tokens;
             }
             else
             {
-                stream << ",,,,\n";
+                stream << ",,,,";
             }
+            const std::optional<ns3::Time>& start = starts[r];
+            const std::optional<ns3::Time>& arrival = row.arrival ? row.arrival : start; // closed: it starts at once
+            stream << ',' << (arrival ? std::to_string(arrival->GetNanoSeconds()) : "") << ','
+                   << (start ? std::to_string((*start - *arrival).GetNanoSeconds()) : "") << '\n';
         }
     });
 }

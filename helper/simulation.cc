@@ -88,7 +88,7 @@ class Run
     /// The reference answer to a request.
     const std::vector<TokenId>& AnswerTo(const UserRequest& request) const;
 
-    /// Deals \p requests to the users in turn.
+    /// Hands \p requests to their users.
     void Ask(std::vector<UserRequest> requests);
 
     /// Reports to \p traces, which outlive the run.
@@ -101,6 +101,10 @@ class Run
     const Scheme& LoadScheme();
 
     void InstallServer(const NodeSpec& spec);
+
+    /// Has the link of \p spec captured, if the study asks for that and there is a place for it.
+    void Capture(const LinkSpec& spec);
+
     void InstallUsers(const NodeSpec& spec);
 
     /// Lets the server die and come back.
@@ -129,6 +133,7 @@ class Run
     Ptr<ServerApplication> m_server;
     std::vector<Outage> m_outages; //!< of the server
     std::vector<Ptr<UserDevice>> m_users;
+    std::vector<RequestArrival> m_arrivals; //!< of requests, by their index
 };
 
 Run::Run(const Study& study,
@@ -202,6 +207,7 @@ Run::Install()
     m_llm.SetSampling(study.sampling.temperature, study.sampling.topP);
     m_llm.SetBeams(study.sampling.beams, study.sampling.lengthPenalty);
     m_llm.SetContext(study.LongestContext());
+    m_llm.SetUserAttribute("ThinkTime", TimeValue(study.arrivals.thinkTime));
     m_internet.SetIpv6StackInstall(false);
 
     if (LoadScheme().HasServer())
@@ -221,7 +227,9 @@ Run::LoadScheme()
     catch (const OutOfMemory& cause)
     {
         // One device computes for all nodes. Where there is a server, that is where the large model is.
-        const auto isServer = [](const NodeSpec& node) { return node.role != NodeRole::UserDevice; };
+        const auto isServer = [](const NodeSpec& node) {
+            return node.role == NodeRole::EdgeServer || node.role == NodeRole::Cloud;
+        };
         const auto server = std::ranges::find_if(m_study.nodes, isServer);
         const NodeSpec& node = server == m_study.nodes.end() ? m_study.nodes.front() : *server;
         throw NodeOutOfMemory(node.name, node.name + " cannot hold the model: " + cause.what());
@@ -246,11 +254,19 @@ Run::InstallServer(const NodeSpec& spec)
     m_llm.SetServerAttribute("Name", StringValue(spec.name));
     const NodeSpec& users = m_study.Node(NodeRole::UserDevice);
     const LinkEnds ends{.server = m_serverNode, .serverName = spec.name, .userNames = NamesOf(users)};
-    const LinkSpec& link = m_study.LinkBetween(users, spec);
-    m_link = Link::Make(link, ends, m_recorder);
-    if (link.pcap && !m_captures.empty())
+    if (const NodeSpec* gateway = m_study.Gateway())
     {
-        m_link->Capture(m_captures + link.name + ".pcap");
+        const LinkSpec& access = m_study.LinkBetween(users, *gateway);
+        const LinkSpec& backhaul = m_study.LinkBetween(*gateway, spec);
+        m_link = Link::MakeThroughGateway(access, backhaul, gateway->name, ends, m_recorder);
+        Capture(access);
+        Capture(backhaul);
+    }
+    else
+    {
+        const LinkSpec& link = m_study.LinkBetween(users, spec);
+        m_link = Link::Make(link, ends, m_recorder);
+        Capture(link);
     }
     m_llm.SetServerAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetUserAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
@@ -269,6 +285,15 @@ Run::InstallServer(const NodeSpec& spec)
     Trace(spec.name, m_server);
     m_server->TraceConnectWithoutContext("Compute", MakeCallback(&Recorder::OnServerCompute, &m_recorder));
     m_server->TraceConnectWithoutContext("Gate", MakeCallback(&Recorder::OnGate, &m_recorder));
+}
+
+void
+Run::Capture(const LinkSpec& spec)
+{
+    if (spec.pcap && !m_captures.empty())
+    {
+        m_link->Capture(spec.name, m_captures + spec.name + ".pcap");
+    }
 }
 
 void
@@ -296,11 +321,12 @@ Run::ScheduleOutages(const std::vector<OutageSpec>& specs)
 void
 Run::InstallUsers(const NodeSpec& spec)
 {
+    const auto hardware = std::make_shared<const DeviceProfile>(spec.hardware);
     for (const std::string& name : NamesOf(spec))
     {
         Ptr<Node> node = CreateObject<Node>();
         m_llm.SetUserAttribute("Name", StringValue(name));
-        Ptr<UserDevice> user = m_llm.InstallUserDevice(node, spec.hardware, m_link ? m_link->Join(node) : Address());
+        Ptr<UserDevice> user = m_llm.InstallUserDevice(node, hardware, m_link ? m_link->Join(node) : Address());
         user->AssignStreams(kSessionStreams);
         if (m_link)
         {
@@ -340,17 +366,25 @@ Run::Requests()
             std::swap(order[i], order[uniform->GetInteger(0, static_cast<std::uint32_t>(i))]);
         }
     }
+    const auto users = static_cast<std::uint32_t>(m_users.size());
+    m_arrivals = DrawArrivals(m_study.arrivals, m_study.requestCount, users, kArrivalStream);
     std::vector<UserRequest> requests;
     std::vector<RequestRow>& rows = m_recorder.Records().requests;
     rows.clear();
     for (std::uint32_t r = 0; r < m_study.requestCount; r++)
     {
-        rows.push_back({.prompt = order[r], .generated = {}});
+        RequestRow& row = rows.emplace_back(RequestRow{.prompt = order[r], .generated = {}});
+        const Time arrival = m_arrivals[r].time + (m_link ? m_link->ReadyAt() : Time());
+        if (m_study.arrivals.IsOpen())
+        {
+            row.arrival = arrival;
+        }
         requests.push_back({.index = r,
                             .prompt = m_study.requests[order[r]].prompt,
                             .newTokens = m_study.newTokens,
                             .stop = m_study.stop,
-                            .forced = {}});
+                            .forced = {},
+                            .arrival = arrival});
     }
     return requests;
 }
@@ -366,7 +400,7 @@ Run::Ask(std::vector<UserRequest> requests)
 {
     for (UserRequest& request : requests)
     {
-        m_users[request.index % m_users.size()]->AddRequest(std::move(request));
+        m_users[m_arrivals[request.index].user]->AddRequest(std::move(request));
     }
 }
 
@@ -426,7 +460,8 @@ Run::EndWhenIdle(std::uint64_t progress, std::uint32_t idleSeconds)
     {
         now += records.messagesSent[d] + records.messagesReceived[d];
     }
-    idleSeconds = now == progress ? idleSeconds + 1 : 0;
+    const bool pauses = Simulator::Now() < m_arrivals.back().time; // until the last request comes in
+    idleSeconds = now == progress && !pauses ? idleSeconds + 1 : 0;
     std::uint32_t finished = 0;
     for (const Ptr<UserDevice>& user : m_users)
     {
@@ -469,14 +504,13 @@ Run::Execute()
     if (m_server)
     {
         CollectMemory(m_serverName, m_server);
-        const LinkSpec& link = m_study.LinkBetween(m_study.Node(NodeRole::UserDevice), m_study.Server());
         for (const Outage& outage : m_outages)
         {
-            m_recorder.OnOutage(m_serverName, outage);
+            m_recorder.OnOutage({m_serverName, outage.begin, outage.end});
         }
-        for (const Outage& outage : m_link->Outages())
+        for (const OutageRow& outage : m_link->Outages())
         {
-            m_recorder.OnOutage(link.name, outage);
+            m_recorder.OnOutage(outage);
         }
         if (const Host* host = m_server->GetHost())
         {
@@ -484,6 +518,7 @@ Run::Execute()
             records.serverJobs = host->queue.Jobs();
             records.serverBatches = host->queue.Batches();
         }
+        records.wireBytes = m_link->BytesSent();
         m_link->Collect(records);
     }
     return std::move(records);

@@ -359,11 +359,11 @@ SplitLlmHelper::Profile(const std::string& name) const
 
 template <typename Application>
 Ptr<Application>
-SplitLlmHelper::Install(ObjectFactory& factory, Ptr<Node> node, const DeviceProfile& hardware)
+SplitLlmHelper::Install(ObjectFactory& factory, Ptr<Node> node, std::shared_ptr<const DeviceProfile> hardware)
 {
     auto application = factory.Create<Application>();
     application->SetScheme(GetScheme());
-    application->SetMachine(m_parts->backend, hardware);
+    application->SetMachine(m_parts->backend, std::move(hardware));
     application->SetOutcomes(m_parts->recorder, m_parts->player);
     node->AddApplication(application);
     return application;
@@ -378,7 +378,7 @@ SplitLlmHelper::InstallEdgeServer(Ptr<Node> node, const std::string& hardware)
 Ptr<EdgeServer>
 SplitLlmHelper::InstallEdgeServer(Ptr<Node> node, const DeviceProfile& hardware)
 {
-    return Install<EdgeServer>(m_edge, node, hardware);
+    return Install<EdgeServer>(m_edge, node, std::make_shared<const DeviceProfile>(hardware));
 }
 
 Ptr<Cloud>
@@ -390,7 +390,7 @@ SplitLlmHelper::InstallCloud(Ptr<Node> node, const std::string& hardware)
 Ptr<Cloud>
 SplitLlmHelper::InstallCloud(Ptr<Node> node, const DeviceProfile& hardware)
 {
-    return Install<Cloud>(m_cloud, node, hardware);
+    return Install<Cloud>(m_cloud, node, std::make_shared<const DeviceProfile>(hardware));
 }
 
 Ptr<UserDevice>
@@ -402,7 +402,13 @@ SplitLlmHelper::InstallUserDevice(Ptr<Node> node, const std::string& hardware, c
 Ptr<UserDevice>
 SplitLlmHelper::InstallUserDevice(Ptr<Node> node, const DeviceProfile& hardware, const Address& server)
 {
-    auto user = Install<UserDevice>(m_user, node, hardware);
+    return InstallUserDevice(node, std::make_shared<const DeviceProfile>(hardware), server);
+}
+
+Ptr<UserDevice>
+SplitLlmHelper::InstallUserDevice(Ptr<Node> node, std::shared_ptr<const DeviceProfile> hardware, const Address& server)
+{
+    auto user = Install<UserDevice>(m_user, node, std::move(hardware));
     user->SetSession(m_users++);
     if (!server.IsInvalid())
     {

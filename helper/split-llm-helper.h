@@ -154,13 +154,20 @@ class SplitLlmHelper
                                            const DeviceProfile& hardware,
                                            const ns3::Address& server);
 
+    /// Likewise; equal devices share \p hardware.
+    ns3::Ptr<UserDevice> InstallUserDevice(ns3::Ptr<ns3::Node> node,
+                                           std::shared_ptr<const DeviceProfile> hardware,
+                                           const ns3::Address& server);
+
     /// Loads what was set, if that has not happened; throws InputError. \return the scheme that applications share
     std::shared_ptr<const Scheme> GetScheme();
 
   private:
     struct Parts;
     template <typename Application>
-    ns3::Ptr<Application> Install(ns3::ObjectFactory& factory, ns3::Ptr<ns3::Node> node, const DeviceProfile& hardware);
+    ns3::Ptr<Application> Install(ns3::ObjectFactory& factory,
+                                  ns3::Ptr<ns3::Node> node,
+                                  std::shared_ptr<const DeviceProfile> hardware);
     DeviceProfile Profile(const std::string& name) const;
 
     ns3::ObjectFactory m_edge;

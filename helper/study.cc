@@ -131,7 +131,13 @@ ReadNode(StrictObject& nodes, const std::string& name, const StudyFolders& folde
     NodeSpec node;
     node.name = name;
     StrictObject object = nodes.Object(name);
-    const std::string role = object.Choice("role", {"user-device", "edge-server", "cloud"});
+    const std::string role = object.Choice("role", {"user-device", "edge-server", "cloud", "gateway"});
+    if (role == "gateway")
+    {
+        node.role = NodeRole::Gateway;
+        object.Finish();
+        return node;
+    }
     node.role = role == "user-device" ? NodeRole::UserDevice
                                       : (role == "edge-server" ? NodeRole::EdgeServer : NodeRole::Cloud);
     const std::uint64_t most = node.role == NodeRole::UserDevice ? 10000 : 1;
@@ -268,11 +274,16 @@ ReadPromptLengths(StrictObject& workload)
 }
 
 void
-ReadWorkload(StrictObject& object, Study& study, const ModelConfig& config, const StudyFolders& folders)
+ReadWorkload(StrictObject& object,
+             Study& study,
+             const ModelConfig& config,
+             const std::string& origin,
+             const StudyFolders& folders)
 {
     StrictObject workload = object.Object("workload");
-    const auto users = std::ranges::find(study.nodes, NodeRole::UserDevice, &NodeSpec::role);
-    const std::uint32_t askers = workload.Bool("per_user", false) && users != study.nodes.end() ? users->count : 1;
+    const auto devices = std::ranges::find(study.nodes, NodeRole::UserDevice, &NodeSpec::role);
+    const std::uint32_t users = devices != study.nodes.end() ? devices->count : 1;
+    const std::uint32_t askers = workload.Bool("per_user", false) ? users : 1;
     if (workload.Has("prompt_tokens"))
     {
         if (!study.shapeMode)
@@ -333,12 +344,8 @@ ReadWorkload(StrictObject& object, Study& study, const ModelConfig& config, cons
                           std::to_string(config.vocab / candidates) + " with a vocabulary of " +
                           std::to_string(config.vocab));
     }
-    if (workload.Has("arrival"))
-    {
-        StrictObject arrival = workload.Object("arrival");
-        arrival.Choice("process", {"closed"});
-        arrival.Finish();
-    }
+    study.arrivals =
+        ReadArrivals(workload, study.requestCount, users, std::filesystem::path(origin).parent_path());
     workload.Finish();
 }
 
@@ -370,12 +377,44 @@ CheckTopology(const StrictObject& object, const Study& study)
     }
     const std::string& user = study.Node(NodeRole::UserDevice).name;
     const std::string& server = study.Server().name;
-    const bool linked = std::ranges::any_of(study.links, [&](const LinkSpec& link) {
-        return (link.from == user && link.to == server) || (link.from == server && link.to == user);
-    });
-    if (!linked)
+    const auto find = [&study](const std::string& a, const std::string& b) {
+        const auto found = std::ranges::find_if(study.links, [&](const LinkSpec& link) {
+            return (link.from == a && link.to == b) || (link.from == b && link.to == a);
+        });
+        return found == study.links.end() ? nullptr : &*found;
+    };
+    const auto need = [&](const std::string& a, const std::string& b) {
+        if (find(a, b) == nullptr)
+        {
+            object.Fail("links", "no link \"" + a + "-" + b + "\", which scheme \"" + scheme + "\" needs");
+        }
+    };
+    const NodeSpec* gateway = study.Gateway();
+    if (gateway == nullptr)
     {
-        object.Fail("links", "no link \"" + user + "-" + server + "\", which scheme \"" + scheme + "\" needs");
+        need(user, server);
+        return;
+    }
+    need(user, gateway->name);
+    need(gateway->name, server);
+    if (const LinkSpec* direct = find(user, server))
+    {
+        object.Fail("links." + direct->name,
+                    "goes past the gateway \"" + gateway->name + "\"; accepted: either this link or the gateway");
+    }
+    const LinkSpec& access = *find(user, gateway->name);
+    const LinkSpec& backhaul = *find(gateway->name, server);
+    if (access.type != backhaul.type || (access.type != LinkType::Wired && access.type != LinkType::Service))
+    {
+        object.Fail("links." + backhaul.name + ".type",
+                    "differs from that of \"" + access.name +
+                        "\", or goes through no gateway; accepted: both \"wired\", or both \"service\"");
+    }
+    if (study.scheme.opsc.deadline)
+    {
+        object.Fail("scheme.deadline",
+                    "nobody can tell how long a message waits at the gateway \"" + gateway->name +
+                        "\" for those of other users; accepted without a gateway");
     }
 }
 
@@ -681,6 +720,13 @@ Study::Node(NodeRole role) const
     return *found;
 }
 
+const NodeSpec*
+Study::Gateway() const
+{
+    const auto found = std::ranges::find(nodes, NodeRole::Gateway, &NodeSpec::role);
+    return found == nodes.end() ? nullptr : &*found;
+}
+
 const LinkSpec&
 Study::LinkBetween(const NodeSpec& a, const NodeSpec& b) const
 {
@@ -771,7 +817,7 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     }
     study.config = CheckModel(study);
     const ModelConfig& config = study.config;
-    ReadWorkload(object, study, config, folders);
+    ReadWorkload(object, study, config, origin, folders);
     ReadScheme(object, study, config, origin, folders);
     if (!object.Has("timeline"))
     {

@@ -2,6 +2,7 @@
 #ifndef SPLITLLM_STUDY_H
 #define SPLITLLM_STUDY_H
 
+#include "arrivals.h"
 #include "base/strict-json.h"
 #include "codec/tensor-codec.h"
 #include "compute/device-profile.h"
@@ -71,6 +72,7 @@ enum class NodeRole
     UserDevice,
     EdgeServer,
     Cloud,
+    Gateway, //!< forwards what users and server send, and computes nothing
 };
 
 /// A group of equal nodes.
@@ -133,6 +135,7 @@ struct Study
     std::vector<RequestSpec> requests; //!< of a replay those of each recorded repetition in turn
     bool shuffled = false; //!< requests come in an order drawn from the seed; in a replay in the recorded one
     std::uint32_t requestCount = 0; //!< how many of them run
+    ArrivalSpec arrivals;        //!< when they come in
     std::uint32_t newTokens = 0; //!< at most, for each
     std::vector<TokenId> stop;   //!< tokens that end an answer before that
     bool quality = false;        //!< compares with the full model along the reference answers
@@ -149,6 +152,9 @@ struct Study
 
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;
+
+    /// The gateway between users and server; null if there is none.
+    const NodeSpec* Gateway() const;
 
     /// The link between two groups. \throws std::logic_error if there is none
     const LinkSpec& LinkBetween(const NodeSpec& a, const NodeSpec& b) const;

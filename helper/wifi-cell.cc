@@ -57,7 +57,7 @@ WifiCell::WifiCell(LinkSpec spec, LinkEnds ends, Recorder& recorder)
 }
 
 void
-WifiCell::Capture(const std::string& file)
+WifiCell::Capture(const std::string&, const std::string& file)
 {
     CaptureNanoseconds();
     m_phy.SetPcapDataLinkType(WifiPhyHelper::DLT_IEEE802_11_RADIO);
@@ -90,6 +90,12 @@ WifiCell::RunsForEver() const
     return true;
 }
 
+std::array<std::uint64_t, kDirections>
+WifiCell::BytesSent() const
+{
+    return m_bytes;
+}
+
 Ipv4Address
 WifiCell::Install(Ptr<Node> node, double distance, const WifiMacHelper& mac)
 {
@@ -119,7 +125,8 @@ WifiCell::Trace(const std::string& node, Direction sends, Ptr<NetDevice> device)
                 if (bytes > 0)
                 {
                     const Time now = Simulator::Now();
-                    m_recorder.OnPacket(node, sends, bytes, now, now + WifiPhy::CalculateTxDuration(psdus, vector, band));
+                    m_bytes[static_cast<std::size_t>(sends)] += bytes;
+                    m_recorder.OnPacket(node, bytes, now, now + WifiPhy::CalculateTxDuration(psdus, vector, band));
                 }
             }));
 }

@@ -26,7 +26,7 @@ class WifiCell final : public Link
     WifiCell(LinkSpec spec, LinkEnds ends, Recorder& recorder);
 
     /// The frames of the whole cell, as the access point hears them.
-    void Capture(const std::string& file) override;
+    void Capture(const std::string& link, const std::string& file) override;
 
     ns3::Address Join(ns3::Ptr<ns3::Node> node) override;
 
@@ -35,6 +35,8 @@ class WifiCell final : public Link
 
     /// The access point sends beacons all the time.
     bool RunsForEver() const override;
+
+    std::array<std::uint64_t, kDirections> BytesSent() const override;
 
   private:
     /// Gives \p node a device at \p distance metres, and an address.
@@ -51,6 +53,7 @@ class WifiCell final : public Link
     ns3::Ipv4AddressHelper m_addresses{"10.0.0.0", "255.255.0.0"};
     ns3::Ipv4Address m_serverAddress;
     std::uint32_t m_joined = 0;
+    std::array<std::uint64_t, kDirections> m_bytes{}; //!< of data frames
 };
 
 } // namespace splitllm

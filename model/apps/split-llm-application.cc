@@ -92,10 +92,10 @@ SplitLlmApplication::SetScheme(std::shared_ptr<const Scheme> scheme)
 }
 
 void
-SplitLlmApplication::SetMachine(std::shared_ptr<Backend> backend, const DeviceProfile& profile)
+SplitLlmApplication::SetMachine(std::shared_ptr<Backend> backend, std::shared_ptr<const DeviceProfile> profile)
 {
     m_backend = std::move(backend);
-    m_profile = std::make_shared<const DeviceProfile>(profile);
+    m_profile = std::move(profile);
 }
 
 void
@@ -128,7 +128,7 @@ SplitLlmApplication::StartApplication()
 {
     NS_LOG_FUNCTION(this);
     NS_ABORT_MSG_IF(!m_scheme || !m_backend, m_name << " has no scheme or machine: install it with SplitLlmHelper");
-    m_host = std::make_unique<Host>(m_name, m_backend, *m_profile);
+    m_host = std::make_unique<Host>(m_name, m_backend, m_profile);
     m_host->onCompute = [this](const ComputeRecord& record) { m_computeTrace(record); };
 }
 

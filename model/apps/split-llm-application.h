@@ -71,7 +71,7 @@ class SplitLlmApplication : public ns3::Application
     void SetScheme(std::shared_ptr<const Scheme> scheme);
 
     /// What this node computes with. Its name is the attribute "Name".
-    void SetMachine(std::shared_ptr<Backend> backend, const DeviceProfile& profile);
+    void SetMachine(std::shared_ptr<Backend> backend, std::shared_ptr<const DeviceProfile> profile);
 
     /**
      * Session k samples from stream \p stream + k, on whichever node it does: give every application of a simulation the

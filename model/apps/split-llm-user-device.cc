@@ -3,6 +3,7 @@
 
 #include "net/tcp-message-port.h"
 #include "schemes/scheme.h"
+#include "sim/delay.h"
 
 #include "ns3/abort.h"
 #include "ns3/inet-socket-address.h"
@@ -94,8 +95,13 @@ UserDevice::Conversation::Run()
     {
         const UserRequest request = std::move(device.m_requests.front());
         device.m_requests.pop_front();
+        co_await Delay(request.arrival - Simulator::Now());
         co_await Ask(request);
         device.m_finished++;
+        if (!device.m_requests.empty())
+        {
+            co_await Delay(device.m_thinkTime);
+        }
     }
     session->Close();
 }
@@ -167,6 +173,11 @@ UserDevice::GetTypeId()
                                           AddressValue(),
                                           MakeAddressAccessor(&UserDevice::m_remote),
                                           MakeAddressChecker())
+                            .AddAttribute("ThinkTime",
+                                          "Time from the last token of an answer to the next request",
+                                          TimeValue(Time()),
+                                          MakeTimeAccessor(&UserDevice::m_thinkTime),
+                                          MakeTimeChecker(Time()))
                             .AddTraceSource("Token",
                                             "A token was generated",
                                             MakeTraceSourceAccessor(&UserDevice::m_tokenTrace),

@@ -5,6 +5,7 @@
 #include "split-llm-application.h"
 
 #include "ns3/address.h"
+#include "ns3/nstime.h"
 
 #include <cstdint>
 #include <deque>
@@ -26,13 +27,15 @@ struct UserRequest
     std::uint32_t newTokens = 0;       //!< how many to generate at most
     std::vector<std::uint32_t> stop{};   //!< token ids after any of which the answer ends; none: newTokens it is
     std::vector<std::uint32_t> forced{}; //!< teacher forcing: the answer to go along, whatever is generated; or empty
+    ns3::Time arrival{};               //!< the simulated time before which it is not asked
 };
 
 /**
  * The node where a user sits: it sends requests one after the other and reports every token.
  *
- * The first request starts when the application has started and its connection is up; the next when the last token of
- * the one before has come.
+ * A request starts when it has arrived, the application's connection is up, and the last token of the one before has
+ * come; attribute "ThinkTime" is time that the user takes after that. So requests wait for each other, first come, first
+ * served.
  */
 class UserDevice : public SplitLlmApplication
 {
@@ -72,6 +75,7 @@ class UserDevice : public SplitLlmApplication
 
     ns3::Address m_remote;
     std::uint32_t m_session = 0;
+    ns3::Time m_thinkTime;
     std::deque<UserRequest> m_requests;
     std::uint32_t m_finished = 0;
     Connector m_connector;

@@ -8,10 +8,10 @@
 
 #include "ns3/nstime.h"
 
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <optional>
-#include <tuple>
+#include <unordered_map>
 
 namespace splitllm
 {
@@ -45,7 +45,22 @@ class JourneyLog
     std::size_t UnderWay() const;
 
   private:
-    std::map<std::tuple<ConnectionId, Direction, std::uint32_t>, Journey> m_journeys;
+    /// Names a message.
+    struct Key
+    {
+        ConnectionId connection;
+        Direction direction;
+        std::uint32_t sequence;
+
+        bool operator==(const Key&) const = default;
+    };
+
+    struct KeyHash
+    {
+        std::size_t operator()(const Key& key) const;
+    };
+
+    std::unordered_map<Key, Journey, KeyHash> m_journeys;
 };
 
 } // namespace splitllm

@@ -19,9 +19,10 @@ class MessageLink::Port final : public MessagePort
     /// The ends of one connection that exist, by the direction they send in.
     using Ends = std::array<Port*, kDirections>;
 
-    Port(MessageLink& link, Direction sends, const ConnectionId& connection, std::shared_ptr<Ends> ends)
+    /// \param links those that what it sends crosses in turn
+    Port(std::vector<MessageLink*> links, Direction sends, const ConnectionId& connection, std::shared_ptr<Ends> ends)
         : MessagePort(sends, connection),
-          m_link(link),
+          m_links(std::move(links)),
           m_ends(std::move(ends)),
           m_reader(std::numeric_limits<std::uint32_t>::max())
     {
@@ -31,50 +32,75 @@ class MessageLink::Port final : public MessagePort
 
     ~Port() override
     {
-        m_link.Forget(*this);
+        ForgetQueued();
         (*m_ends)[Index()] = nullptr;
     }
 
     void Close() override
     {
         m_closing = true;
-        EndIfAllSent();
+        EndIfAllSent(TotalDelay());
     }
 
     void Abandon() override
     {
-        m_link.Forget(*this);
-        AtPeer([](Port& peer) { peer.EndReceiving(); });
+        m_abandoned = true;
+        ForgetQueued();
+        AtPeer(TotalDelay(), [](Port& peer) { peer.EndReceiving(); });
     }
 
     std::optional<Time> WorstArrival(MessageKind kind, std::uint64_t payloadBytes) const override
     {
-        return m_link.WorstArrival(Sends(), kind, payloadBytes);
+        if (m_links.size() > 1)
+        {
+            return std::nullopt; // what others send to the gateway is not known here
+        }
+        return m_links.front()->WorstArrival(Sends(), kind, payloadBytes);
     }
 
-    /// Brings \p packet to the peer, a delay from now, unless this end is gone by then.
-    void Depart(Ptr<const Packet> packet)
+    /// Brings \p message, which leaves a link, to the next one or to the peer, a delay from now.
+    void Depart(const Queued& message)
     {
-        AtPeer([packet, ends = m_ends, sender = Index()](Port& peer) {
-            if ((*ends)[sender] != nullptr)
+        MessageLink* link = m_links[message.hop];
+        const Time delay = link->Delay();
+        if (IsLastHop(message.hop))
+        {
+            AtPeer(delay, [packet = message.packet, ends = m_ends, sender = Index(), link](Port& peer) {
+                if ((*ends)[sender] != nullptr) // otherwise this end is gone
+                {
+                    link->Tap(Direction::Up, *(*ends)[sender], packet);
+                    peer.DeliverPacket(peer.m_reader, packet);
+                }
+            });
+            return;
+        }
+        Queued forwarded = message;
+        forwarded.hop++;
+        Simulator::Schedule(delay, [forwarded, sends = Sends(), ends = m_ends, link, next = m_links[forwarded.hop]]() mutable {
+            Port* sender = (*ends)[static_cast<std::size_t>(sends)];
+            forwarded.sender = sender != nullptr && !sender->m_abandoned ? sender : nullptr;
+            if (forwarded.sender != nullptr)
             {
-                peer.Tap(Direction::Up, packet);
-                peer.DeliverPacket(peer.m_reader, packet);
+                link->Tap(Direction::Up, *forwarded.sender, forwarded.packet);
             }
+            next->Enqueue(sends, std::move(forwarded));
         });
     }
 
-    /// The link is done with a message of this end.
-    void CountSent()
+    /// The link called \p hop is done with a message of this end.
+    void CountSent(std::size_t hop)
     {
-        m_unsent--;
-        EndIfAllSent();
+        if (IsLastHop(hop))
+        {
+            m_unsent--;
+            EndIfAllSent(m_links[hop]->Delay());
+        }
     }
 
     /// Both ends fail, the peer a delay from now.
     void Break(const std::string& reason)
     {
-        AtPeer([reason](Port& peer) { peer.Drop(reason); });
+        AtPeer(TotalDelay(), [reason](Port& peer) { peer.Drop(reason); });
         Drop(reason);
     }
 
@@ -82,10 +108,8 @@ class MessageLink::Port final : public MessagePort
     void Transmit(const Message& message) override
     {
         m_unsent++;
-        const Ptr<Packet> packet = ToPacket(message);
-        Tap(Direction::Down, packet);
-        m_link.Of(Sends()).queue.push_back({message.kind, message.payload.size, message.sequence, packet, this});
-        m_link.SendNext(Sends());
+        m_links.front()->Enqueue(Sends(),
+                                 {message.kind, message.payload.size, message.sequence, ToPacket(message), this, 0});
     }
 
   private:
@@ -94,36 +118,51 @@ class MessageLink::Port final : public MessagePort
         return static_cast<std::size_t>(Sends());
     }
 
-    /// \p packet goes in \p direction past this end. Told where it is the server's.
-    void Tap(Direction direction, Ptr<const Packet> packet) const
+    bool IsLastHop(std::size_t hop) const
     {
-        if (m_link.atServer && Sends() == Direction::Down)
+        return hop + 1 == m_links.size();
+    }
+
+    /// From this end to the other, where nothing else is sent.
+    Time TotalDelay() const
+    {
+        Time total;
+        for (const MessageLink* link : m_links)
         {
-            m_link.atServer(direction, Connection(), packet);
+            total += link->Delay();
+        }
+        return total;
+    }
+
+    void ForgetQueued()
+    {
+        for (MessageLink* link : m_links)
+        {
+            link->Forget(*this);
         }
     }
 
-    /// The peer learns of the close after everything that was sent.
-    void EndIfAllSent()
+    /// The peer learns of the close, \p delay from now, after everything that was sent.
+    void EndIfAllSent(Time delay)
     {
         if (m_closing && m_unsent == 0)
         {
             m_closing = false;
-            AtPeer([](Port& peer) { peer.EndReceiving(); });
+            AtPeer(delay, [](Port& peer) { peer.EndReceiving(); });
         }
     }
 
     void Drop(const std::string& reason)
     {
-        m_link.Forget(*this);
+        ForgetQueued();
         Fail(reason);
     }
 
-    /// Does \p action to the other end a delay from now, if it still exists then.
+    /// Does \p action to the other end \p delay from now, if it still exists then.
     template <typename F>
-    void AtPeer(F action)
+    void AtPeer(Time delay, F action)
     {
-        Simulator::Schedule(m_link.Delay(), [ends = m_ends, peer = 1 - Index(), action] {
+        Simulator::Schedule(delay, [ends = m_ends, peer = 1 - Index(), action] {
             if ((*ends)[peer] != nullptr)
             {
                 action(*(*ends)[peer]);
@@ -131,11 +170,12 @@ class MessageLink::Port final : public MessagePort
         });
     }
 
-    MessageLink& m_link;
+    std::vector<MessageLink*> m_links;
     std::shared_ptr<Ends> m_ends;
     FrameReader m_reader;
-    std::size_t m_unsent = 0; //!< messages of this end that the link is not done with
+    std::size_t m_unsent = 0; //!< messages of this end that the last link is not done with
     bool m_closing = false;
+    bool m_abandoned = false;
 };
 
 MessageLink::MessageLink(Time delay)
@@ -148,14 +188,28 @@ MessageLink::~MessageLink() = default;
 PortPair
 MessageLink::Connect()
 {
+    return Connect({this});
+}
+
+PortPair
+MessageLink::ConnectThrough(MessageLink& backhaul)
+{
+    return Connect({this, &backhaul});
+}
+
+/// \param up the links from the user to the server
+PortPair
+MessageLink::Connect(const std::vector<MessageLink*>& up)
+{
     if (m_connections == 0)
     {
         m_number = NextLinkNumber(); // not before: links are also made to ask them for their figures
     }
     const ConnectionId connection{.client = m_number, .number = m_connections++};
+    const std::vector<MessageLink*> down(up.rbegin(), up.rend());
     const auto ends = std::make_shared<Port::Ends>();
-    return {.user = std::make_unique<Port>(*this, Direction::Up, connection, ends),
-            .server = std::make_unique<Port>(*this, Direction::Down, connection, ends)};
+    return {.user = std::make_unique<Port>(up, Direction::Up, connection, ends),
+            .server = std::make_unique<Port>(down, Direction::Down, connection, ends)};
 }
 
 std::uint64_t
@@ -174,6 +228,27 @@ MessageLink::Transmitter&
 MessageLink::Of(Direction direction)
 {
     return m_transmitters[static_cast<std::size_t>(direction)];
+}
+
+void
+MessageLink::Enqueue(Direction direction, Queued message)
+{
+    if (message.sender != nullptr)
+    {
+        Tap(Direction::Down, *message.sender, message.packet);
+    }
+    Of(direction).queue.push_back(std::move(message));
+    SendNext(direction);
+}
+
+/// Reports a message that \p sender sent, if that sends in \p direction.
+void
+MessageLink::Tap(Direction direction, const Port& sender, Ptr<const Packet> packet) const
+{
+    if (atServer && sender.Sends() == direction)
+    {
+        atServer(direction, sender.Connection(), packet);
+    }
 }
 
 /// Starts on the first message that waits, if none is under way.
@@ -208,7 +283,7 @@ MessageLink::Depart(Direction direction)
     const Queued& message = Of(direction).queue.front();
     if (message.sender != nullptr)
     {
-        message.sender->Depart(message.packet);
+        message.sender->Depart(message);
     }
 }
 
@@ -240,14 +315,15 @@ MessageLink::Pop(Direction direction)
 {
     std::deque<Queued>& queue = Of(direction).queue;
     Port* sender = queue.front().sender;
+    const std::size_t hop = queue.front().hop;
     queue.pop_front();
     if (sender != nullptr)
     {
-        sender->CountSent();
+        sender->CountSent(hop);
     }
 }
 
-/// Drops what \p sender has queued, but for what is under way.
+/// Drops what \p sender has queued, but for what is under way; what a gateway has stored goes on without arriving.
 void
 MessageLink::Forget(const Port& sender)
 {
@@ -258,7 +334,11 @@ MessageLink::Forget(const Port& sender)
         queue.front().sender = nullptr;
         GiveUp(sender.Sends());
     }
-    std::erase_if(queue, [&sender](const Queued& message) { return message.sender == &sender; });
+    std::erase_if(queue, [&sender](const Queued& message) { return message.sender == &sender && message.hop == 0; });
+    for (Queued& message : queue)
+    {
+        message.sender = message.sender == &sender ? nullptr : message.sender;
+    }
 }
 
 } // namespace splitllm

@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace splitllm
 {
@@ -31,8 +32,11 @@ struct PortPair
  * In each, the messages of all connections wait in one queue, first in, first out, for the one transmitter. What keeps
  * the transmitter busy and for how long is the business of the kind of link.
  *
+ * A connection may cross two links in a row. A gateway between them stores each message and forwards it: whole, it
+ * waits there for the next link's transmitter, behind what came before it from anywhere.
+ *
  * Ports may be destroyed in any order and at any time. What such a port had queued is dropped; what the transmitter had
- * begun keeps it busy to the end, and does not arrive.
+ * begun, or the gateway has, keeps transmitters busy to the end, and does not arrive.
  */
 class MessageLink
 {
@@ -44,8 +48,13 @@ class MessageLink
     /// A new connection, open at both ends. The link must outlive both.
     PortPair Connect();
 
-    /// Called at the server's end: for each message that is handed to the link there, and for each that arrives.
+    /// Called at the end that is the server's, or the nearer to it: for each message that is handed to the link there, and
+    /// for each that arrives.
     std::function<void(Direction, const ConnectionId&, ns3::Ptr<const ns3::Packet>)> atServer;
+
+    /// A new connection from a user at this link, through a gateway, to the server at \p backhaul. Both links must
+    /// outlive both ends.
+    PortPair ConnectThrough(MessageLink& backhaul);
 
     /// Header and payload bytes that \p direction carried so far.
     std::uint64_t BytesSent(Direction direction) const;
@@ -61,6 +70,7 @@ class MessageLink
         std::uint32_t sequence;
         ns3::Ptr<ns3::Packet> packet;
         Port* sender; //!< null: it is gone, and the message arrives nowhere
+        std::size_t hop; //!< of its sender's links, from 0: which one this is
     };
 
     /// \param delay one way, from leaving to arriving
@@ -108,7 +118,10 @@ class MessageLink
         std::uint64_t bytes = 0;
     };
 
+    PortPair Connect(const std::vector<MessageLink*>& up);
     Transmitter& Of(Direction direction);
+    void Enqueue(Direction direction, Queued message);
+    void Tap(Direction direction, const Port& sender, ns3::Ptr<const ns3::Packet> packet) const;
     void SendNext(Direction direction);
     void Pop(Direction direction);
     void Forget(const Port& sender);

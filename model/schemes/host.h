@@ -20,18 +20,18 @@ namespace splitllm
 /// The machine that roles run on: what it computes with, how fast it is, what it remembers, and when it is free.
 struct Host
 {
-    Host(std::string itsName, std::shared_ptr<Backend> itsBackend, DeviceProfile itsProfile)
+    Host(std::string itsName, std::shared_ptr<Backend> itsBackend, std::shared_ptr<const DeviceProfile> itsProfile)
         : name(std::move(itsName)),
           backend(std::move(itsBackend)),
           profile(std::move(itsProfile)),
-          memory(profile.Memory()),
-          queue(profile)
+          memory(profile->Memory()),
+          queue(*profile)
     {
     }
 
     std::string name;
     std::shared_ptr<Backend> backend;
-    DeviceProfile profile;
+    std::shared_ptr<const DeviceProfile> profile; //!< equal machines share it
     MemoryLedger memory;
     ComputeQueue queue;
     ns3::Time stepTime; //!< smoothed time from a step's arrival to its answer, over all sessions that measure it

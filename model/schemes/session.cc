@@ -370,7 +370,7 @@ ns3::Time
 Session::EncodingTime(const TensorCodec& codec, std::size_t rows, std::size_t cols) const
 {
     const Work work = WorkOf(codec.EncodeCost(rows, cols));
-    return ns3::NanoSeconds(host.profile.TimeOf(Operation::Encode, rows, work, codec.Exact(), {}).count());
+    return ns3::NanoSeconds(host.profile->TimeOf(Operation::Encode, rows, work, codec.Exact(), {}).count());
 }
 
 ns3::Time

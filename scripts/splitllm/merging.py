@@ -13,8 +13,8 @@ OPTIONAL = {"exits.csv", "gates.csv", "standalone.csv", "outages.csv", "confiden
 
 PID = re.compile(r'"pid":(\d+)')
 ID = re.compile(r',"id":(\d+)')
+POINT = re.compile(r'"point":0}}$')  # the only point of its own folder is number 0 there
 CAPTURE = re.compile(r"^point-\d+-")
-POINT = '"point":0}}'  # ends what names a process; the only point of its own folder is number 0 there
 
 
 def merged_tables(parts):
@@ -40,12 +40,12 @@ def merged_timeline(timelines):
             pid = int(PID.search(event)[1]) + first[0]
             processes = max(processes, pid)
             event = PID.sub(f'"pid":{pid}', event, count=1)
+            if event.startswith('{"ph":"M","name":"process_name"'):
+                event = POINT.sub(f'"point":{point}}}}}', event)
             if event.startswith(('{"ph":"b"', '{"ph":"e"')):
                 identity = int(ID.search(event)[1]) + first[1]
                 messages = max(messages, identity)
                 event = ID.sub(f',"id":{identity}', event, count=1)
-            if event.endswith(POINT):
-                event = f'{event.removesuffix(POINT)}"point":{point}}}}}'
             events.append(event)
     return '{"displayTimeUnit":"ms","traceEvents":[' + "".join(
         ("," if number else "") + "\n" + event for number, event in enumerate(events)

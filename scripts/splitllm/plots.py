@@ -139,6 +139,7 @@ def plot(folder):
     uploads = plots_opsc.read_uploads(Path(folder) / "tokens.csv", points)
     drawings += [
         ("server-load.png", plots_opsc.counts_users(points), plots_opsc.plot_load, points),
+        ("arrivals.png", plots_opsc.counts_arrivals(points), plots_opsc.plot_arrivals, points),
         ("deadlines.png", plots_opsc.has_deadlines(points), plots_opsc.plot_deadlines, points),
         ("uploads.png", uploads, plots_opsc.plot_uploads, points, uploads),
     ]

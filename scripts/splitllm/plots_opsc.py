@@ -13,6 +13,11 @@ def counts_users(points):
     return points.axis is not None and points.axis.startswith("nodes.") and points.axis.endswith(".count")
 
 
+def counts_arrivals(points):
+    """Whether the rate at which requests come in is what is on the axis."""
+    return points.axis == "workload.arrival.rate_per_s"
+
+
 def has_deadlines(points):
     quantity = points.axis is not None and points.dimension(points.axis) is not None
     return quantity and any("deadline_met_ratio" in point["metrics"] for point in points.points)
@@ -38,6 +43,11 @@ def plot_pair(points, figure, upper, lower, title):
 def plot_load(points, figure):
     plot_pair(points, figure, ("server_busy_s", 1, "server busy (s)"), ("server_tokens", 1, "tokens by the server"),
               "Load of the server against the number of user devices")  # fmt: skip
+
+
+def plot_arrivals(points, figure):
+    plot_pair(points, figure, ("response_s.p95", 1, "p95 of a response's time (s)"),
+              ("requests_per_s", 1, "requests answered a second"), "Responses against the requests that come in")  # fmt: skip
 
 
 def plot_deadlines(points, figure):

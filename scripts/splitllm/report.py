@@ -100,7 +100,6 @@ def contents(folder):
     fixed = [[report_question.key_name(key), written(points.values(key)[0])] for key in points.fixed if points.values(key)]
     return {
         "study": points.study,
-        "description": study.get("description", ""),
         "changes": report_question.changes(points),
         "fixed": fixed + report_question.fixed(study, report_question.case_keys(summary["points"])),
         "keys": key_list(points),

@@ -6,7 +6,7 @@ from splitllm.units import measure, written
 
 MOST_VALUES = 6
 FIRST = ("mode", "backend", "model", "nodes", "links", "scheme", "workload")
-NOT_ASKED = ("study", "description", "timeline")  # what changes nothing in the numbers
+NOT_ASKED = ("study", "timeline")  # what changes nothing in the numbers
 
 
 def key_name(key):

@@ -275,6 +275,13 @@ TEST_CASE("the quality of the answers is that of the recorded run", "[replay]")
     const auto replayed = Results(recorded.Replay());
     CHECK(replayed == recorded.ItsResults());
     CHECK(replayed.at("summary.json").find("quality.kl_nats") != std::string::npos);
+    // Asked once more; a calibrator decides the same whenever it is asked, which a draw would not.
+    json["scheme"]["policy"] =
+        Json::parse(R"({"name": "calibrator", "path": "tiny-calibrator/narrow", "tau1": 0.5, "tau2": 0.5})");
+    Recorded twice;
+    twice.Add(json);
+    json["workload"]["requests"] = 8U;
+    CHECK(Results(twice.Replay({{"workload", {{"requests", 8U}}}})) == Results(json));
 }
 
 TEST_CASE("a replay needs no model", "[replay]")
@@ -346,6 +353,25 @@ TEST_CASE("decisions that depend on the network are not recorded", "[replay]")
     timeout["scheme"] = Json::parse(R"({"name": "ce-collm", "exits": {"layers": [1]}, "timeout": "1ms",
                                         "policy": {"name": "confidence", "threshold": 2.0}})");
     CHECK(error(timeout).find("--record: the run had an edge go on without its cloud: no answer within 1 ms") == 0);
+}
+
+TEST_CASE("two points that differ in the network alone and decided otherwise are no recording", "[replay]")
+{
+    Json json = TinyStudy();
+    const Study study = ReadStudy(json, "test", Folders());
+    const auto noted = std::make_shared<OutcomeRecorder>();
+    const RunRecords run = Simulate(study, 0, 1, [] {}, noted);
+    RunOutcomes outcomes = noted->Outcomes();
+    RecordingWriter writer;
+    writer.Add(study, json, 0, run, outcomes);
+    json["links"]["device-edge"]["rate"] = "10Mbps";
+    writer.Add(study, json, 0, run, outcomes);
+    CHECK(ParseRecording(writer.Bytes(), "r").size() == 1);
+    std::get<std::vector<Outcome<TokenId>>>(outcomes[3][0]).back().value++;
+    CHECK(ErrorOf([&] { writer.Add(study, json, 0, run, outcomes); }).find("--record: two points that differ in network") == 0);
+    // Another repetition may decide otherwise.
+    writer.Add(study, json, 1, run, outcomes);
+    CHECK(ParseRecording(writer.Bytes(), "r").size() == 2);
 }
 
 TEST_CASE("a replay ends where somebody gives up waiting who did not when it was recorded", "[replay]")

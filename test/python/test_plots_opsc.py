@@ -26,6 +26,19 @@ class Load(unittest.TestCase):
         self.assertEqual(series(drawn.axes[0]), [[(1.0, 1.0), (4.0, 3.0)], [(1.0, 0.5)]])
         self.assertEqual(series(drawn.axes[1]), [[(1.0, 10.0), (4.0, 40.0)], [(1.0, 4.0)]])
 
+    def test_responses_lie_over_the_rate_of_requests(self):
+        rate = "workload.arrival.rate_per_s"
+        loads = [point({rate: load, "scheme.name": "server"}) for load in (8, 2)]
+        loads[0]["metrics"] |= {"response_s.p95": 5.0, "requests_per_s": 6.0}
+        loads[1]["metrics"] |= {"response_s.p95": 0.5, "requests_per_s": 2.0}
+        points = points_of(*loads)
+        self.assertTrue(plots_opsc.counts_arrivals(points))
+        self.assertFalse(plots_opsc.counts_users(points))
+        drawn = figure()
+        plots_opsc.plot_arrivals(points, drawn)
+        self.assertEqual(series(drawn.axes[0]), [[(2.0, 0.5), (8.0, 5.0)]])
+        self.assertEqual(series(drawn.axes[1]), [[(2.0, 2.0), (8.0, 6.0)]])
+
     def test_another_axis_has_no_load(self):
         self.assertFalse(plots_opsc.counts_users(points_of(point({"links.a-b.snr": 1}), point({"links.a-b.snr": 2}))))
 

@@ -2,7 +2,10 @@
 """A report as a browser shows it: what its charts and its table hold, against summary.json."""
 
 import json
+import os
 import re
+import shlex
+import subprocess
 import unittest
 
 import report_fixture
@@ -39,9 +42,12 @@ class PageTest(FolderTest):
     def setUpClass(cls):
         cls.page = cls.enterClassContext(browser.Page())
 
+    def write_results(self):
+        report_fixture.write(self.folder)
+
     def setUp(self):
         super().setUp()
-        report_fixture.write(self.folder)
+        self.write_results()
         self.summary = json.loads((self.folder / "summary.json").read_text())["points"]
         report.write(self.folder, self.folder / "report.html")
         self.page.media("light")
@@ -230,6 +236,40 @@ class Use(PageTest):
             self.assertEqual({(name, round(base, 6), round(length, 6)) for name, base, length in bars}, {
                 ("adapter", -0.0095, took / 1000), ("packets", 0.020125, 0.000464), ("messages", 0.020125, 0.060375),
                 ("base", 0.0805, 0.04)})  # fmt: skip
+
+
+@unittest.skipUnless(os.environ.get("SPLITLLM_RUNNER"), "no runner: SPLITLLM_RUNNER names none")
+class Run(PageTest):
+    """A page about a study that was run, with repetitions on links that lose packets."""
+
+    def write_results(self):
+        scheme = {"server": {"name": "server"}, "tlc": {"name": "tlc", "policy": {"name": "random", "offload": 0.5, "return": 0.5}}}
+        study = {
+            "study": "lossy", "mode": "shape", "repeat": 3, "model": {"shape": "smollm2-135m", "adapter": {"rank": 4}},
+            "nodes": {"device": {"role": "user-device", "hardware": "device-13tflops"},
+                      "edge": {"role": "edge-server", "hardware": "a800-80gb"}},
+            "links": {"device-edge": {"type": "wired", "rate": "1Gbps", "delay": "1ms", "loss": 0.02}},
+            "scheme": {"name": "server"}, "workload": {"prompt_tokens": [{"tokens": 5, "requests": 2}], "new_tokens": 4},
+            "sweep": {"links.device-edge.rate": ["20Mbps", "100Mbps", "1Gbps"], "scheme": list(scheme.values())},
+        }  # fmt: skip
+        command = [os.environ["SPLITLLM_RUNNER"], f"--study={self.write('study.json', json.dumps(study))}", f"--out={self.folder}"]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        self.command = command
+
+    def test_every_number_is_one_of_the_run(self):
+        charts = self.charts()
+        self.assertGreaterEqual(len(charts), 6)
+        self.assertTrue(any(trace["errors"]["y"] for chart in charts for trace in chart["traces"]))
+        for chart in charts:
+            self.check_numbers(chart)
+        for row in self.page.evaluate(TABLE):
+            for cell in row["cells"]:
+                value = self.metric(row["point"], cell["metric"])
+                self.assertEqual(cell["value"] and float(cell["value"]), value)
+        self.assertEqual(len(self.charts("decisions.csv")), 3)
+        self.assertEqual(len(self.charts("timeline.json")), 1)
+        shown = self.page.evaluate('document.querySelector("#command").textContent').split(" &&\n")[1]
+        self.assertEqual(shlex.split(shown), self.command)
 
 
 class Media(PageTest):

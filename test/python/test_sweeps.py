@@ -116,7 +116,7 @@ class Results(SweepTest):
         run = json.loads((self.folder / "swept/run.json").read_text())
         plain = json.loads((self.folder / "plain/run.json").read_text())
         self.assertEqual((run["events"], run["study"]), (plain["events"], plain["study"]))
-        self.assertEqual(run["command"][1:], [str(study), "--out", str(self.folder / "swept"), "--workers", "2"])
+        self.assertEqual(run["command"], [str(ROOT / "scripts/sweep"), str(study), "--out", str(self.folder / "swept"), "--workers", "2"])
 
     def test_a_second_call_runs_nothing_and_no_stale_point_is_taken(self):
         log = self.folder / "log"

@@ -98,8 +98,8 @@ Ask(const Parts& parts, std::shared_ptr<const Scheme> scheme)
     const auto user = CreateObject<UserDevice>();
     user->SetScheme(std::move(scheme));
     user->SetMachine(parts.backend,
-                     DeviceProfile::Load("device-13tflops",
-                                         std::filesystem::path(SPLITLLM_SOURCE_DIR) / "scenarios/hardware"));
+                     std::make_shared<const DeviceProfile>(DeviceProfile::Load(
+                         "device-13tflops", std::filesystem::path(SPLITLLM_SOURCE_DIR) / "scenarios/hardware")));
     user->AddRequest({.index = 0, .prompt = Prompt(), .newTokens = kNewTokens});
     node->AddApplication(user);
     const std::function<void(const TokenRecord&)> onToken = [&](const TokenRecord& record) {

@@ -53,7 +53,7 @@ TEST_CASE("Exits and stretches of an edge on its own are kept as they come", "[r
                      .confidence = 0.125,
                      .asked = MilliSeconds(3)});
     recorder.OnStandalone("edge-2", Alone(4, 9));
-    recorder.OnOutage("edge-cloud", {MilliSeconds(3), Time::Max()});
+    recorder.OnOutage({"edge-cloud", MilliSeconds(3), Time::Max()});
     REQUIRE(recorder.Records().exits.size() == 1);
     CHECK(recorder.Records().exits[0].request == 7);
     CHECK(recorder.Records().exits[0].layer == 16);

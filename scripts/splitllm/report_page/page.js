@@ -6,9 +6,6 @@ const definitions = (rows) => element("dl", {}, ...rows.flatMap(([name, text]) =
 
 function drawQuestion() {
   const part = section("question", "The question", "");
-  if (report.description) {
-    part.append(element("p", {}, report.description));
-  }
   const names = report.changes.map(([name]) => name);
   part.append(element("p", {}, names.length
     ? `What ${names.length > 1 ? names.slice(0, -1).join(", ") + " and " + names.at(-1) + " change" : names[0] + " changes"}, at ${report.points.length} points, everything else being equal:`

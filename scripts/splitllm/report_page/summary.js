@@ -40,7 +40,7 @@ function marksOf(points, names, style, extra) {
 
 function errorBars(points, name, style) {
   const halves = points.map((point) => halfOf(point, name));
-  const some = halves.some((half) => half !== undefined);
+  const some = halves.some((half) => half);
   return some ? { type: "data", array: halves.map((half) => half ?? 0), color: shown(style.color), thickness: 1.2, width: 4 } : { visible: false };
 }
 

@@ -97,5 +97,5 @@ function numberCell(point, name, [factor]) {
   }
   const half = halfOf(point, name);
   return element("td", { "data-metric": name, "data-value": value, title: `${name} ${value}${half === undefined ? "" : " \u00b1 " + half}` },
-    significant(value * factor), half === undefined ? null : element("small", {}, " \u00b1 " + significant(half * factor)));
+    significant(value * factor), !half ? null : element("small", {}, " \u00b1 " + significant(half * factor)));
 }
