@@ -266,6 +266,11 @@ ReadLink(StrictObject& links, const std::string& name, const std::map<std::strin
         link.type = LinkType::Service;
         ReadService(object, link);
     }
+    link.pcap = object.Bool("pcap", false);
+    if (link.pcap && name.find('/') != std::string::npos)
+    {
+        object.Fail("pcap", "the file is called after the link; accepted where no group's name has a slash");
+    }
     object.Finish();
     return link;
 }

@@ -65,6 +65,7 @@ struct LinkSpec
     std::vector<OutageSpec> outages;          //!< wired and service
     FadingSpec fading;
     WifiSpec wifi;
+    bool pcap = false; //!< whether what the server sends and receives over it is captured
 
     /// Whether messages cross as they are; otherwise TCP carries them.
     bool CarriesWholeMessages() const

@@ -2,6 +2,7 @@
 #include "links.h"
 
 #include "block-fading-helper.h"
+#include "capture.h"
 #include "net/block-fading-channel.h"
 #include "net/block-fading-net-device.h"
 #include "net/host-routing.h"
@@ -20,8 +21,10 @@
 #include "ns3/net-device-container.h"
 #include "ns3/point-to-point-helper.h"
 #include "ns3/pointer.h"
+#include "ns3/pcap-file-wrapper.h"
 #include "ns3/queue-size.h"
 #include "ns3/simulator.h"
+#include "ns3/trace-helper.h"
 #include "ns3/traffic-control-helper.h"
 #include "ns3/uinteger.h"
 
@@ -78,6 +81,11 @@ class PacketLink : public Link
         m_internet.SetRoutingHelper(HostRoutingHelper());
     }
 
+    void Capture(const std::string& file) override
+    {
+        m_capture = OpenCapture(file, CaptureOf::PppFrames);
+    }
+
     std::uint32_t SegmentBytes() const override
     {
         return TcpMessagePort::SegmentBytes(m_spec.mtu);
@@ -99,6 +107,10 @@ class PacketLink : public Link
         Trace(m_ends.userNames.size() == 1 ? m_ends.serverName : m_ends.serverName + " link-" + std::to_string(m_joined),
               Direction::Down,
               devices.Get(1));
+        if (m_capture)
+        {
+            PcapHelper().HookDefaultSink(devices.Get(1), "PromiscSniffer", m_capture);
+        }
         m_joined++;
         return InetSocketAddress(interfaces.GetAddress(1), kServerPort);
     }
@@ -129,6 +141,7 @@ class PacketLink : public Link
   private:
     InternetStackHelper m_internet;
     Ipv4AddressHelper m_addresses;
+    Ptr<PcapFileWrapper> m_capture; //!< null: none
     std::uint32_t m_joined = 0;
 };
 
@@ -210,11 +223,13 @@ class WiresThroughGateway final : public Link
           m_backhaul(backhaul,
                      {.server = ends.server, .serverName = ends.serverName, .userNames = {gateway}},
                      recorder,
-                     kBackhaulNumbers),
-          m_serverAddress(m_backhaul.Join(m_gateway))
+                     kBackhaulNumbers)
     {
-        const Ipv4Address gatewayAddress = m_gateway->GetObject<Ipv4>()->GetAddress(1, 0).GetLocal();
-        HostRoutingOf(m_server)->SetDefault(gatewayAddress, m_server->GetObject<Ipv4>()->GetNInterfaces() - 1);
+    }
+
+    void Capture(const std::string& file) override
+    {
+        m_backhaul.Capture(file);
     }
 
     std::uint32_t SegmentBytes() const override
@@ -224,6 +239,10 @@ class WiresThroughGateway final : public Link
 
     Address Join(Ptr<Node> node) override
     {
+        if (m_serverAddress.IsInvalid())
+        {
+            JoinGateway();
+        }
         m_access.Join(node);
         return m_serverAddress;
     }
@@ -247,12 +266,19 @@ class WiresThroughGateway final : public Link
     }
 
   private:
+    void JoinGateway()
+    {
+        m_serverAddress = m_backhaul.Join(m_gateway);
+        const Ipv4Address address = m_gateway->GetObject<Ipv4>()->GetAddress(1, 0).GetLocal();
+        HostRoutingOf(m_server)->SetDefault(address, m_server->GetObject<Ipv4>()->GetNInterfaces() - 1);
+    }
+
     std::array<std::string, 2> m_names;
     Ptr<Node> m_gateway = CreateObject<Node>();
     Ptr<Node> m_server;
     WiredLink m_access;
     WiredLink m_backhaul;
-    Address m_serverAddress;
+    Address m_serverAddress; //!< at the backhaul, once the first user joined
 };
 
 /// Adds one attempt to what is known about a link.
@@ -312,19 +338,48 @@ class FadingPacketLink final : public PacketLink
     LinkAttempts m_attempts;
 };
 
-/// Lets \p user connect to \p server by \p connect, as often as it has to.
-void
-ConnectBy(std::function<PortPair()> connect, Ptr<UserDevice> user, Ptr<ServerApplication> server)
+/// A link that carries messages whole, one for each user.
+class WholeMessageLink : public Link
 {
-    user->SetConnector([connect = std::move(connect), server](Api api) {
-        PortPair ports = connect();
-        if (!server->Attach(std::move(ports.server), api))
+  public:
+    Address Join(Ptr<Node>) override
+    {
+        return {};
+    }
+
+    void Capture(const std::string& file) override
+    {
+        m_capture = OpenCapture(file, CaptureOf::Messages);
+    }
+
+  protected:
+    /// Captures what \p link takes from the server and brings there, where that is wanted.
+    void CaptureAt(MessageLink& link) const
+    {
+        if (m_capture)
         {
-            ports.user->Refuse("the server refused the connection");
+            link.atServer = [file = m_capture](Direction direction, const ConnectionId& connection, Ptr<const Packet> bytes) {
+                CaptureMessage(*file, direction, connection, bytes);
+            };
         }
-        return std::move(ports.user);
-    });
-}
+    }
+
+    /// Lets \p user connect to \p server by \p connect, as often as it has to.
+    static void ConnectBy(std::function<PortPair()> connect, Ptr<UserDevice> user, Ptr<ServerApplication> server)
+    {
+        user->SetConnector([connect = std::move(connect), server](Api api) {
+            PortPair ports = connect();
+            if (!server->Attach(std::move(ports.server), api))
+            {
+                ports.user->Refuse("the server refused the connection");
+            }
+            return std::move(ports.user);
+        });
+    }
+
+  private:
+    Ptr<PcapFileWrapper> m_capture; //!< null: none
+};
 
 /// What \p links carried together.
 template <typename MessageLinks>
@@ -341,7 +396,7 @@ BytesOver(const MessageLinks& links)
 }
 
 /// A fading channel with whole messages over it.
-class FadingMessageLink final : public Link
+class FadingMessageLink final : public WholeMessageLink
 {
   public:
     FadingMessageLink(LinkSpec spec, LinkEnds ends, Recorder& recorder)
@@ -349,11 +404,6 @@ class FadingMessageLink final : public Link
           m_ends(std::move(ends)),
           m_recorder(recorder)
     {
-    }
-
-    Address Join(Ptr<Node>) override
-    {
-        return {};
     }
 
     void Attach(Ptr<UserDevice> user, Ptr<ServerApplication> server) override
@@ -376,6 +426,7 @@ class FadingMessageLink final : public Link
             Count(m_attempts, record, m_spec.fading);
             m_recorder.OnAttempt(rows[static_cast<std::size_t>(sends)], record);
         };
+        CaptureAt(link);
         ConnectBy([&link] { return link.Connect(); }, user, server);
     }
 
@@ -407,7 +458,7 @@ DrawnConfigOf(const LinkSpec& spec, std::int64_t stream)
 }
 
 /// An ideal link with whole messages over it.
-class CalibratedLink final : public Link
+class CalibratedLink final : public WholeMessageLink
 {
   public:
     explicit CalibratedLink(const LinkSpec& spec)
@@ -416,14 +467,10 @@ class CalibratedLink final : public Link
     {
     }
 
-    Address Join(Ptr<Node>) override
-    {
-        return {};
-    }
-
     void Attach(Ptr<UserDevice> user, Ptr<ServerApplication> server) override
     {
         ServiceLink& link = *m_links.emplace_back(std::make_unique<ServiceLink>(m_config));
+        CaptureAt(link);
         ConnectBy([&link] { return link.Connect(); }, user, server);
     }
 
@@ -444,7 +491,7 @@ class CalibratedLink final : public Link
 };
 
 /// An ideal link from each user to a gateway, and one from there to the server. Messages are stored and forwarded.
-class CalibratedLinksThroughGateway final : public Link
+class CalibratedLinksThroughGateway final : public WholeMessageLink
 {
   public:
     CalibratedLinksThroughGateway(const LinkSpec& access, const LinkSpec& backhaul)
@@ -455,14 +502,10 @@ class CalibratedLinksThroughGateway final : public Link
     {
     }
 
-    Address Join(Ptr<Node>) override
-    {
-        return {};
-    }
-
     void Attach(Ptr<UserDevice> user, Ptr<ServerApplication> server) override
     {
         ServiceLink& link = *m_links.emplace_back(std::make_unique<ServiceLink>(m_access));
+        CaptureAt(m_backhaul);
         ConnectBy([this, &link] { return link.ConnectThrough(m_backhaul); }, user, server);
     }
 

@@ -51,6 +51,12 @@ class Link
 
     virtual ~Link() = default;
 
+    /**
+     * Writes what the server sends and receives over the link to the pcap file \p file, in place of one that is there:
+     * frames, or messages where they go whole. Called before users join.
+     */
+    virtual void Capture(const std::string& file) = 0;
+
     /// TCP payload of a full segment.
     virtual std::uint32_t SegmentBytes() const;
 

@@ -22,6 +22,8 @@ namespace splitllm
 namespace
 {
 
+constexpr const char* kCaptures = "point-"; // what the names of capture files begin with
+
 std::string
 Number(double value)
 {
@@ -38,6 +40,17 @@ NumberOrEmpty(double value)
 }
 
 Json
+JsonOf(const Metrics& metrics)
+{
+    Json json = Json::object();
+    for (const auto& [name, value] : metrics)
+    {
+        json[name] = value;
+    }
+    return json;
+}
+
+Json
 SummaryOf(const std::string& study, const std::vector<PointResult>& points)
 {
     Json list = Json::array();
@@ -48,12 +61,17 @@ SummaryOf(const std::string& study, const std::vector<PointResult>& points)
         {
             set[key] = value;
         }
-        Json metrics = Json::object();
-        for (const auto& [name, value] : point.metrics)
+        Json& json = list.emplace_back(Json{{"set", std::move(set)}, {"metrics", JsonOf(point.metrics)}});
+        if (!point.repetitions.empty())
         {
-            metrics[name] = value;
+            Json repetitions = Json::array();
+            for (const Metrics& metrics : point.repetitions)
+            {
+                repetitions.push_back(JsonOf(metrics));
+            }
+            json["repetitions"] = std::move(repetitions);
+            json["ci95"] = JsonOf(point.halfWidths);
         }
-        list.push_back({{"set", std::move(set)}, {"metrics", std::move(metrics)}});
     }
     return {{"study", study}, {"points", std::move(list)}};
 }
@@ -277,14 +295,22 @@ WriteRequests(std::ostream& stream, const std::vector<PointResult>& points)
 void
 WriteTimelines(std::ostream& stream, const std::vector<PointResult>& points)
 {
-    std::vector<std::pair<std::string, Timeline>> runs;
+    std::vector<PointTimeline> runs;
     ForEachRun(points, [&](std::size_t point, std::size_t, const RunRecords& run) {
         if (!run.timeline.empty())
         {
-            runs.emplace_back(TitleOf(points[point].set), run.timeline);
+            runs.push_back({point, TitleOf(points[point].set), run.timeline});
         }
     });
     WriteTimeline(stream, runs);
+}
+
+std::string
+Formatted(const char* format, double value)
+{
+    char text[64];
+    std::snprintf(text, sizeof(text), format, value);
+    return text;
 }
 
 /// A cell of the terminal's table: \p format applied to a metric, or a dash.
@@ -292,13 +318,15 @@ std::string
 CellOf(const PointResult& point, const std::string& metric, double scale, const char* format)
 {
     const std::optional<double> value = Find(point.metrics, metric);
-    if (!value)
-    {
-        return "-";
-    }
-    char text[64];
-    std::snprintf(text, sizeof(text), format, *value * scale);
-    return text;
+    return value ? Formatted(format, *value * scale) : "-";
+}
+
+/// Likewise, and half the width of its confidence interval where there is one.
+std::string
+IntervalOf(const PointResult& point, const std::string& metric, double scale, const char* format)
+{
+    const std::optional<double> half = Find(point.halfWidths, metric);
+    return CellOf(point, metric, scale, format) + (half ? " +- " + Formatted(format, *half * scale) : "");
 }
 
 } // namespace
@@ -315,7 +343,8 @@ TitleOf(const PointSet& set)
 }
 
 ResultsFolder::ResultsFolder(std::filesystem::path folder)
-    : m_folder(std::move(folder))
+    : m_folder(std::move(folder)),
+      m_captures(m_folder / ("pcap.part-" + std::to_string(::getpid())))
 {
     std::error_code error;
     std::filesystem::create_directories(m_folder, error);
@@ -325,6 +354,45 @@ ResultsFolder::ResultsFolder(std::filesystem::path folder)
     if (!writable)
     {
         throw InputError("--out=" + m_folder.string() + ": this folder cannot be created or written; give one that can");
+    }
+}
+
+ResultsFolder::~ResultsFolder()
+{
+    std::error_code ignored;
+    std::filesystem::remove_all(m_captures, ignored);
+}
+
+std::string
+ResultsFolder::Captures(std::size_t point, std::size_t repetition) const
+{
+    std::error_code error;
+    std::filesystem::create_directories(m_captures, error);
+    if (error)
+    {
+        throw InputError("--out=" + m_folder.string() + ": a folder for captures cannot be made: " + error.message());
+    }
+    return m_captures /
+           (std::string(kCaptures) + std::to_string(point) + "-repetition-" + std::to_string(repetition) + "-");
+}
+
+void
+ResultsFolder::MoveCaptures() const
+{
+    const std::filesystem::path folder = m_folder / "pcap";
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
+    {
+        const std::string name = entry.path().filename();
+        if (name.starts_with(kCaptures) && name.ends_with(".pcap"))
+        {
+            std::filesystem::remove(entry.path(), ignored); // of an earlier study
+        }
+    }
+    for (const auto& entry : std::filesystem::directory_iterator(m_captures, ignored))
+    {
+        std::filesystem::create_directories(folder);
+        std::filesystem::rename(entry.path(), folder / entry.path().filename());
     }
 }
 
@@ -385,6 +453,7 @@ ResultsFolder::Write(const std::string& study, const std::vector<PointResult>& p
         std::error_code ignored;
         std::filesystem::remove(m_folder / name, ignored);
     }
+    MoveCaptures();
 }
 
 void
@@ -459,9 +528,9 @@ PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
         {
             row.push_back(SweptText(swept.second));
         }
-        row.push_back(CellOf(point, "ttft_ms.mean", 1.0, "%.2f"));
-        row.push_back(CellOf(point, "token_latency_ms.mean", 1.0, "%.3f"));
-        row.push_back(CellOf(point, "token_latency_ms.p95", 1.0, "%.3f"));
+        row.push_back(IntervalOf(point, "ttft_ms.mean", 1.0, "%.2f"));
+        row.push_back(IntervalOf(point, "token_latency_ms.mean", 1.0, "%.3f"));
+        row.push_back(IntervalOf(point, "token_latency_ms.p95", 1.0, "%.3f"));
         for (const std::string& component : components)
         {
             row.push_back(CellOf(point, "component_ms." + component + ".mean", 1.0, "%.3f"));
@@ -473,7 +542,7 @@ PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
         row.push_back(Number(messages));
         for (const OptionalColumn& column : optional)
         {
-            row.push_back(CellOf(point, column.metric, column.scale, column.format));
+            row.push_back(IntervalOf(point, column.metric, column.scale, column.format));
         }
         rows.push_back(std::move(row));
     }
@@ -510,6 +579,10 @@ PrintTable(std::ostream& stream, const std::vector<PointResult>& points)
         }
     }
     stream << "token ms is the mean of tokens 2 to n, and the sum of the components beside it.\n";
+    if (std::ranges::any_of(points, [](const PointResult& point) { return !point.halfWidths.empty(); }))
+    {
+        stream << "+- is half the 95 % confidence interval of the mean over repetitions.\n";
+    }
 }
 
 std::size_t

@@ -6,6 +6,7 @@
 #include "recorder.h"
 #include "study.h"
 
+#include <cstddef>
 #include <filesystem>
 #include <ostream>
 #include <string>
@@ -21,6 +22,8 @@ struct PointResult
     Study study;
     std::vector<RunRecords> runs; //!< one a repetition
     Metrics metrics;
+    std::vector<Metrics> repetitions{}; //!< metrics of each alone, where there are several
+    Metrics halfWidths{};               //!< ConfidenceIntervals of these
 };
 
 /**
@@ -33,13 +36,24 @@ class ResultsFolder
     /// Creates the folder if need be. \throws InputError if it cannot be written
     explicit ResultsFolder(std::filesystem::path folder);
 
+    /// Removes captures that were not written.
+    ~ResultsFolder();
+    ResultsFolder(const ResultsFolder&) = delete;
+    ResultsFolder& operator=(const ResultsFolder&) = delete;
+
+    /// What the names of a run's capture files begin with until Write() moves them to pcap/. \throws InputError
+    std::string Captures(std::size_t point, std::size_t repetition) const;
+
     /// Writes summary.json, run.json, timeline.json and the tables; those of early exits only where there are some, and
-    /// removes them where not.
+    /// removes them where not. The captures in pcap/ are then those of these points.
     /// \param run what varies between runs: wall time, versions, machine
     void Write(const std::string& study, const std::vector<PointResult>& points, const Json& run) const;
 
   private:
+    void MoveCaptures() const;
+
     std::filesystem::path m_folder;
+    std::filesystem::path m_captures; //!< a folder aside for captures, while there are some
 };
 
 /// "rate = 1Gbps, ..." : the swept values of a point by the last part of their keys; empty where nothing is swept.

@@ -3,6 +3,8 @@
 
 #include "answers.h"
 #include "base/input-error.h"
+#include "confidence.h"
+#include "recording.h"
 #include "results.h"
 #include "simulation.h"
 #include "study.h"
@@ -13,12 +15,19 @@
 #include "ns3/global-value.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <functional>
 #include <iostream>
+#include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
@@ -87,8 +96,12 @@ struct Options
 {
     std::string study;
     std::string out;
+    std::string record;
+    bool listPoints = false;
+    std::string point = "all"; //!< or the number of the only one that runs
     std::uint32_t threads = 0;
     StudyFolders folders;
+    std::vector<std::string> command; //!< the whole command line, the program first
     std::vector<std::pair<std::string, std::string>> overrides; //!< study keys, in the order given
 };
 
@@ -170,7 +183,7 @@ RejectUnknown(const std::vector<std::string>& args, const std::vector<std::strin
         if (name.empty() || !accepted)
         {
             throw InputError("\"" + arg +
-                             "\": unknown option; accepted: --study, --out, --set=PATH=VALUE, --models, --adapters, --profiles, "
+                             "\": unknown option; accepted: --study, --out, --points, --point, --record, --set=PATH=VALUE, --models, --adapters, --profiles, "
                              "--prompts, --calibrators, --calibrations, --exits, --side-networks, --threads, --KEY=VALUE for a key of the study, and ns-3's own (--help)");
         }
     }
@@ -180,6 +193,7 @@ Options
 ParseOptions(int argc, char* argv[])
 {
     Options options;
+    options.command.assign(argv, argv + argc);
     const std::vector<std::string> args(argv + 1, argv + argc);
     // Which options there are depends on the study, so where it lies is needed before the others are parsed.
     const char* environment = std::getenv("SPLITLLM_MODELS");
@@ -199,10 +213,20 @@ ParseOptions(int argc, char* argv[])
     ns3::CommandLine cmd(__FILE__);
     cmd.Usage("Runs a split-LLM study: --study=FILE, results into --out=DIR.");
     std::vector<std::string> known{
-        "study", "out", "models", "adapters", "profiles", "prompts", "calibrators", "calibrations", "exits",
+        "study", "out", "points", "point", "record", "models", "adapters", "profiles", "prompts", "calibrators", "calibrations", "exits",
         "side-networks", "threads", "set"};
-    cmd.AddValue("study", "the study, a JSON file", options.study);
-    cmd.AddValue("out", "folder for the results; without it only the table is printed", options.out);
+    // ns-3 would cut a plain string at its first blank.
+    const auto whole = [](std::string& target) {
+        return ns3::Callback<bool, const std::string&>([&target](const std::string& text) {
+            target = text;
+            return true;
+        });
+    };
+    cmd.AddValue("study", "the study, a JSON file", whole(options.study));
+    cmd.AddValue("out", "folder for the results; without it only the table is printed", whole(options.out));
+    cmd.AddValue("points", "prints the study's points as JSON and runs none", options.listPoints);
+    cmd.AddValue("point", "number of the only point to run, from 0", whole(options.point), options.point);
+    cmd.AddValue("record", "file for a recording, which mode \"replay\" repeats without the model", whole(options.record));
     cmd.AddValue("models", "folder with model and adapter folders", models);
     cmd.AddValue("adapters", "folder with adapter folders that are not among the models", adapters);
     cmd.AddValue("profiles", "folder with hardware profiles", profiles);
@@ -241,6 +265,10 @@ ParseOptions(int argc, char* argv[])
     }
     RejectUnknown(args, known);
     cmd.Parse(argc, argv);
+    if (options.listPoints && !(options.point == "all" && options.out.empty()))
+    {
+        throw InputError("--points: runs nothing; accepted: without --point and --out");
+    }
     if (options.study.empty())
     {
         throw InputError("no study: give --study=FILE, for instance --study=scenarios/default.json");
@@ -248,9 +276,9 @@ ParseOptions(int argc, char* argv[])
     return options;
 }
 
-/// What differs between two runs of the same study.
+/// What differs between two runs of the same study, and what it takes to run it again.
 Json
-RunInformation(const Options& options, const std::vector<PointResult>& points, double seconds)
+RunInformation(const Options& options, const Json& study, const std::vector<PointResult>& points, double seconds)
 {
     std::uint64_t events = 0;
     Json lost = Json::array();
@@ -274,7 +302,11 @@ RunInformation(const Options& options, const std::vector<PointResult>& points, d
         points, [](const PointResult& point) { return point.study.backend.name == BackendName::Cuda; });
     char host[256] = "";
     ::gethostname(host, sizeof(host) - 1);
+    std::error_code gone; // the folder that the program was started in may be there no more
     return {{"study_file", options.study},
+            {"command", options.command},
+            {"folder", std::filesystem::current_path(gone).string()},
+            {"study", study},
             {"wall_s", seconds},
             {"events", events},
             {"sessions_lost", lost},
@@ -298,19 +330,188 @@ TokensOf(const Study& study)
     return tokens;
 }
 
+/// \throws InputError if a link of \p study, which is in \p origin, is captured and there is no folder for that
+void
+CheckCaptures(const Study& study, const std::string& origin, const Options& options)
+{
+    const auto link = std::ranges::find_if(study.links, &LinkSpec::pcap);
+    if (link != study.links.end() && options.out.empty())
+    {
+        throw InputError(origin + ": links." + link->name +
+                         ".pcap: captures go to the results, which have no folder; give one with --out=DIR");
+    }
+}
+
+/// \throws InputError if \p study cannot be recorded
+void
+RejectUnrecordable(const Study& study)
+{
+    const bool numbers = !study.shapeMode && !study.Replays();
+    const std::string why = numbers ? WhyNoReplay(study) : "the study computes no numbers; accepted: mode \"numeric\"";
+    if (!why.empty())
+    {
+        throw InputError("--record: " + why);
+    }
+}
+
+/// The expectations of \p file about \p set.
+Json
+ExpectationsOf(const StudyFile& file, const PointSet& set)
+{
+    Json list = Json::array();
+    for (const Expectation& expectation : file.expectations)
+    {
+        if (Selects(expectation, set))
+        {
+            list.push_back({{"metric", expectation.metric},
+                            {"value", expectation.value},
+                            {"abs", expectation.tolerance},
+                            {"source", expectation.source}});
+        }
+    }
+    return list;
+}
+
+/**
+ * Prints what each point is: the values that it sets, its repetitions, its expectations, and the study that it runs
+ * with all defaults, which together say whether a result of an earlier run is still that of this point.
+ */
+void
+PrintPoints(std::ostream& stream, const Options& options, const StudyFile& file)
+{
+    Json points = Json::array();
+    std::string name;
+    for (const PointSet& set : file.points)
+    {
+        Json json = PointOf(file, set);
+        const Study study = ReadStudy(json, file.origin, options.folders);
+        name = study.name;
+        Json swept = Json::object();
+        for (const auto& [key, value] : set)
+        {
+            swept[key] = value;
+        }
+        points.push_back({{"title", TitleOf(set)},
+                          {"set", std::move(swept)},
+                          {"repeat", study.repeat},
+                          {"expect", ExpectationsOf(file, set)},
+                          {"study", std::move(json)}});
+    }
+    const StudyFolders& folders = options.folders;
+    Json places{{"models", folders.models.string()},
+                {"adapters", folders.adapters.string()},
+                {"profiles", folders.profiles.string()},
+                {"prompts", folders.prompts.string()},
+                {"calibrators", folders.calibrators.string()},
+                {"calibrations", folders.calibrations.string()},
+                {"exits", folders.exits.string()},
+                {"side-networks", folders.sideNetworks.string()}};
+    stream << Json{{"study", name}, {"folders", std::move(places)}, {"points", std::move(points)}}.dump(2) << '\n';
+}
+
+/// The numbers of the points to run: all, or the one that --point names.
+std::vector<std::size_t>
+ChosenPoints(const Options& options, const StudyFile& file)
+{
+    std::vector<std::size_t> numbers(file.points.size());
+    std::iota(numbers.begin(), numbers.end(), std::size_t{0});
+    if (options.point == "all")
+    {
+        return numbers;
+    }
+    std::size_t number = 0;
+    const char* end = options.point.data() + options.point.size();
+    const auto [stop, error] = std::from_chars(options.point.data(), end, number);
+    if (error != std::errc() || stop != end || number >= file.points.size())
+    {
+        throw InputError("--point=" + options.point + ": no such point; accepted: all, or 0 to " +
+                         std::to_string(file.points.size() - 1));
+    }
+    return {number};
+}
+
+/// A point of the study, before and after it runs.
+struct Point
+{
+    std::size_t number;
+    Json json; //!< of the study, with every key
+    PointResult result;
+};
+
+/// The points to run. All are read before the first one runs, so a mistake in the last costs no time.
+std::vector<Point>
+ReadPoints(const Options& options, const StudyFile& file)
+{
+    std::vector<Point> points;
+    for (const std::size_t number : ChosenPoints(options, file))
+    {
+        const PointSet& set = file.points[number];
+        Json json = PointOf(file, set);
+        PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}};
+        CheckCaptures(result.study, file.origin, options);
+        if (!options.record.empty())
+        {
+            RejectUnrecordable(result.study);
+        }
+        points.push_back({number, std::move(json), std::move(result)});
+    }
+    return points;
+}
+
+/// One repetition of \p point, captured into \p folder and recorded by \p outcomes where there are such.
+RunRecords
+RunOnce(const Point& point,
+        std::uint32_t repetition,
+        std::uint32_t threads,
+        const std::function<void()>& onToken,
+        const std::optional<ResultsFolder>& folder,
+        std::shared_ptr<OutcomeRecorder> outcomes)
+{
+    const Study& study = point.result.study;
+    const bool isCaptured = std::ranges::any_of(study.links, &LinkSpec::pcap);
+    const std::string captures = isCaptured ? folder->Captures(point.number, repetition) : "";
+    RunRecords run = Simulate(study, repetition, threads, onToken, std::move(outcomes), captures);
+    if (study.quality && run.outOfMemory.empty())
+    {
+        run.quality = study.Replays() ? ReplayedQuality(study, repetition)
+                                      : JudgeQuality(study, repetition, threads, run.requests, onToken);
+    }
+    return run;
+}
+
+/// The metrics of all repetitions together, and where there are several of each alone, with the intervals they give.
+void
+Evaluate(PointResult& result)
+{
+    result.metrics = ComputeMetrics(result.study, result.runs);
+    if (result.runs.size() < 2)
+    {
+        return;
+    }
+    std::vector<RunRecords> alone(1);
+    for (RunRecords& run : result.runs)
+    {
+        std::swap(alone.front(), run);
+        result.repetitions.push_back(ComputeMetrics(result.study, alone));
+        std::swap(alone.front(), run);
+    }
+    result.halfWidths = ConfidenceIntervals(result.repetitions);
+}
+
 int
 RunStudy(const Options& options)
 {
     const StudyFile file = LoadStudyFile(options.study, options.overrides);
-    // Every point is read before the first one runs, so a mistake in the last costs no time.
-    std::vector<PointResult> results;
-    std::size_t tokens = 0;
-    for (const PointSet& set : file.points)
+    if (options.listPoints)
     {
-        Json json = PointOf(file, set);
-        PointResult result{.set = set, .study = ReadStudy(json, file.origin, options.folders), .runs = {}, .metrics = {}};
-        tokens += TokensOf(result.study) * result.study.repeat;
-        results.push_back(std::move(result));
+        PrintPoints(std::cout, options, file);
+        return 0;
+    }
+    std::vector<Point> points = ReadPoints(options, file);
+    std::size_t tokens = 0;
+    for (const Point& point : points)
+    {
+        tokens += TokensOf(point.result.study) * point.result.study.repeat;
     }
     std::optional<ResultsFolder> folder;
     if (!options.out.empty())
@@ -318,22 +519,26 @@ RunStudy(const Options& options)
         folder.emplace(options.out);
     }
 
+    RecordingWriter recording;
+    std::vector<PointResult> results;
     const auto start = std::chrono::steady_clock::now();
     {
         Progress progress(1, tokens);
-        for (PointResult& result : results)
+        const auto onToken = [&progress] { progress.Token(); };
+        for (Point& point : points)
         {
-            for (std::uint32_t repetition = 0; repetition < result.study.repeat; repetition++)
+            for (std::uint32_t repetition = 0; repetition < point.result.study.repeat; repetition++)
             {
-                const auto onToken = [&progress] { progress.Token(); };
-                RunRecords& run =
-                    result.runs.emplace_back(Simulate(result.study, repetition, options.threads, onToken));
-                if (result.study.quality && run.outOfMemory.empty())
+                const auto outcomes = options.record.empty() ? nullptr : std::make_shared<OutcomeRecorder>();
+                RunRecords run = RunOnce(point, repetition, options.threads, onToken, folder, outcomes);
+                if (outcomes)
                 {
-                    run.quality = JudgeQuality(result.study, repetition, options.threads, run.requests, onToken);
+                    recording.Add(point.result.study, point.json, repetition, run, outcomes->Outcomes());
                 }
+                point.result.runs.push_back(std::move(run));
             }
-            result.metrics = ComputeMetrics(result.study, result.runs);
+            Evaluate(point.result);
+            results.push_back(std::move(point.result));
         }
     }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -341,7 +546,11 @@ RunStudy(const Options& options)
     PrintTable(std::cout, results);
     if (folder)
     {
-        folder->Write(results.front().study.name, results, RunInformation(options, results, seconds));
+        folder->Write(results.front().study.name, results, RunInformation(options, file.study, results, seconds));
+    }
+    if (!options.record.empty())
+    {
+        recording.Write(options.record);
     }
     const std::size_t failed = CheckExpectations(std::cout, file.expectations, results);
     return failed > 0 ? kExpectationFailed : 0;

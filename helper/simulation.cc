@@ -2,6 +2,7 @@
 #include "simulation.h"
 
 #include "links.h"
+#include "recording.h"
 #include "net/journey-log.h"
 #include "schemes/host.h"
 #include "schemes/scheme.h"
@@ -68,7 +69,12 @@ NamesOf(const NodeSpec& group)
 class Run
 {
   public:
-    Run(const Study& study, std::uint32_t repetition, std::uint32_t threads, const std::function<void()>& onToken);
+    Run(const Study& study,
+        std::uint32_t repetition,
+        std::uint32_t threads,
+        const std::function<void()>& onToken,
+        std::shared_ptr<OutcomeRecorder> outcomes,
+        const std::string& captures);
     ~Run();
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
@@ -111,6 +117,8 @@ class Run
     void CollectMemory(const std::string& group, Ptr<SplitLlmApplication> application);
 
     const Study& m_study;
+    std::uint32_t m_repetition;
+    std::string m_captures; //!< what the names of their files begin with; empty: there are none
     std::uint64_t m_firstRun = RngSeedManager::GetRun(); //!< the user's --RngRun
     Recorder m_recorder;
     SplitLlmHelper m_llm;
@@ -127,8 +135,12 @@ class Run
 Run::Run(const Study& study,
          std::uint32_t repetition,
          std::uint32_t threads,
-         const std::function<void()>& onToken)
+         const std::function<void()>& onToken,
+         std::shared_ptr<OutcomeRecorder> outcomes,
+         const std::string& captures)
     : m_study(study),
+      m_repetition(repetition),
+      m_captures(captures),
       m_recorder(repetition == 0 ? study.timelineTokens : 0, onToken)
 {
     RngSeedManager::SetSeed(study.seed);
@@ -136,6 +148,12 @@ Run::Run(const Study& study,
     RestartStreams();
     m_llm.SetBackend(NameOf(study.backend.name), study.backend.times == CudaTimes::Events);
     m_llm.SetThreads(threads);
+    std::shared_ptr<OutcomePlayer> player;
+    if (study.Replays())
+    {
+        player = std::make_shared<OutcomePlayer>(study.ReplayedRun(repetition).outcomes);
+    }
+    m_llm.SetOutcomes(std::move(outcomes), std::move(player));
 }
 
 void
@@ -143,9 +161,13 @@ Run::Install()
 {
     const Study& study = m_study;
     const ModelSpec& model = study.model;
-    if (study.shapeMode)
+    if (study.shapeMode || study.Replays())
     {
-        if (model.shape.empty())
+        if (study.Replays())
+        {
+            m_llm.SetShape(study.config, study.ReplayedRun(m_repetition).activations);
+        }
+        else if (model.shape.empty())
         {
             m_llm.SetShapeOf(model.folder, model.dtype);
         }
@@ -228,17 +250,17 @@ Run::InstallServer(const NodeSpec& spec)
     m_llm.SetServerAttribute("Name", StringValue(spec.name));
     const NodeSpec& users = m_study.Node(NodeRole::UserDevice);
     const LinkEnds ends{.server = m_serverNode, .serverName = spec.name, .userNames = NamesOf(users)};
-    if (const NodeSpec* gateway = m_study.Gateway())
+    const NodeSpec* gateway = m_study.Gateway();
+    const LinkSpec& link = m_study.LinkBetween(gateway != nullptr ? *gateway : users, spec); // the server's end
+    m_link = gateway != nullptr ? Link::MakeThroughGateway(m_study.LinkBetween(users, *gateway),
+                                                           link,
+                                                           gateway->name,
+                                                           ends,
+                                                           m_recorder)
+                                : Link::Make(link, ends, m_recorder);
+    if (link.pcap && !m_captures.empty())
     {
-        m_link = Link::MakeThroughGateway(m_study.LinkBetween(users, *gateway),
-                                          m_study.LinkBetween(*gateway, spec),
-                                          gateway->name,
-                                          ends,
-                                          m_recorder);
-    }
-    else
-    {
-        m_link = Link::Make(m_study.LinkBetween(users, spec), ends, m_recorder);
+        m_link->Capture(m_captures + link.name + ".pcap");
     }
     m_llm.SetServerAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
     m_llm.SetUserAttribute("SegmentSize", UintegerValue(m_link->SegmentBytes()));
@@ -315,7 +337,12 @@ Run::Requests()
 {
     std::vector<std::size_t> order(m_study.requests.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    if (m_study.shuffled)
+    if (m_study.Replays())
+    {
+        const std::size_t run = m_repetition % m_study.replayed.size();
+        std::ranges::rotate(order, order.begin() + static_cast<std::ptrdiff_t>(run * m_study.requestCount));
+    }
+    else if (m_study.shuffled)
     {
         auto uniform = CreateObject<UniformRandomVariable>();
         uniform->SetStream(kOrderStream);
@@ -485,9 +512,14 @@ Run::Execute()
 } // namespace
 
 RunRecords
-Simulate(const Study& study, std::uint32_t repetition, std::uint32_t threads, const std::function<void()>& onToken)
+Simulate(const Study& study,
+         std::uint32_t repetition,
+         std::uint32_t threads,
+         const std::function<void()>& onToken,
+         std::shared_ptr<OutcomeRecorder> outcomes,
+         const std::string& captures)
 {
-    Run run(study, repetition, threads, onToken);
+    Run run(study, repetition, threads, onToken, std::move(outcomes), captures);
     try
     {
         run.Install();
@@ -514,7 +546,7 @@ SimulateAlongAnswers(const Study& study,
     stepwise.scheme.stream = false;
     stepwise.scheme.spa.stream = false;
     stepwise.sampling.beams = 0;
-    Run run(stepwise, repetition, threads, [] {});
+    Run run(stepwise, repetition, threads, [] {}, nullptr, "");
     run.Install();
     std::vector<UserRequest> requests = run.Requests();
     for (UserRequest& request : requests)

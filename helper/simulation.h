@@ -3,10 +3,13 @@
 #define SPLITLLM_SIMULATION_H
 
 #include "recorder.h"
+#include "schemes/outcomes.h"
 #include "study.h"
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <string>
 
 namespace splitllm
 {
@@ -16,13 +19,17 @@ namespace splitllm
  * \param repetition from 0; each has random streams of its own
  * \param threads of the CPU backend, 0 for all cores
  * \param onToken called after every generated token
+ * \param outcomes notes what numbers decide; null where nobody does
+ * \param captures what the names of capture files begin with, those of links that are to be captured; empty: none are
  * \return what was recorded; out of memory and lost sessions are results in it
  * \throws RoleError for an error inside a role, InputError if the model, the adapter or a node's hardware cannot be used
  */
 RunRecords Simulate(const Study& study,
                     std::uint32_t repetition,
                     std::uint32_t threads,
-                    const std::function<void()>& onToken);
+                    const std::function<void()>& onToken,
+                    std::shared_ptr<OutcomeRecorder> outcomes = nullptr,
+                    const std::string& captures = "");
 
 /// What a run along reference answers reports while it goes on.
 struct AnswerTraces

@@ -40,6 +40,13 @@ WeightType(const std::string& name)
     return ElementType(name, " of weights", {"fp32", "fp16", "bf16", "int8"});
 }
 
+/// 8-bit weights are multiplied with 16-bit activations.
+std::string
+ActivationsWith(const std::string& weights)
+{
+    return weights == "int8" ? "fp16" : weights;
+}
+
 DType
 ActivationType(const std::string& name)
 {
@@ -54,6 +61,7 @@ struct SplitLlmHelper::Parts
     std::filesystem::path modelFolder;
     std::filesystem::path adapterFolder;
     std::optional<ModelConfig> shape; //!< of phantoms
+    DType activations = DType::F32;   //!< of phantoms
     std::uint32_t adapterRank = 0;
     std::uint32_t bottleneckWidth = 0;
     DType adapterDtype = DType::F16; //!< of either
@@ -68,6 +76,8 @@ struct SplitLlmHelper::Parts
     std::optional<std::size_t> context;
     std::filesystem::path profiles = SPLITLLM_PROFILE_DIR;
     BackendChoice backendChoice;
+    std::shared_ptr<OutcomeRecorder> recorder;
+    std::shared_ptr<OutcomePlayer> player;
 
     std::shared_ptr<Backend> backend;
     std::shared_ptr<const Scheme> scheme;
@@ -84,8 +94,7 @@ SplitLlmHelper::Parts::Load()
     {
         const auto model = std::make_shared<Model>();
         model->config = *shape;
-        // 8-bit weights are multiplied with 16-bit activations.
-        backend = std::make_shared<ShapeBackend>(shape->dtype == DType::I8 ? DType::F16 : shape->dtype);
+        backend = std::make_shared<ShapeBackend>(activations);
         parts.model = backend->Resident(model);
         schemeOptions.opsc.device = OnDevice(model);
         if (adapterRank > 0)
@@ -166,14 +175,22 @@ SplitLlmHelper::SetModel(const std::filesystem::path& folder)
 void
 SplitLlmHelper::SetShape(const std::string& name, const std::string& dtype)
 {
-    m_parts->shape = NamedShape(name, WeightType(dtype));
+    SetShape(NamedShape(name, WeightType(dtype)), ActivationsWith(dtype));
 }
 
 void
 SplitLlmHelper::SetShapeOf(const std::filesystem::path& folder, const std::string& dtype)
 {
-    m_parts->shape = LoadConfig(folder);
-    m_parts->shape->dtype = WeightType(dtype);
+    ModelConfig config = LoadConfig(folder);
+    config.dtype = WeightType(dtype);
+    SetShape(config, ActivationsWith(dtype));
+}
+
+void
+SplitLlmHelper::SetShape(const ModelConfig& config, const std::string& activations)
+{
+    m_parts->shape = config;
+    m_parts->activations = ActivationType(activations);
 }
 
 void
@@ -305,6 +322,13 @@ SplitLlmHelper::SetThreads(std::uint32_t threads)
 }
 
 void
+SplitLlmHelper::SetOutcomes(std::shared_ptr<OutcomeRecorder> recorder, std::shared_ptr<OutcomePlayer> player)
+{
+    m_parts->recorder = std::move(recorder);
+    m_parts->player = std::move(player);
+}
+
+void
 SplitLlmHelper::SetServerAttribute(const std::string& name, const AttributeValue& value)
 {
     m_edge.Set(name, value);
@@ -340,6 +364,7 @@ SplitLlmHelper::Install(ObjectFactory& factory, Ptr<Node> node, std::shared_ptr<
     auto application = factory.Create<Application>();
     application->SetScheme(GetScheme());
     application->SetMachine(m_parts->backend, std::move(hardware));
+    application->SetOutcomes(m_parts->recorder, m_parts->player);
     node->AddApplication(application);
     return application;
 }

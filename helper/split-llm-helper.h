@@ -21,8 +21,11 @@ namespace splitllm
 struct CeCollmOptions;
 class DeviceProfile;
 struct Exits;
+struct ModelConfig;
 class OffloadPolicy;
 struct OpscOptions;
+class OutcomePlayer;
+class OutcomeRecorder;
 struct SideNetwork;
 struct SpaOptions;
 class TensorCodec;
@@ -57,6 +60,9 @@ class SplitLlmHelper
 
     /// Computes with phantoms of the shape that a folder's config.json describes (shape mode); weights are not read.
     void SetShapeOf(const std::filesystem::path& folder, const std::string& dtype);
+
+    /// Computes with phantoms of \p config (shape mode). \param activations element type that Work and KV bytes count
+    void SetShape(const ModelConfig& config, const std::string& activations);
 
     /// The adapter in a folder: LoRA's in PEFT's format, or bottlenecks (llm/bottleneck.h) (numeric mode).
     void SetAdapter(const std::filesystem::path& folder);
@@ -122,6 +128,12 @@ class SplitLlmHelper
 
     /// Threads of the CPU backend; 0 (default) takes all cores. Never changes a result.
     void SetThreads(std::uint32_t threads);
+
+    /**
+     * For the applications installed from now on: who notes what numbers decide, or hands out what those of an earlier
+     * run decided (then in shape mode); either may be null.
+     */
+    void SetOutcomes(std::shared_ptr<OutcomeRecorder> recorder, std::shared_ptr<OutcomePlayer> player);
 
     /// Attributes of the servers installed from now on.
     void SetServerAttribute(const std::string& name, const ns3::AttributeValue& value);

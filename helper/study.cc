@@ -13,6 +13,7 @@
 #include "policy/calibrator.h"
 #include "policy/offload-policies.h"
 #include "schemes/scheme.h"
+#include "recording.h"
 #include "spa-spec.h"
 
 #include <algorithm>
@@ -231,6 +232,22 @@ ReadPromptFile(StrictObject& workload, std::uint64_t requests, bool shuffled, co
     return all;
 }
 
+/// The recorded requests, from the beginning again where more are asked for; of each recorded repetition in turn.
+std::vector<RequestSpec>
+ReplayedRequests(StrictObject& workload, const Study& study)
+{
+    workload.String("prompts");
+    std::vector<RequestSpec> all;
+    for (const std::shared_ptr<const RecordedRun>& run : study.replayed)
+    {
+        for (std::uint32_t r = 0; r < study.requestCount; r++)
+        {
+            all.push_back(run->prompts[run->requests[r % run->requests.size()]]);
+        }
+    }
+    return all;
+}
+
 /// "prompt_tokens": prompts of a given length and no text, for shape mode.
 std::vector<RequestSpec>
 ReadPromptLengths(StrictObject& workload)
@@ -284,7 +301,9 @@ ReadWorkload(StrictObject& object,
     {
         study.requestCount = askers * static_cast<std::uint32_t>(workload.Integer("requests", 1, 1'000'000 / askers));
         study.shuffled = workload.Choice("order", {"file", "random"}, "file") == "random";
-        study.requests = ReadPromptFile(workload, study.requestCount, study.shuffled, folders);
+        study.requests = study.Replays()
+                             ? ReplayedRequests(workload, study)
+                             : ReadPromptFile(workload, study.requestCount, study.shuffled, folders);
         study.quality = workload.Bool("quality", false);
         const bool answered = std::ranges::none_of(study.requests, [](const RequestSpec& request) {
             return request.answer.empty();
@@ -391,6 +410,11 @@ CheckTopology(const StrictObject& object, const Study& study)
                     "differs from that of \"" + access.name +
                         "\", or goes through no gateway; accepted: both \"wired\", or both \"service\"");
     }
+    if (access.pcap)
+    {
+        object.Fail("links." + access.name + ".pcap",
+                    "ends at the gateway, and captures are made at the server; accepted on \"" + backhaul.name + "\"");
+    }
     if (study.scheme.opsc.deadline)
     {
         object.Fail("scheme.deadline",
@@ -399,16 +423,21 @@ CheckTopology(const StrictObject& object, const Study& study)
     }
 }
 
-/// The model's shape. Its weights and adapter are checked here as well, before anything runs.
+/// The model's shape. Its weights and adapter are checked here as well, before anything runs; a replay needs neither.
 ModelConfig
-CheckModel(const ModelSpec& model, bool shapeMode)
+CheckModel(const Study& study)
 {
+    const ModelSpec& model = study.model;
+    if (study.Replays())
+    {
+        return study.ReplayedRun(0).config;
+    }
     if (!model.shape.empty())
     {
         return NamedShape(model.shape, *DTypeFromName(model.dtype));
     }
     ModelConfig config;
-    if (shapeMode)
+    if (study.shapeMode)
     {
         config = LoadConfig(model.folder);
         config.dtype = *DTypeFromName(model.dtype);
@@ -575,80 +604,6 @@ ReadScheme(StrictObject& object,
     scheme.Finish();
 }
 
-/// What a sweep calls a list of labelled sets of keys that go together.
-constexpr const char* kCase = "case";
-
-void
-CheckCases(StrictObject& sweep)
-{
-    for (StrictObject& entry : sweep.Objects(kCase))
-    {
-        entry.String("label");
-        if (entry.Keys().size() < 2)
-        {
-            entry.Fail("label", "is alone; accepted: beside it, the keys of the study that the case sets");
-        }
-    }
-}
-
-/// Whether one of the paths leads to the other, or through it.
-bool
-Overlap(const std::string& a, const std::string& b)
-{
-    return (a + ".").starts_with(b + ".") || (b + ".").starts_with(a + ".");
-}
-
-/// \throws InputError if a case of \p study sets what lies at \p path, so that an override would not be seen
-void
-RejectCaseKey(const Json& study, const std::string& path)
-{
-    if (!study.contains("sweep") || !study["sweep"].contains(kCase) || !study["sweep"][kCase].is_array())
-    {
-        return;
-    }
-    for (const Json& one : study["sweep"][kCase])
-    {
-        for (const auto& [key, value] : one.items())
-        {
-            if (key != "label" && Overlap(key, path))
-            {
-                throw InputError("--set: " + path + ": the cases of the sweep set " + key +
-                                 "; accepted: sweep.case with other cases, or a key that they leave alone");
-            }
-        }
-    }
-}
-
-std::vector<PointSet>
-ReadSweep(Json& json, const std::string& origin)
-{
-    std::vector<PointSet> points{{}};
-    StrictObject sweep(json, origin, "sweep");
-    for (const std::string& key : sweep.Keys())
-    {
-        const Json& values = sweep.Raw(key);
-        if (!values.is_array() || values.empty())
-        {
-            sweep.Fail(key, "must be a list of at least one value");
-        }
-        if (key == kCase)
-        {
-            CheckCases(sweep);
-        }
-        std::vector<PointSet> grid;
-        for (const PointSet& point : points)
-        {
-            for (const Json& value : values)
-            {
-                grid.push_back(point);
-                grid.back().emplace_back(key, value);
-            }
-        }
-        points = std::move(grid);
-    }
-    return points;
-}
-
 /// \param overridden what an override took out of the sweep need not be there any more
 std::vector<Expectation>
 ReadExpectations(StrictObject& object, const std::vector<PointSet>& points, bool overridden)
@@ -689,17 +644,20 @@ ReadExpectations(StrictObject& object, const std::vector<PointSet>& points, bool
     return expectations;
 }
 
-/// Puts \p value at a dotted path, making objects on the way. A key may hold dots where "sweep." comes first.
+/**
+ * Puts \p value at a dotted path, making objects on the way. What follows "sweep.", and "sweep.sample.over." likewise,
+ * is one key with dots of its own.
+ */
 void
 SetPath(Json& json, const std::string& path, Json value, const std::string& origin)
 {
     Json* at = &json;
-    std::string rest = path;
-    while (true)
+    for (std::size_t start = 0;;)
     {
-        const bool sweeps = at == &json && rest.starts_with("sweep.");
-        const std::size_t dot = sweeps ? 5 : (at != &json && path.starts_with("sweep.") ? std::string::npos : rest.find('.'));
-        const std::string key = rest.substr(0, dot);
+        const std::string parents = path.substr(0, start);
+        const bool swept = parents == "sweep.sample.over." || (parents == "sweep." && !path.starts_with("sweep.sample."));
+        const std::size_t dot = swept ? std::string::npos : path.find('.', start);
+        const std::string key = path.substr(start, dot == std::string::npos ? dot : dot - start);
         if (key.empty() || !(at->is_object() || at->is_null()))
         {
             throw InputError(origin + ": " + path + ": the path leads to no key of the study");
@@ -710,7 +668,7 @@ SetPath(Json& json, const std::string& path, Json value, const std::string& orig
             return;
         }
         at = &(*at)[key];
-        rest = rest.substr(dot + 1);
+        start = dot + 1;
     }
 }
 
@@ -726,6 +684,16 @@ Study::Server() const
                                          : std::array{NodeRole::EdgeServer, NodeRole::Cloud};
     const bool first = std::ranges::find(nodes, preferred[0], &NodeSpec::role) != nodes.end();
     return Node(preferred[first ? 0 : 1]);
+}
+
+const RecordedRun&
+Study::ReplayedRun(std::uint32_t repetition) const
+{
+    if (!Replays())
+    {
+        throw std::logic_error("the study replays nothing");
+    }
+    return *replayed[repetition % replayed.size()];
 }
 
 std::size_t
@@ -801,14 +769,29 @@ Study
 ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
 {
     Study study;
+    if (json.is_object() && json.contains("mode") && json["mode"] == "replay")
+    {
+        Replay replay = FindReplay(json, origin);
+        json = std::move(replay.study);
+        study.replayed = std::move(replay.runs);
+    }
     StrictObject object(json, origin);
     study.name = object.String("study");
     study.seed = static_cast<std::uint32_t>(object.Integer("seed", 1, std::numeric_limits<std::uint32_t>::max(), 1));
     study.repeat = static_cast<std::uint32_t>(object.Integer("repeat", 1, 100'000, 1));
-    study.shapeMode = object.Choice("mode", {"numeric", "shape"}) == "shape";
+    study.shapeMode = object.Choice("mode", {"numeric", "shape", "replay"}) == "shape";
     study.backend.name = ReadBackend(object, study.shapeMode);
     study.model = ReadModel(object, study.shapeMode, folders);
     object.Raw("model");
+    if (study.Replays())
+    {
+        object.String("recording");
+        const RecordedRun& run = study.ReplayedRun(0);
+        study.model.adapterFolder.clear();
+        study.model.adapterRank = run.adapterRank;
+        study.model.bottleneckWidth = run.bottleneckWidth;
+        study.model.adapterDtype = run.adapterDtype;
+    }
 
     StrictObject nodes = object.Object("nodes");
     for (const std::string& name : nodes.Keys())
@@ -816,6 +799,11 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
         study.nodes.push_back(ReadNode(nodes, name, folders));
         if (study.nodes.back().hardware.Mode() == Timing::Measured)
         {
+            if (study.Replays())
+            {
+                nodes.Fail(name + ".hardware",
+                           "times what kernels take, and a replay runs none; accepted: timing by roofline or table");
+            }
             study.backend.times = CudaTimes::Events;
         }
     }
@@ -832,7 +820,7 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
             study.links.push_back(ReadLink(links, name, groups));
         }
     }
-    study.config = CheckModel(study.model, study.shapeMode);
+    study.config = CheckModel(study);
     const ModelConfig& config = study.config;
     ReadWorkload(object, study, config, origin, folders);
     ReadScheme(object, study, config, origin, folders);
@@ -847,20 +835,11 @@ ReadStudy(Json& json, const std::string& origin, const StudyFolders& folders)
     CheckTopology(object, study);
     CheckPrompts(object, study, config);
     CheckDeadline(object, study);
-    return study;
-}
-
-std::string
-SweptText(const Json& value)
-{
-    for (const char* key : {"label", "name", "shape", "path"})
+    if (const std::string why = WhyNoReplay(study); study.Replays() && !why.empty())
     {
-        if (value.is_object() && value.contains(key) && value[key].is_string())
-        {
-            return value[key].get<std::string>();
-        }
+        throw InputError(origin + ": " + why);
     }
-    return value.is_string() ? value.get<std::string>() : value.dump();
+    return study;
 }
 
 bool
@@ -888,11 +867,7 @@ LoadStudyFile(const std::filesystem::path& path, const std::vector<std::pair<std
         {
             value = text;
         }
-        if (file.study.contains("sweep") && file.study["sweep"].contains(key))
-        {
-            file.study["sweep"][key] = Json::array({value}); // the override is the only value left to sweep
-        }
-        RejectCaseKey(file.study, key);
+        OverrideSwept(file.study, key, value);
         SetPath(file.study, key, std::move(value), "--set");
     }
     StrictObject object(file.study, file.origin);
@@ -913,7 +888,7 @@ PointOf(const StudyFile& file, const PointSet& point)
     const std::string origin = file.origin + ": sweep";
     for (const auto& [key, value] : point)
     {
-        if (key != kCase)
+        if (key != kSweepCase)
         {
             SetPath(json, key, value, origin);
             continue;
@@ -922,7 +897,7 @@ PointOf(const StudyFile& file, const PointSet& point)
         {
             if (itsKey != "label")
             {
-                SetPath(json, itsKey, itsValue, origin + "." + kCase);
+                SetPath(json, itsKey, itsValue, origin + "." + kSweepCase);
             }
         }
     }

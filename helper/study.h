@@ -19,6 +19,7 @@
 #include "schemes/ce-collm/ce-collm-options.h"
 #include "schemes/opsc/opsc-options.h"
 #include "schemes/spa/spa-options.h"
+#include "sweep-space.h"
 #include "tensor/dtype.h"
 
 #include <cstdint>
@@ -114,6 +115,8 @@ struct RequestSpec
     std::vector<TokenId> answer; //!< what a correct model says, with the token that ends it; may be empty
 };
 
+struct RecordedRun;
+
 /// One point of a study: everything that a run needs.
 struct Study
 {
@@ -121,6 +124,7 @@ struct Study
     std::uint32_t seed = 1;
     std::uint32_t repeat = 1;
     bool shapeMode = false;
+    std::vector<std::shared_ptr<const RecordedRun>> replayed; //!< mode "replay": one a recorded repetition
     BackendChoice backend; //!< numeric mode: what computes, apart from its threads
     ModelSpec model;
     ModelConfig config; //!< the model's shape
@@ -128,14 +132,23 @@ struct Study
     std::vector<LinkSpec> links;
     SchemeSpec scheme;
     Sampling sampling;
-    std::vector<RequestSpec> requests;
-    bool shuffled = false; //!< requests come in an order drawn from the seed
+    std::vector<RequestSpec> requests; //!< of a replay those of each recorded repetition in turn
+    bool shuffled = false; //!< requests come in an order drawn from the seed; in a replay in the recorded one
     std::uint32_t requestCount = 0; //!< how many of them run
     ArrivalSpec arrivals;        //!< when they come in
     std::uint32_t newTokens = 0; //!< at most, for each
     std::vector<TokenId> stop;   //!< tokens that end an answer before that
     bool quality = false;        //!< compares with the full model along the reference answers
     std::uint32_t timelineTokens = 0; //!< of the first request that the timeline shows
+
+    /// Whether recorded runs decide what numbers would.
+    bool Replays() const
+    {
+        return !replayed.empty();
+    }
+
+    /// The recorded run that \p repetition replays. \throws std::logic_error unless it Replays
+    const RecordedRun& ReplayedRun(std::uint32_t repetition) const;
 
     /// The group with the given role. \throws std::logic_error if there is none
     const NodeSpec& Node(NodeRole role) const;
@@ -182,12 +195,6 @@ struct Expectation
     double tolerance = 0.0; //!< absolute
     std::string source;
 };
-
-/// A value for every swept key, in the order of the study.
-using PointSet = std::vector<std::pair<std::string, Json>>;
-
-/// A swept value as people read it: of an object its label, or its name.
-std::string SweptText(const Json& value);
 
 /// Whether \p expectation is about \p point.
 bool Selects(const Expectation& expectation, const PointSet& point);

@@ -6,7 +6,6 @@
 #include <array>
 #include <iomanip>
 #include <map>
-#include <utility>
 
 namespace splitllm
 {
@@ -28,7 +27,7 @@ Microseconds(ns3::Time time)
 } // namespace
 
 void
-WriteTimeline(std::ostream& stream, const std::vector<std::pair<std::string, Timeline>>& runs)
+WriteTimeline(std::ostream& stream, const std::vector<PointTimeline>& runs)
 {
     const auto quoted = [](const std::string& text) { return Json(text).dump(); };
     std::string separator = "\n";
@@ -40,7 +39,7 @@ WriteTimeline(std::ostream& stream, const std::vector<std::pair<std::string, Tim
     stream << R"({"displayTimeUnit":"ms","traceEvents":[)";
     int processes = 0;
     int messages = 0;
-    for (const auto& [title, spans] : runs)
+    for (const auto& [point, title, spans] : runs)
     {
         std::map<std::string, int> nodes;
         for (const TimelineSpan& span : spans)
@@ -51,7 +50,7 @@ WriteTimeline(std::ostream& stream, const std::vector<std::pair<std::string, Tim
                 processes++;
                 const std::string name = title.empty() ? span.node : span.node + " (" + title + ")";
                 begin() << R"({"ph":"M","name":"process_name","pid":)" << processes << R"(,"args":{"name":)"
-                        << quoted(name) << "}}";
+                        << quoted(name) << ",\"point\":" << point << "}}";
                 for (std::size_t lane = 0; lane < kLaneNames.size(); lane++)
                 {
                     begin() << R"({"ph":"M","name":"thread_name","pid":)" << processes << R"(,"tid":)" << lane

@@ -4,10 +4,10 @@
 
 #include "ns3/nstime.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <ostream>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace splitllm
@@ -37,12 +37,19 @@ struct TimelineSpan
 /// The spans of one run.
 using Timeline = std::vector<TimelineSpan>;
 
+/// The timeline of one point of a study.
+struct PointTimeline
+{
+    std::size_t point; //!< from 0, in the order of the sweep
+    std::string title; //!< behind the names of its nodes; may be empty
+    Timeline spans;
+};
+
 /**
  * Writes timelines as a Chrome trace that Perfetto opens: a process for each run and node, a thread for each lane,
  * all on the simulation's clock.
- * \param runs title and spans of each run
  */
-void WriteTimeline(std::ostream& stream, const std::vector<std::pair<std::string, Timeline>>& runs);
+void WriteTimeline(std::ostream& stream, const std::vector<PointTimeline>& runs);
 
 } // namespace splitllm
 

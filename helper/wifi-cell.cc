@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "wifi-cell.h"
 
+#include "capture.h"
 #include "streams.h"
 
 #include "ns3/constant-position-mobility-model.h"
@@ -53,6 +54,14 @@ WifiCell::WifiCell(LinkSpec spec, LinkEnds ends, Recorder& recorder)
     mac.SetType("ns3::ApWifiMac", "Ssid", SsidValue(m_ssid));
     m_serverAddress = Install(m_ends.server, 0.0, mac);
     Trace(m_ends.serverName, Direction::Down, m_ends.server->GetDevice(m_ends.server->GetNDevices() - 1));
+}
+
+void
+WifiCell::Capture(const std::string& file)
+{
+    CaptureNanoseconds();
+    m_phy.SetPcapDataLinkType(WifiPhyHelper::DLT_IEEE802_11_RADIO);
+    m_phy.EnablePcap(file, m_ends.server->GetDevice(m_ends.server->GetNDevices() - 1), true, true);
 }
 
 Address

@@ -25,6 +25,9 @@ class WifiCell final : public Link
   public:
     WifiCell(LinkSpec spec, LinkEnds ends, Recorder& recorder);
 
+    /// The frames of the whole cell, as the access point hears them.
+    void Capture(const std::string& file) override;
+
     ns3::Address Join(ns3::Ptr<ns3::Node> node) override;
 
     /// Stations associate before: TCP's first packets would be lost, and repeated only seconds later.

@@ -116,7 +116,7 @@ need_venv()
     local wanted
     wanted=$(key "$VENV" "$(readlink -f "$(command -v python3)")")
     fresh venv "$wanted" && [ -x "$PYTHON" ] && return 0
-    rm -f "$BUILD/stamps/python-packages"
+    rm -f "$BUILD/stamps/python-packages" "$BUILD/stamps/test-packages"
     step "virtual environment" "Is the Debian package python3-venv whole? Delete build/ and start again." make_venv &&
         stamp venv "$wanted"
 }
@@ -128,6 +128,16 @@ need_python_packages()
     fresh python-packages "$wanted" && return 0
     step "Python packages" "$PIP_HINT" pip_install -r "$ROOT/scripts/requirements.txt" &&
         stamp python-packages "$wanted"
+}
+
+# What tests need more than the scripts do. Tests without it are skipped, with the reason.
+need_test_packages()
+{
+    local wanted
+    wanted=$(key "$(cat "$ROOT/scripts/requirements-test.txt")")
+    fresh test-packages "$wanted" && return 0
+    step "Python packages of tests" "$PIP_HINT" pip_install -r "$ROOT/scripts/requirements-test.txt" &&
+        stamp test-packages "$wanted"
 }
 
 install_ns3() { rm -rf "$2" && pip_install --target "$2" "ns3==$1"; }

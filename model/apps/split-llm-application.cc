@@ -98,6 +98,13 @@ SplitLlmApplication::SetMachine(std::shared_ptr<Backend> backend, std::shared_pt
     m_profile = std::move(profile);
 }
 
+void
+SplitLlmApplication::SetOutcomes(std::shared_ptr<OutcomeRecorder> recorder, std::shared_ptr<OutcomePlayer> player)
+{
+    m_recorder = std::move(recorder);
+    m_player = std::move(player);
+}
+
 const Host*
 SplitLlmApplication::GetHost() const
 {
@@ -141,6 +148,8 @@ std::unique_ptr<Session>
 SplitLlmApplication::NewSession(std::unique_ptr<MessagePort> port, Api api)
 {
     auto session = std::make_unique<Session>(*m_host, m_scheme->Parts().codec, std::move(port), api);
+    session->recorder = m_recorder.get();
+    session->player = m_player.get();
     session->uniform = [this, its = session.get()](Draw purpose) { return Uniform(its->id, purpose); };
     session->onDecision = [this](const DecisionRecord& record) { m_decisionTrace(record); };
     session->onUpload = [this](const UploadRecord& record) { m_uploadTrace(record); };

@@ -27,6 +27,8 @@ class DeviceProfile;
 struct Host;
 class MessagePort;
 class Process;
+class OutcomePlayer;
+class OutcomeRecorder;
 class Scheme;
 class Session;
 
@@ -84,6 +86,9 @@ class SplitLlmApplication : public ns3::Application
     /// Streams that AssignStreams takes: one a session for everything that a role draws for.
     static constexpr int64_t kStreams = 6 * kSessions;
 
+    /// Before it starts: who notes what its numbers decide, or hands out what those of an earlier run did; either null.
+    void SetOutcomes(std::shared_ptr<OutcomeRecorder> recorder, std::shared_ptr<OutcomePlayer> player);
+
     /// The machine, once the application started; null before.
     const Host* GetHost() const;
 
@@ -127,6 +132,8 @@ class SplitLlmApplication : public ns3::Application
     std::shared_ptr<Backend> m_backend;
     std::shared_ptr<const DeviceProfile> m_profile;
     std::unique_ptr<Host> m_host;
+    std::shared_ptr<OutcomeRecorder> m_recorder;
+    std::shared_ptr<OutcomePlayer> m_player;
 
     int64_t m_stream = 0;
     std::map<int64_t, ns3::Ptr<ns3::UniformRandomVariable>> m_uniforms; //!< by stream

@@ -96,8 +96,8 @@ class Builder : public nlohmann::json_sax<Json>
 {
   public:
     Builder(std::string_view text, const std::string& origin)
-        : m_text(text),
-          m_origin(origin)
+        : m_origin(origin),
+          m_text(text)
     {
     }
 
@@ -179,7 +179,20 @@ class Builder : public nlohmann::json_sax<Json>
                      const std::string& /*token*/,
                      const Json::exception& error) override
     {
-        // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ..."
+        FailAt(position, Shortened(Reason(error)));
+    }
+
+  protected:
+    bool Add(Json value)
+    {
+        Insert(std::move(value));
+        return true;
+    }
+
+    /// What the library says, without its numbers: "[json.exception.parse_error.101] parse error at line 1, column 2:
+    /// syntax error ..."
+    static std::string Reason(const Json::exception& error)
+    {
         std::string_view reason = error.what();
         const auto id = reason.find("] ");
         if (id != std::string_view::npos)
@@ -191,8 +204,10 @@ class Builder : public nlohmann::json_sax<Json>
             const auto start = reason.find(": ");
             reason.remove_prefix(start == std::string_view::npos ? 0 : start + 2);
         }
-        FailAt(position, Shortened(std::string(reason)));
+        return std::string(reason);
     }
+
+    const std::string& m_origin;
 
   private:
     struct Frame
@@ -217,12 +232,6 @@ class Builder : public nlohmann::json_sax<Json>
         Json& member = container.get_ref<Json::object_t&>().back().second;
         member = std::move(value);
         return &member;
-    }
-
-    bool Add(Json value)
-    {
-        Insert(std::move(value));
-        return true;
     }
 
     bool Open(Json container)
@@ -261,9 +270,54 @@ class Builder : public nlohmann::json_sax<Json>
     }
 
     std::string_view m_text;
-    const std::string& m_origin;
     Json m_root;
     std::vector<Frame> m_open;
+};
+
+/// The same for CBOR.
+class CborBuilder final : public Builder
+{
+  public:
+    explicit CborBuilder(const std::string& origin)
+        : Builder({}, origin)
+    {
+    }
+
+    bool string(string_t& value) override
+    {
+        ExpectText(value);
+        return Builder::string(value);
+    }
+
+    bool key(string_t& value) override
+    {
+        ExpectText(value);
+        return Builder::key(value);
+    }
+
+    bool binary(binary_t& value) override
+    {
+        return Add(Json::binary(std::move(value)));
+    }
+
+    bool parse_error(std::size_t position, const std::string& /*token*/, const Json::exception& error) override
+    {
+        throw InputError(m_origin + ": byte " + std::to_string(position) + ": " + Shortened(OneLine(Reason(error))));
+    }
+
+  private:
+    /// The library's reader of JSON text sees to it that strings are UTF-8, that of CBOR does not.
+    void ExpectText(const string_t& value) const
+    {
+        try
+        {
+            static_cast<void>(Json(value).dump());
+        }
+        catch (const Json::type_error&)
+        {
+            throw InputError(m_origin + ": a text that is no UTF-8");
+        }
+    }
 };
 
 } // namespace
@@ -284,6 +338,15 @@ ParseStrictJson(std::string_view text, const std::string& origin)
 {
     Builder builder(text, origin);
     Json::sax_parse(text, &builder);
+    return builder.Result();
+}
+
+Json
+ParseStrictCbor(std::span<const std::byte> bytes, const std::string& origin)
+{
+    CborBuilder builder(origin);
+    const auto* begin = reinterpret_cast<const std::uint8_t*>(bytes.data());
+    Json::sax_parse(begin, begin + bytes.size(), &builder, Json::input_format_t::cbor);
     return builder.Result();
 }
 

@@ -10,6 +10,7 @@
 #include <limits>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,12 @@ Joined(const std::vector<T>& numbers)
  * \throws InputError "ORIGIN:LINE:COLUMN: ..." for malformed text, "ORIGIN: PATH: ..." for a repeated key
  */
 Json ParseStrictJson(std::string_view text, const std::string& origin);
+
+/**
+ * Parses CBOR (RFC 8949), which may hold byte strings as well, as strictly.
+ * \throws InputError "ORIGIN: byte N: ..." for malformed bytes, "ORIGIN: ..." for no UTF-8 or a repeated key
+ */
+Json ParseStrictCbor(std::span<const std::byte> bytes, const std::string& origin);
 
 /// ParseStrictJson of a file's content. \throws InputError also if it cannot be read
 Json LoadStrictJson(const std::filesystem::path& file);

@@ -132,6 +132,12 @@ TabQCodec::Decode(const Payload& payload, std::size_t cols, const CodecSite&) co
     return m_coder->Decode(payload.bytes, cols);
 }
 
+bool
+TabQCodec::SizeDependsOnNumbers() const
+{
+    return true;
+}
+
 CodecCost
 TabQCodec::EncodeCost(std::size_t rows, std::size_t cols) const
 {

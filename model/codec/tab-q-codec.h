@@ -40,6 +40,9 @@ class TabQCodec final : public TensorCodec
     Payload Encode(const Tensor& tensor, const CodecSite& site) const override;
     Tensor Decode(const Payload& payload, std::size_t cols, const CodecSite& site) const override;
 
+    /// Yes: of how much goes above tau, how many bits TAB-Q takes, and how well rANS does.
+    bool SizeDependsOnNumbers() const override;
+
     /**
      * For each element: 2 comparisons for the split and the range; 5 operations (division, addition, two comparisons,
      * rounding) for every number of bits that TAB-Q may try, and 3 to compare its codes with the first; 8 to count and

@@ -74,6 +74,12 @@ ReadBaselineCodec(const std::string& name, StrictObject& parameters, const Codec
 
 } // namespace
 
+bool
+TensorCodec::SizeDependsOnNumbers() const
+{
+    return false;
+}
+
 CodecCost
 TensorCodec::EncodeCost(std::size_t, std::size_t) const
 {

@@ -63,6 +63,9 @@ class TensorCodec
      */
     virtual Tensor Decode(const Payload& payload, std::size_t cols, const CodecSite& site) const = 0;
 
+    /// Whether the size of what Encode makes depends on more than rows and columns. Default: no.
+    virtual bool SizeDependsOnNumbers() const;
+
     /// What coding \p rows rows of \p cols elements costs. Default: nothing.
     virtual CodecCost EncodeCost(std::size_t rows, std::size_t cols) const;
     virtual CodecCost DecodeCost(std::size_t rows, std::size_t cols) const;

@@ -23,6 +23,9 @@ struct ScoredToken
     float logProbability;
 };
 
+/// The most likely next tokens of each hypothesis.
+using Candidates = std::vector<std::vector<ScoredToken>>;
+
 /**
  * The \p count most likely tokens of softmax(logits), of at least one, or all if there are fewer, the most likely
  * first; of equal logits the lower id comes first, so that the first token is Greedy's. NaN is less likely than any

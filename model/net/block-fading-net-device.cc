@@ -87,6 +87,10 @@ BlockFadingNetDevice::GetTypeId()
             .AddTraceSource("PhyTxDrop",
                             "A frame was dropped because all attempts failed",
                             MakeTraceSourceAccessor(&BlockFadingNetDevice::m_phyTxDropTrace),
+                            "ns3::Packet::TracedCallback")
+            .AddTraceSource("PromiscSniffer",
+                            "A frame is sent for the first time, or came across: what a capture on this device sees",
+                            MakeTraceSourceAccessor(&BlockFadingNetDevice::m_promiscSnifferTrace),
                             "ns3::Packet::TracedCallback");
     return tid;
 }
@@ -173,6 +177,7 @@ BlockFadingNetDevice::SendNext()
     m_frame = m_queue->Dequeue();
     if (m_frame)
     {
+        m_promiscSnifferTrace(m_frame);
         m_arq->Send(m_frame->GetSize(),
                     m_channel->FadingOf(*this),
                     {.rate = m_rate, .attempts = m_attempts, .feedback = m_feedback});
@@ -183,6 +188,7 @@ void
 BlockFadingNetDevice::Receive(Ptr<Packet> packet)
 {
     NS_LOG_FUNCTION(this << packet);
+    m_promiscSnifferTrace(packet);
     m_macRxTrace(packet);
     PppHeader header;
     packet->RemoveHeader(header);

@@ -102,6 +102,7 @@ class BlockFadingNetDevice : public ns3::NetDevice
     ns3::TracedCallback<ns3::Ptr<const ns3::Packet>> m_macRxTrace;
     ns3::TracedCallback<ns3::Ptr<const ns3::Packet>> m_phyTxEndTrace;
     ns3::TracedCallback<ns3::Ptr<const ns3::Packet>> m_phyTxDropTrace;
+    ns3::TracedCallback<ns3::Ptr<const ns3::Packet>> m_promiscSnifferTrace;
 };
 
 } // namespace splitllm

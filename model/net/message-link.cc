@@ -67,6 +67,7 @@ class MessageLink::Port final : public MessagePort
             AtPeer(delay, [packet = message.packet, ends = m_ends, sender = Index()](Port& peer) {
                 if ((*ends)[sender] != nullptr) // otherwise this end is gone
                 {
+                    peer.Tap(Direction::Up, packet);
                     peer.DeliverPacket(peer.m_reader, packet);
                 }
             });
@@ -102,8 +103,10 @@ class MessageLink::Port final : public MessagePort
     void Transmit(const Message& message) override
     {
         m_unsent++;
+        const Ptr<Packet> packet = ToPacket(message);
+        Tap(Direction::Down, packet);
         m_links.front()->Enqueue(Sends(),
-                                 {message.kind, message.payload.size, message.sequence, ToPacket(message), this, 0});
+                                 {message.kind, message.payload.size, message.sequence, packet, this, 0});
     }
 
   private:
@@ -133,6 +136,15 @@ class MessageLink::Port final : public MessagePort
         for (MessageLink* link : m_links)
         {
             link->Forget(*this);
+        }
+    }
+
+    /// \p packet goes in \p direction past this end. Told where it is the server's.
+    void Tap(Direction direction, Ptr<const Packet> packet) const
+    {
+        if (m_links.front()->atServer && Sends() == Direction::Down)
+        {
+            m_links.front()->atServer(direction, Connection(), packet);
         }
     }
 

@@ -11,6 +11,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,6 +51,9 @@ class MessageLink
     /// A new connection from a user at this link, through a gateway, to the server at \p backhaul. Both links must
     /// outlive both ends.
     PortPair ConnectThrough(MessageLink& backhaul);
+
+    /// Called at the server's end: for each message that is handed to the link there, and for each that arrives.
+    std::function<void(Direction, const ConnectionId&, ns3::Ptr<const ns3::Packet>)> atServer;
 
     /// Header and payload bytes that \p direction carried so far.
     std::uint64_t BytesSent(Direction direction) const;

@@ -27,14 +27,18 @@ NextToken(Session& s, const SchemeParts& parts, std::size_t position, Tensor hL)
 {
     const Tensor logits = co_await LogitsOf(s, parts, position, std::move(hL));
     const double uniform = parts.sampling.temperature > 0.0 ? s.uniform(Draw::Sample) : 0.0;
-    co_return co_await s.Run(*parts.model, s.host.backend->Sample(logits, parts.sampling, uniform));
+    Computed<TokenId> next = s.host.backend->Sample(logits, parts.sampling, uniform);
+    next.value = s.Outcome(position, 0, [&next] { return next.value; });
+    co_return co_await s.Run(*parts.model, std::move(next));
 }
 
 Task<Candidates>
 MostLikelyTokens(Session& s, const SchemeParts& parts, std::size_t position, Tensor states, std::size_t count)
 {
     const Tensor logits = co_await LogitsOf(s, parts, position, std::move(states));
-    co_return co_await s.Run(*parts.model, s.host.backend->Search(logits, count));
+    Computed<Candidates> tokens = s.host.backend->Search(logits, count);
+    tokens.value = s.Outcome(position, 0, [&tokens] { return tokens.value; });
+    co_return co_await s.Run(*parts.model, std::move(tokens));
 }
 
 Decoder::Decoder(Session& session, const SchemeParts& parts)

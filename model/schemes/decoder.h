@@ -14,9 +14,6 @@
 namespace splitllm
 {
 
-/// The most likely next tokens of each hypothesis.
-using Candidates = std::vector<std::vector<ScoredToken>>;
-
 /**
  * Head and sampling: the token that follows \p position of the sequence, counted from 0, whose final state is \p hL
  * (1 x d). Reports the logits.

@@ -25,6 +25,8 @@ Session::Beside(Api itsApi)
 {
     Session& beside = *m_beside.emplace_back(std::make_unique<Session>(host, m_codec, nullptr, itsApi));
     beside.connector = connector;
+    beside.recorder = recorder;
+    beside.player = player;
     beside.id = id;
     return beside;
 }
@@ -120,7 +122,12 @@ Session::Encode(MessageKind kind, std::size_t layer, Tensor tensor, const Tensor
 {
     const CodecCost cost = codec.EncodeCost(tensor.Rows(), tensor.Cols());
     auto computed = Timed(Operation::Encode, tensor.Rows(), WorkOf(cost), [&] {
-        return codec.Encode(tensor, {.kind = NameOf(kind), .layer = layer});
+        Payload payload = codec.Encode(tensor, {.kind = NameOf(kind), .layer = layer});
+        if (codec.SizeDependsOnNumbers())
+        {
+            payload.size = Outcome(tensor.Rows(), layer, [&] { return PayloadSize{payload.size}; }).bytes;
+        }
+        return payload;
     });
     if (cost.IsFree())
     {

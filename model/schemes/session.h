@@ -7,6 +7,7 @@
 #include "net/message-port.h"
 #include "policy/offload-policy.h"
 #include "schemes/host.h"
+#include "schemes/outcomes.h"
 #include "sim/byte-semaphore.h"
 #include "sim/critical-path.h"
 #include "sim/task.h"
@@ -19,6 +20,7 @@
 #include <optional>
 #include <span>
 #include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 namespace splitllm
@@ -199,6 +201,20 @@ class Session
      */
     void ReportLogits(std::size_t position, std::span<const float> logits);
 
+    /**
+     * What \p compute decides by looking at numbers, at \p position of the session's request and \p layer (0 outside the
+     * layers). Noted where the run is recorded; where a recording is replayed it is what was noted, and nothing is
+     * computed. \throws InputError where nothing was recorded for this place
+     */
+    template <typename F>
+    std::invoke_result_t<F> Outcome(std::size_t position, std::size_t layer, F&& compute);
+
+    /// Who notes outcomes; null where nobody does.
+    OutcomeRecorder* recorder = nullptr;
+
+    /// Who hands out recorded outcomes; null where numbers decide.
+    OutcomePlayer* player = nullptr;
+
     /// A uniform variate in [0, 1) for the purpose named: the only randomness of a role.
     std::function<double(Draw)> uniform;
 
@@ -255,6 +271,24 @@ class Session
 
 /// Which component an operation's time belongs to.
 Component ComponentOf(Operation operation);
+
+template <typename F>
+std::invoke_result_t<F>
+Session::Outcome(std::size_t position, std::size_t layer, F&& compute)
+{
+    using T = std::invoke_result_t<F>;
+    const Occasion occasion{static_cast<std::uint32_t>(position), static_cast<std::uint32_t>(layer)};
+    if (player != nullptr)
+    {
+        return player->Next<T>(request, path.At(), occasion);
+    }
+    T value = compute();
+    if (recorder != nullptr)
+    {
+        recorder->Note(request, path.At(), occasion, value);
+    }
+    return value;
+}
 
 template <typename T>
 Task<T>

@@ -33,6 +33,7 @@ class Points:
             self.study = summary["study"]
             points = [{"number": i, "set": p["set"], "metrics": p["metrics"]} for i, p in enumerate(summary["points"])]
             name_objects(points)
+            self.everything = points
             self.points = [p for p in points if p["metrics"].get("token_latency_ms.mean") is not None]
             self.without_tokens = len(points) - len(self.points)
             keys = list(dict.fromkeys(key for p in points for key in p["set"]))

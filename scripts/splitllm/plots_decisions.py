@@ -50,15 +50,15 @@ def read_decisions(path):
     return decisions if decisions.layers else None
 
 
-def mixed_points(points, decisions):
-    """The points, at most MOST_POINTS, whose policy treats cells differently, layer 1 aside."""
+def mixed_points(points, decisions, most=MOST_POINTS):
+    """The points, at most so many, whose policy treats cells differently, layer 1 aside."""
     mixed = []
     for point in points.points if decisions else []:
         layers = decisions.layers.get(point["number"], {})
         cells, offloaded, returned = (sum(tally[i] for layer, tally in layers.items() if layer > 1) for i in range(3))
         if 0 < offloaded < cells or 0 < returned < offloaded:
             mixed.append(point)
-    return mixed[:MOST_POINTS]
+    return mixed[:most]
 
 
 def titles(points, mixed):

@@ -67,7 +67,7 @@ class Study:
         return Path(name) if "/" in name else self.models / name
 
     def prompts(self):
-        """{id: text} of the workload's prompts, in the order of the file."""
+        """{id: (text, token ids)} of the workload's prompts, in the order of the file."""
         name = self._string("workload.prompts")
         if name is None:
             return {}
@@ -76,6 +76,6 @@ class Study:
             file = ROOT / "scenarios" / "prompts" / file
         try:
             rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            return {row["id"]: row["text"] for row in rows}
+            return {row["id"]: (row["text"], row["tokens"]) for row in rows}
         except (OSError, ValueError, KeyError, TypeError):
             return {}

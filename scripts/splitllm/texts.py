@@ -56,6 +56,11 @@ def one_line(text):
     return text if len(text) <= SAMPLE else text[: SAMPLE - 3] + "..."
 
 
+def pieces(tokenizer, tokens):
+    """The text of each token by itself."""
+    return [tokenizer.decode([token], skip_special_tokens=False) for token in tokens]
+
+
 def decode(folder, arguments):
     """Writes FOLDER/texts.jsonl and prints the first text of every point, equal texts once."""
     folder = Path(folder)
@@ -88,8 +93,10 @@ def decode(folder, arguments):
         if prompts:
             by_order = list(prompts)[row["request"] % len(prompts)]
             name = prompt_of.get((row["point"], row.get("repetition", 0), row["request"]), by_order)
-            row["prompt_text"] = prompts.get(name, "")
+            row["prompt_text"], asked_tokens = prompts.get(name, ("", []))
+            row["prompt_pieces"] = pieces(tokenizer, asked_tokens)
         row["text"] = tokenizer.decode(tokens, skip_special_tokens=False)
+        row["pieces"] = pieces(tokenizer, tokens)
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
         samples.setdefault(row["point"], (", ".join(f"{k.rsplit('.', 1)[-1]} = {v}" for k, v in swept.items()), row))
     write_text(folder / "texts.jsonl", "".join(lines))

@@ -416,6 +416,8 @@ TEST_CASE("A gateway's topology says what it accepts", "[gateway][study]")
     const Json fading = Json::parse(R"({"type": "fading", "bandwidth": "10MHz", "snr": 10})");
     has(error([&](Json& json) { json["links"]["device-gateway"] = json["links"]["gateway-edge"] = fading; }),
         "accepted: both \"wired\", or both \"service\"");
+    has(error([](Json& json) { json["links"]["device-gateway"]["pcap"] = true; }),
+        "links.device-gateway.pcap: ends at the gateway, and captures are made at the server; accepted on \"gateway-edge\"");
     has(error([](Json& json) { json["nodes"]["gateway"]["hardware"] = "a800-80gb"; }),
         "nodes.gateway.hardware: unknown key; accepted: role");
     has(error([](Json& json) { json["nodes"]["second"] = {{"role", "gateway"}}; }), "two groups have the role of \"second\"");

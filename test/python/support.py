@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the Python tests share. Run them all: build/venv/bin/python -m unittest discover -s test/python"""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+RUNNER = Path(os.environ.get("SPLITLLM_RUNNER", ROOT / "build/release/split-llm-run"))
 SMOLLM2 = ROOT / "models" / "smollm2-135m-instruct"
 
 

@@ -15,6 +15,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 using namespace splitllm;
@@ -51,6 +52,13 @@ struct Pair
             devices.Get(0)->TraceConnectWithoutContext(
                 trace, Callback<void, Ptr<const Packet>>([&count](Ptr<const Packet>) { count++; }));
         };
+        for (std::uint32_t end = 0; end < 2; end++)
+        {
+            devices.Get(end)->TraceConnectWithoutContext(
+                "PromiscSniffer", Callback<void, Ptr<const Packet>>([this, end](Ptr<const Packet> packet) {
+                    captured[end].emplace_back(Simulator::Now(), packet->GetSize());
+                }));
+        }
         counts("MacTxDrop", queueDrops);
         counts("PhyTxDrop", lost);
     }
@@ -75,6 +83,7 @@ struct Pair
     NodeContainer nodes;
     NetDeviceContainer devices;
     std::array<std::vector<Reception>, 2> received;
+    std::array<std::vector<std::pair<Time, std::uint32_t>>, 2> captured; //!< by the sniffer of each end
     std::vector<AttemptRecord> attempts;
     std::uint32_t queueDrops = 0;
     std::uint32_t lost = 0;
@@ -115,6 +124,36 @@ TEST_CASE("Packets take their attempts and the delay, with a header of two bytes
         }
     }
     CHECK(pair.attempts.size() > kPackets);
+}
+
+TEST_CASE("A capture has each frame once where it is sent, when its attempts begin, and once where it comes across",
+          "[fading]")
+{
+    BlockFadingHelper helper;
+    helper.SetDeviceAttribute("Attempts", UintegerValue(2));
+    helper.SetChannelAttribute("Delay", TimeValue(MilliSeconds(3)));
+    Pair pair(helper);
+    for (std::uint32_t i = 0; i < 60; i++)
+    {
+        CHECK(pair.Send(0, 248));
+    }
+    Simulator::Run();
+    std::vector<std::pair<Time, std::uint32_t>> begun;
+    std::vector<std::pair<Time, std::uint32_t>> arrived;
+    for (const AttemptRecord& attempt : pair.attempts)
+    {
+        if (attempt.number == 1)
+        {
+            begun.emplace_back(attempt.start, 250);
+        }
+        if (attempt.success)
+        {
+            arrived.emplace_back(attempt.end + MilliSeconds(3), 250);
+        }
+    }
+    CHECK((begun.size() == 60 && arrived.size() < 60 && pair.attempts.size() > 60));
+    CHECK((pair.captured[0] == begun));
+    CHECK((pair.captured[1] == arrived));
 }
 
 TEST_CASE("After N attempts a packet is dropped; the mean of the attempts is that of a truncated geometric", "[fading]")

@@ -149,6 +149,46 @@ TEST_CASE("Connections of a service link wait for each other in each direction, 
     CHECK(UnderWay() == 0);
 }
 
+TEST_CASE("At the server's end a link tells of what is handed to it and of what arrives there, byte for byte",
+          "[message-link]")
+{
+    const Teardown teardown;
+    ServiceLink link(TenNanosecondsAByte());
+    struct Seen
+    {
+        std::int64_t time;
+        Direction direction;
+        std::uint32_t connection;
+        std::uint32_t bytes;
+        std::uint8_t last;
+
+        bool operator==(const Seen&) const = default;
+    };
+    std::vector<Seen> seen;
+    link.atServer = [&seen](Direction direction, const ConnectionId& connection, Ptr<const Packet> packet) {
+        std::vector<std::uint8_t> bytes(packet->GetSize());
+        packet->CopyData(bytes.data(), packet->GetSize());
+        const std::int64_t now = Simulator::Now().GetNanoSeconds();
+        seen.push_back({now, direction, connection.number, packet->GetSize(), bytes.back()});
+    };
+    Connection first(link);
+    Connection second(link);
+    const auto last = [](const std::vector<std::byte>& bytes) { return std::to_integer<std::uint8_t>(bytes.back()); };
+    first.user.Send(0, Payload::Of(PatternBytes(1000, 1)));
+    second.user.Send(0, Payload::Of(PatternBytes(500, 2)));
+    Simulator::Schedule(MicroSeconds(90), [&] {
+        second.server.Send(0, Payload::Of(PatternBytes(2000, 3)));
+        first.server.Send(0, Payload::Of(PatternBytes(7, 4)));
+        first.user.Send(0, Payload::Of(PatternBytes(9, 5)));
+        first.user.Destroy(); // so the last one arrives nowhere
+    });
+    Simulator::Run();
+    CHECK(seen == std::vector<Seen>{{83'000, Direction::Up, 0, 1036, last(PatternBytes(1000, 1))},
+                                    {90'000, Direction::Down, 1, 2036, last(PatternBytes(2000, 3))},
+                                    {90'000, Direction::Down, 0, 43, last(PatternBytes(7, 4))},
+                                    {91'000, Direction::Up, 1, 536, last(PatternBytes(500, 2))}});
+}
+
 TEST_CASE("Two connections of a service link that send alike get half the rate each", "[message-link]")
 {
     const Teardown teardown;

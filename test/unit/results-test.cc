@@ -7,7 +7,9 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <set>
 #include <sstream>
+#include <string>
 
 using namespace splitllm;
 using ns3::NanoSeconds;
@@ -85,6 +87,44 @@ TEST_CASE("Early exits have tables where there are any, and none from an earlier
         CHECK_FALSE(std::filesystem::exists(temporary.Path() / name));
     }
     CHECK(std::filesystem::exists(temporary.Path() / "tokens.csv"));
+}
+
+TEST_CASE("Captures are moved into place with the results, or not at all", "[results]")
+{
+    const test::TemporaryFolder temporary;
+    const auto names = [&] {
+        std::set<std::string> found;
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(temporary.Path()))
+        {
+            found.insert(entry.path().lexically_relative(temporary.Path()).string());
+        }
+        return found;
+    };
+    const auto capture = [](const ResultsFolder& folder, std::size_t point, std::size_t repetition) {
+        std::ofstream(folder.Captures(point, repetition) + "a-b.pcap") << point << repetition;
+    };
+    {
+        const ResultsFolder failed(temporary.Path());
+        capture(failed, 0, 0);
+        CHECK(names().size() == 2); // aside
+    }
+    CHECK(names().empty());
+    {
+        const ResultsFolder folder(temporary.Path());
+        capture(folder, 0, 1);
+        capture(folder, 12, 0);
+        folder.Write("captures", {Point(RunRecords())}, Json::object());
+        CHECK(Content(temporary.Path() / "pcap" / "point-0-repetition-1-a-b.pcap") == "01");
+        CHECK(Content(temporary.Path() / "pcap" / "point-12-repetition-0-a-b.pcap") == "120");
+    }
+    const std::set<std::string> before = names();
+    {
+        const ResultsFolder failed(temporary.Path());
+        capture(failed, 0, 1);
+    }
+    CHECK(names() == before); // those of an earlier study stay until there are others
+    ResultsFolder(temporary.Path()).Write("none", {Point(RunRecords())}, Json::object());
+    CHECK(std::filesystem::is_empty(temporary.Path() / "pcap"));
 }
 
 TEST_CASE("A gate's decisions have a table where there is a gate", "[results]")

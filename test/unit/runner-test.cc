@@ -8,10 +8,14 @@
 
 #include "base/strict-json.h"
 
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <vector>
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,6 +42,7 @@ struct Workplace
     std::filesystem::path models = folder.Path() / "models";
     std::filesystem::path out = folder.Path() / "out";
     Json study = TinyStudy();
+    std::string outOption = "--out=out";
     int status = -1;
     std::string output;
     std::string error;
@@ -65,7 +70,7 @@ struct Workplace
     {
         std::ofstream(folder.Path() / "study.json") << (text.empty() ? study.dump() : text);
         const std::string at = folder.Path().string();
-        const std::string command = "cd " + at + " && '" SPLITLLM_TEST_RUNNER "' --study=study.json --out=out --models=" +
+        const std::string command = "cd " + at + " && '" SPLITLLM_TEST_RUNNER "' --study=study.json " + outOption + " --models=" +
                                     models.string() + " --prompts='" SPLITLLM_SOURCE_DIR "/test/data' --threads=1 " +
                                     options + " >stdout 2>stderr";
         const int result = std::system(command.c_str());
@@ -110,12 +115,59 @@ TEST_CASE("a run writes every result file and ends with status 0", "[runner]")
     CHECK(summary["study"] == "tiny");
     CHECK(summary["points"].size() == 1);
     CHECK(summary["points"][0]["metrics"]["tokens"] == 16.0);
-    CHECK_FALSE(LoadStrictJson(place.out / "timeline.json")["traceEvents"].empty());
+    const Json timeline = LoadStrictJson(place.out / "timeline.json")["traceEvents"];
+    REQUIRE_FALSE(timeline.empty());
+    CHECK(timeline[0]["name"] == "process_name");
+    CHECK(timeline[0]["args"]["point"] == 0);
 
     // Again, over the results that are there: the same bytes.
     const std::string first = Content(place.out / "summary.json");
     place.Run();
     CHECK(Content(place.out / "summary.json") == first);
+}
+
+TEST_CASE("a path may have blanks", "[runner]")
+{
+    Workplace place;
+    place.outOption = "--out='o u t'";
+    place.Run();
+    CHECK(place.status == 0);
+    CHECK(std::filesystem::exists(place.folder.Path() / "o u t" / "summary.json"));
+    CHECK_FALSE(std::filesystem::exists(place.folder.Path() / "o"));
+}
+
+TEST_CASE("run.json has the command line, where it was given, and the study with its overrides", "[runner]")
+{
+    Workplace place;
+    place.study["sweep"] = Json::parse(R"({"seed": [1, 2]})");
+    place.Run("--set=workload.new_tokens=3 '--set=scheme={\"name\": \"server\"}'");
+    REQUIRE(place.status == 0);
+    const Json run = LoadStrictJson(place.out / "run.json");
+    const Json& command = run["command"];
+    REQUIRE(command.size() == 8);
+    CHECK(command[0] == SPLITLLM_TEST_RUNNER);
+    CHECK(command[1] == "--study=study.json");
+    CHECK(command[6] == "--set=workload.new_tokens=3");
+    CHECK(command[7] == "--set=scheme={\"name\": \"server\"}");
+    CHECK(std::filesystem::equivalent(run["folder"].get<std::string>(), place.folder.Path()));
+    CHECK(run["study"]["workload"]["new_tokens"] == 3);
+    CHECK(run["study"]["scheme"] == Json::parse(R"({"name": "server"})"));
+    CHECK(run["study"]["nodes"] == place.study["nodes"]);
+    CHECK_FALSE(run["study"].contains("sweep"));
+
+    // Which of the points a node belongs to is said beside its name.
+    std::vector<int> points;
+    const Json timeline = LoadStrictJson(place.out / "timeline.json");
+    for (const Json& event : timeline["traceEvents"])
+    {
+        if (event["name"] == "process_name")
+        {
+            const bool second = event["args"]["name"].get<std::string>().find("(seed = 2)") != std::string::npos;
+            CHECK(event["args"]["point"] == (second ? 1 : 0));
+            points.push_back(event["args"]["point"]);
+        }
+    }
+    CHECK(std::find(points.begin(), points.end(), 1) != points.end());
 }
 
 TEST_CASE("an expectation that fails gives status 1 and keeps the results", "[runner]")
@@ -157,6 +209,88 @@ TEST_CASE("every key of the study is an option, and --set reaches any key", "[ru
     CHECK(LoadStrictJson(place.out / "summary.json")["points"] == Json::array({points[0]}));
 }
 
+TEST_CASE("--points lists what --point runs, and a point run alone is that of the study", "[runner][sweep]")
+{
+    Workplace place;
+    place.study["sweep"] = {{"links.device-edge.rate", {"100Mbps", "1Gbps"}}, {"workload.new_tokens", {2, 3}}};
+    place.study["expect"] = Json::parse(
+        R"([{"where": {"workload.new_tokens": 3}, "metric": "tokens", "value": 12, "abs": 0},
+            {"where": {"workload.new_tokens": 2}, "metric": "tokens", "value": 9, "abs": 0}])");
+    place.outOption.clear();
+    place.Run("--points");
+    place.outOption = "--out=out";
+    CHECK(place.status == 0);
+    CHECK(place.error.empty());
+    CHECK_FALSE(std::filesystem::exists(place.out));
+    const Json listed = Json::parse(place.output);
+    CHECK(listed["study"] == "tiny");
+    CHECK(listed["folders"]["models"] == place.models.string());
+    REQUIRE(listed["points"].size() == 4);
+    const Json third = listed["points"][2];
+    CHECK(third["title"] == "rate = 1Gbps, new_tokens = 2");
+    CHECK(third["set"] == Json{{"links.device-edge.rate", "1Gbps"}, {"workload.new_tokens", 2}});
+    CHECK(third["repeat"] == 1);
+    CHECK(third["expect"] == Json::parse(R"([{"metric": "tokens", "value": 9.0, "abs": 0.0, "source": ""}])"));
+    CHECK(third["study"]["workload"]["new_tokens"] == 2);
+    CHECK(third["study"]["links"]["device-edge"]["mtu"] == 1500); // a default
+    CHECK_FALSE(third["study"].contains("sweep"));
+
+    place.Run();
+    CHECK(place.status == 1);
+    const Json all = LoadStrictJson(place.out / "summary.json")["points"];
+    REQUIRE(all.size() == 4);
+    for (std::size_t i = 0; i < 4; i++)
+    {
+        place.Run("--point=" + std::to_string(i));
+        CHECK(place.status == (i % 2 == 0 ? 1 : 0)); // only expectations about this point
+        CHECK(LoadStrictJson(place.out / "summary.json")["points"] == Json::array({all[i]}));
+        CHECK(all[i]["set"] == listed["points"][i]["set"]);
+    }
+}
+
+TEST_CASE("Repetitions are reported each alone, with their confidence intervals", "[runner][sweep]")
+{
+    Workplace place;
+    place.study["links"]["device-edge"]["loss"] = 0.05;
+    place.study["repeat"] = 3;
+    place.Run();
+    REQUIRE(place.status == 0);
+    const Json point = LoadStrictJson(place.out / "summary.json")["points"][0];
+    REQUIRE(point["repetitions"].size() == 3);
+    std::vector<double> means;
+    double tokens = 0.0;
+    for (const Json& repetition : point["repetitions"])
+    {
+        means.push_back(repetition["token_latency_ms.mean"]);
+        tokens += repetition["tokens"].get<double>();
+    }
+    CHECK(tokens == point["metrics"]["tokens"].get<double>());
+    CHECK((means[0] != means[1] && means[1] != means[2]));
+    const double mean = (means[0] + means[1] + means[2]) / 3.0; // of equally many tokens, so that of all together
+    CHECK(std::abs(point["metrics"]["token_latency_ms.mean"].get<double>() / mean - 1.0) < 1e-12);
+    double squares = 0.0;
+    for (const double value : means)
+    {
+        squares += (value - mean) * (value - mean);
+    }
+    const double half = 4.302652729749462 * std::sqrt(squares / 2.0 / 3.0);
+    CHECK(std::abs(point["ci95"]["token_latency_ms.mean"].get<double>() / half - 1.0) < 1e-9);
+    CHECK(point["ci95"]["tokens"] == 0.0);
+    char text[64];
+    std::snprintf(text, sizeof(text), "%.3f +- %.3f", mean, half);
+    CHECK(place.output.find(text) != std::string::npos);
+    CHECK(place.output.find("+- is half the 95 % confidence interval") != std::string::npos);
+
+    // The second repetition run alone is the first of the run number after.
+    place.study["repeat"] = 1;
+    place.Run("--RngRun=2");
+    const Json alone = LoadStrictJson(place.out / "summary.json")["points"][0];
+    CHECK(alone["metrics"] == point["repetitions"][1]);
+    CHECK_FALSE(alone.contains("repetitions"));
+    CHECK_FALSE(alone.contains("ci95"));
+    CHECK(place.output.find("+-") == std::string::npos);
+}
+
 TEST_CASE("a mistake in the study is one line with the path and what is accepted", "[runner][bad-input]")
 {
     Workplace place;
@@ -166,18 +300,25 @@ TEST_CASE("a mistake in the study is one line with the path and what is accepted
           "study.json: links.device-edge.rate: \"1Gps\" is not a data rate; write a number and one of bps, kbps, Mbps, "
           "Gbps, such as \"1Gbps\"");
     CHECK(place.Mistake("--set=links.device-edge.speed=1Gbps") ==
-          "study.json: links.device-edge.speed: unknown key; accepted: delay, loss, mtu, queue, rate, type");
+          "study.json: links.device-edge.speed: unknown key; accepted: delay, loss, mtu, pcap, queue, rate, type");
     CHECK(place.Mistake("--set=nodes.device.count=-1").find("study.json: nodes.device.count: ") == 0);
     CHECK(place.Mistake("--set=workload.requests=1.5").find("study.json: workload.requests: ") == 0);
     CHECK(place.Mistake("--set=nodes.edge.hardware=a900").find("study.json: nodes.edge.hardware: ") == 0);
     CHECK(place.Mistake("--set=mode=dream") ==
-          "study.json: mode: is \"dream\"; accepted: numeric, shape");
+          "study.json: mode: is \"dream\"; accepted: numeric, shape, replay");
     CHECK(place.Mistake("--set=scheme.name=tcl") ==
           "study.json: scheme.name: is \"tcl\"; accepted: server, local, mlora, linfer, dlora, tlc, opsc, naive-split, ce-collm, spa, lst, adapter-split");
     CHECK(place.Mistake("--set=workload.new_tokens=600") ==
           "study.json: workload: prompt \"seven\" of 7 tokens and 600 new ones exceed the context of tiny-llama, 512 "
           "positions");
     CHECK(place.Mistake("--set=workload.prompts=nothing").find("study.json: workload.prompts: no prompt file ") == 0);
+    CHECK(place.Mistake("--point=1") == "--point=1: no such point; accepted: all, or 0 to 0");
+    CHECK(place.Mistake("--point=-1") == "--point=-1: no such point; accepted: all, or 0 to 0");
+    CHECK(place.Mistake("--point=0x").find("--point=0x: no such point") == 0);
+    CHECK(place.Mistake("--points") == "--points: runs nothing; accepted: without --point and --out");
+    place.outOption.clear();
+    CHECK(place.Mistake("--points --point=0") == "--points: runs nothing; accepted: without --point and --out");
+    place.outOption = "--out=out";
     CHECK(place.Mistake("--speed=1").find("\"--speed=1\": unknown option; accepted: --study, ") == 0);
 
     place.study["model"].erase("adapter");

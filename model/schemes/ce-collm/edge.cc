@@ -46,7 +46,9 @@ CeCollmEdge::Step(std::span<const TokenId> tokens, std::size_t position)
     Report(exits, exits.taken || !m_cloud ? TokenSource::Exit : TokenSource::Fallback, newest, asked);
     s.ReportLogits(newest, exits.logits.Values());
     const double uniform = m_parts.sampling.temperature > 0.0 ? s.uniform(Draw::ExitSample) : 0.0;
-    co_return co_await s.Run(*m_parts.model, s.host.backend->Sample(exits.logits, m_parts.sampling, uniform));
+    Computed<TokenId> next = s.host.backend->Sample(exits.logits, m_parts.sampling, uniform);
+    next.value = s.Outcome(newest, 0, [&next] { return next.value; });
+    co_return co_await s.Run(*m_parts.model, std::move(next));
 }
 
 Task<CeCollmEdge::Exits>
@@ -85,21 +87,23 @@ CeCollmEdge::Run(std::span<const TokenId> tokens, std::size_t position)
         }
         if (!exits.taken)
         {
-            co_await AskExit(exits, exit, l, h);
+            co_await AskExit(exits, exit, l, h, position + tokens.size() - 1);
         }
     }
     co_return exits;
 }
 
 Task<void>
-CeCollmEdge::AskExit(Exits& exits, std::size_t exit, std::size_t layer, const Tensor& h)
+CeCollmEdge::AskExit(Exits& exits, std::size_t exit, std::size_t layer, const Tensor& h, std::size_t position)
 {
     const ResidentModel& model = *m_parts.model;
     const Tensor newest = h.Slice(h.Rows() - 1, 1);
     exits.logits = co_await s.Run(model, s.host.backend->Exit(model, *m_options.exits, exit, newest), layer);
-    const Verdict verdict = m_options.policy->Decide(
-        {.request = s.request, .token = m_token, .exit = exit, .layer = layer, .logits = exits.logits.Values()},
-        [this] { return s.uniform(Draw::Exit); });
+    const Verdict verdict = s.Outcome(position, layer, [&] {
+        return m_options.policy->Decide(
+            {.request = s.request, .token = m_token, .exit = exit, .layer = layer, .logits = exits.logits.Values()},
+            [this] { return s.uniform(Draw::Exit); });
+    });
     exits.layer = layer;
     exits.confidence = verdict.score;
     if (verdict.yes)

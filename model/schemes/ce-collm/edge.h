@@ -39,8 +39,8 @@ class CeCollmEdge final : public UserRole
     /// Embedding and layers 1 to E; states leave for the cloud and exits are asked on the way.
     Task<Exits> Run(std::span<const TokenId> tokens, std::size_t position);
 
-    /// Asks exit number \p exit, after \p layer layers, about the newest of the states \p h.
-    Task<void> AskExit(Exits& exits, std::size_t exit, std::size_t layer, const Tensor& h);
+    /// Asks exit number \p exit, after \p layer layers, about the newest of the states \p h, which is at \p position.
+    Task<void> AskExit(Exits& exits, std::size_t exit, std::size_t layer, const Tensor& h, std::size_t position);
 
     void Report(const Exits& exits, TokenSource source, std::size_t position, ns3::Time asked) const;
 

@@ -135,10 +135,12 @@ SpaCloud::Opens(Tensor last, std::size_t position)
     {
         logits = co_await s.Run(*m_parts.model, s.host.backend->Gate(*m_options.side, last));
     }
-    const GateDecision decision = policy.Decide({.request = s.request,
-                                                 .token = m_token,
-                                                 .logits = logits.Values(),
-                                                 .draw = policy.Draws() ? s.uniform(Draw::Gate) : 0.0});
+    const GateDecision decision = s.Outcome(position, 0, [&] {
+        return policy.Decide({.request = s.request,
+                              .token = m_token,
+                              .logits = logits.Values(),
+                              .draw = policy.Draws() ? s.uniform(Draw::Gate) : 0.0});
+    });
     if (s.onGate)
     {
         s.onGate({.session = s.id,

@@ -114,7 +114,8 @@ DecideRows(Session& s,
         std::vector<Verdict> each;
         for (std::size_t i = 0; i < rows.size(); i++)
         {
-            each.push_back(verdictOf(i, Cell{s.request, position + rows[i], layer}));
+            const Cell cell{s.request, position + rows[i], layer};
+            each.push_back(s.Outcome(cell.position, layer, [&] { return verdictOf(i, cell); }));
         }
         return each;
     });
