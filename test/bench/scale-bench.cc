@@ -2,6 +2,7 @@
 #include "simulation.h"
 #include "study.h"
 
+#include "net/host-routing.h"
 #include "net/tcp-message-port.h"
 
 #include "ns3/inet-socket-address.h"
@@ -34,7 +35,8 @@
 //
 // ScaleServiceToken/load: the same Poisson load on few and on many devices. /all: all devices are at work at the same
 // time, which is the worst case for caches. ScaleTcpToken: likewise all, and beside it what the same messages take on
-// bare ns-3 sockets over the same wires, whose applications do nothing, with the routing that ns-3 installs.
+// bare ns-3 sockets over the same wires, whose applications do nothing: with the routing that ns-3 installs, and with the
+// routes that links have here.
 
 using namespace splitllm;
 using namespace ns3;
@@ -178,13 +180,24 @@ struct BarePair
     std::uint32_t tokens = 0;
 };
 
+/// How the bare program's packets find their way.
+enum class Routes
+{
+    Ns3,   //!< lists that every packet is looked up in
+    Table, //!< HostRouting
+};
+
 double
-BareToken(Topology topology, std::uint32_t devices, std::uint32_t rounds)
+BareToken(Topology topology, Routes routes, std::uint32_t devices, std::uint32_t rounds)
 {
     constexpr std::uint16_t kPort = 9000;
     const bool hasGateway = topology == Topology::WiredThroughGateway;
     InternetStackHelper internet;
     internet.SetIpv6StackInstall(false);
+    if (routes == Routes::Table)
+    {
+        internet.SetRoutingHelper(HostRoutingHelper());
+    }
     Ipv4AddressHelper addresses("10.0.0.0", "255.255.255.252");
     PointToPointHelper wire;
     wire.SetDeviceAttribute("DataRate", DataRateValue(DataRate(kRate)));
@@ -195,10 +208,20 @@ BareToken(Topology topology, std::uint32_t devices, std::uint32_t rounds)
         const Ipv4InterfaceContainer interfaces = addresses.Assign(ends);
         addresses.NewNetwork();
         TrafficControlHelper().Uninstall(ends);
+        if (routes == Routes::Table)
+        {
+            HostRoutingOf(a)->SetDefault(interfaces.GetAddress(1), interfaces.Get(0).second);
+            HostRoutingOf(b)->AddHost(interfaces.GetAddress(0), interfaces.Get(1).second);
+        }
         return interfaces;
     };
-    const auto setDefault = [](Ptr<Node> node, Ipv4Address gateway) {
+    const auto setDefault = [routes](Ptr<Node> node, Ipv4Address gateway) {
         const Ptr<Ipv4> ipv4 = node->GetObject<Ipv4>();
+        if (routes == Routes::Table)
+        {
+            HostRoutingOf(node)->SetDefault(gateway, ipv4->GetNInterfaces() - 1);
+            return;
+        }
         Ipv4StaticRoutingHelper().GetStaticRouting(ipv4)->SetDefaultRoute(gateway, ipv4->GetNInterfaces() - 1);
     };
     const std::uint32_t segment = TcpMessagePort::SegmentBytes(1500);
@@ -302,7 +325,7 @@ ScaleServiceToken(benchmark::State& state, bool all)
 }
 
 void
-ScaleTcpToken(benchmark::State& state, Topology topology)
+ScaleTcpToken(benchmark::State& state, Topology topology, Routes routes)
 {
     double few = 1e9;
     double many = 1e9;
@@ -311,9 +334,9 @@ ScaleTcpToken(benchmark::State& state, Topology topology)
     for (auto _ : state)
     {
         few = std::min(few, ModelToken(topology, kFew, 31));
-        bareFew = std::min(bareFew, BareToken(topology, kFew, 31));
+        bareFew = std::min(bareFew, BareToken(topology, routes, kFew, 31));
         many = std::min(many, ModelToken(topology, kMany, 2));
-        bareMany = std::min(bareMany, BareToken(topology, kMany, 2));
+        bareMany = std::min(bareMany, BareToken(topology, routes, kMany, 2));
     }
     state.counters["ms_10"] = few;
     state.counters["ms_1000"] = many;
@@ -370,7 +393,15 @@ BENCHMARK_CAPTURE(IdleDevice, wired, Topology::Wired)->Iterations(1)->Unit(bench
 BENCHMARK_CAPTURE(IdleDevice, gateway, Topology::WiredThroughGateway)->Iterations(1)->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(ScaleServiceToken, load, false)->Iterations(3)->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(ScaleServiceToken, all, true)->Iterations(3)->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(ScaleTcpToken, direct, Topology::Wired)->Iterations(1)->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(ScaleTcpToken, gateway, Topology::WiredThroughGateway)->Iterations(1)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(ScaleTcpToken, direct, Topology::Wired, Routes::Ns3)->Iterations(1)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(ScaleTcpToken, direct_table, Topology::Wired, Routes::Table)
+    ->Iterations(1)
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(ScaleTcpToken, gateway, Topology::WiredThroughGateway, Routes::Ns3)
+    ->Iterations(1)
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(ScaleTcpToken, gateway_table, Topology::WiredThroughGateway, Routes::Table)
+    ->Iterations(1)
+    ->Unit(benchmark::kMillisecond);
 
 } // namespace
