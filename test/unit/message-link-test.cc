@@ -189,6 +189,29 @@ TEST_CASE("At the server's end a link tells of what is handed to it and of what 
                                     {91'000, Direction::Up, 1, 536, last(PatternBytes(500, 2))}});
 }
 
+TEST_CASE("A capture of each of two links in a row is at its end that is nearer to the server", "[message-link]")
+{
+    const Teardown teardown;
+    ServiceLink access(TenNanosecondsAByte());
+    ServiceLink backhaul(TenNanosecondsAByte());
+    using Seen = std::vector<std::pair<std::int64_t, Direction>>;
+    Seen atGateway;
+    Seen atServer;
+    for (auto [link, seen] : {std::pair(&access, &atGateway), std::pair(&backhaul, &atServer)})
+    {
+        link->atServer = [its = seen](Direction direction, const ConnectionId&, Ptr<const Packet>) {
+            its->emplace_back(Simulator::Now().GetNanoSeconds(), direction);
+        };
+    }
+    Connection connection(access.ConnectThrough(backhaul));
+    connection.user.Send(0, Payload::Of(PatternBytes(1000, 1)));
+    Simulator::Schedule(MicroSeconds(200), [&] { connection.server.Send(0, Payload::Of(PatternBytes(500, 2))); });
+    Simulator::Run();
+    CHECK(atGateway == Seen{{83'000, Direction::Up}, {200'000 + 78'000, Direction::Down}});
+    CHECK(atServer == Seen{{2 * 83'000, Direction::Up}, {200'000, Direction::Down}});
+    CHECK(ArrivalTimes(connection.user) == Times{200'000 + 2 * 78'000});
+}
+
 TEST_CASE("Two connections of a service link that send alike get half the rate each", "[message-link]")
 {
     const Teardown teardown;
