@@ -39,9 +39,6 @@ struct RecordedRun
 
 using RecordedRuns = std::vector<std::shared_ptr<const RecordedRun>>;
 
-/// Why \p study cannot be recorded or replayed; empty where it can.
-std::string WhyNoReplay(const Study& study);
-
 /// Puts recorded runs together and writes them into a file.
 class RecordingWriter
 {
@@ -77,22 +74,8 @@ class RecordingWriter
  */
 RecordedRuns ParseRecording(std::span<const std::byte> bytes, const std::string& origin);
 
-/// What was found of the quality of the answers that \p repetition of \p study, which Replays, repeats.
-std::vector<QualityRow> ReplayedQuality(const Study& study, std::uint32_t repetition);
-
-/// A study in mode "replay", with what it leaves out taken from the recording.
-struct Replay
-{
-    Json study;
-    RecordedRuns runs; //!< one a recorded repetition
-};
-
-/**
- * The replay that \p study asks for: of the recorded runs in its "recording" those that it describes.
- * \param origin the study's file; a relative path begins at its folder, or at the working directory
- * \throws InputError where no run or more than one point fits, or where it says otherwise about what was recorded
- */
-Replay FindReplay(const Json& study, const std::string& origin);
+/// ParseRecording of a file's content. \throws InputError also if it cannot be read
+RecordedRuns LoadRecording(const std::filesystem::path& file);
 
 } // namespace splitllm
 

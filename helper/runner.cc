@@ -5,6 +5,7 @@
 #include "base/input-error.h"
 #include "confidence.h"
 #include "recording.h"
+#include "replay.h"
 #include "results.h"
 #include "simulation.h"
 #include "study.h"

@@ -13,7 +13,7 @@
 #include "policy/calibrator.h"
 #include "policy/offload-policies.h"
 #include "schemes/scheme.h"
-#include "recording.h"
+#include "replay.h"
 #include "spa-spec.h"
 
 #include <algorithm>

@@ -12,6 +12,7 @@
 #include "answers.h"
 #include "llm/config.h"
 #include "recording.h"
+#include "replay.h"
 #include "results.h"
 #include "simulation.h"
 
