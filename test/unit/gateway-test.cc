@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Connections over two links in a row.
+// Connections over two links in a row, and the routes of packets.
 
+#include "net/host-routing.h"
 #include "net/journey-log.h"
 #include "net/service-link.h"
 #include "support/catch.h"
 #include "support/endpoint.h"
 #include "support/frame-bytes.h"
 
+#include "ns3/internet-stack-helper.h"
+#include "ns3/ipv4-address-generator.h"
+#include "ns3/ipv4-address-helper.h"
+#include "ns3/node-container.h"
+#include "ns3/point-to-point-helper.h"
 #include "ns3/simulation-singleton.h"
 #include "ns3/simulator.h"
 
@@ -173,4 +179,47 @@ TEST_CASE("Nobody foretells when a message arrives through a gateway", "[gateway
     Cell cell(1);
     CHECK_FALSE(cell.users[0]->user.port->WorstArrival(MessageKind::Embedding, 10).has_value());
     CHECK_FALSE(cell.users[0]->server.port->WorstArrival(MessageKind::Embedding, 10).has_value());
+}
+
+TEST_CASE("Packets for hosts with a link go there, others to the gateway, if there is one", "[gateway]")
+{
+    const Teardown teardown;
+    NodeContainer nodes;
+    nodes.Create(3);
+    InternetStackHelper internet;
+    internet.SetRoutingHelper(HostRoutingHelper());
+    internet.Install(nodes);
+    Ipv4AddressHelper addresses("10.0.0.0", "255.255.255.252");
+    std::vector<Ipv4Address> peers;
+    std::vector<Ptr<NetDevice>> devices;
+    const Ptr<HostRouting> routing = HostRoutingOf(nodes.Get(0));
+    for (const std::uint32_t peer : {1U, 2U})
+    {
+        const NetDeviceContainer ends = PointToPointHelper().Install(nodes.Get(0), nodes.Get(peer));
+        const Ipv4InterfaceContainer interfaces = addresses.Assign(ends);
+        addresses.NewNetwork();
+        peers.push_back(interfaces.GetAddress(1));
+        devices.push_back(ends.Get(0));
+        routing->AddHost(peers.back(), interfaces.Get(0).second);
+    }
+    const auto routeTo = [&routing](Ipv4Address host, Ptr<NetDevice> device, Socket::SocketErrno expected) {
+        Ipv4Header header;
+        header.SetDestination(host);
+        Socket::SocketErrno error = Socket::ERROR_NOTERROR;
+        const Ptr<Ipv4Route> route = routing->RouteOutput(nullptr, header, device, error);
+        CHECK(error == expected);
+        return route;
+    };
+    for (const std::size_t peer : {0U, 1U})
+    {
+        CHECK(routeTo(peers[peer], nullptr, Socket::ERROR_NOTERROR)->GetOutputDevice() == devices[peer]);
+        CHECK_FALSE(routeTo(peers[peer], devices[1 - peer], Socket::ERROR_NOROUTETOHOST));
+    }
+    const Ipv4Address stranger("10.9.9.9");
+    CHECK_FALSE(routeTo(stranger, nullptr, Socket::ERROR_NOROUTETOHOST));
+    routing->SetDefault(peers[1], 2);
+    const Ptr<Ipv4Route> route = routeTo(stranger, nullptr, Socket::ERROR_NOTERROR);
+    CHECK(route->GetOutputDevice() == devices[1]);
+    CHECK(route->GetGateway() == peers[1]);
+    Ipv4AddressGenerator::Reset();
 }
