@@ -70,6 +70,19 @@ ShapeOf(const Study& study)
     return model;
 }
 
+/// What a recording is called until it is written.
+std::filesystem::path
+AsideOf(const std::filesystem::path& file)
+{
+    return file.string() + ".part";
+}
+
+InputError
+Unwritable(const std::filesystem::path& file)
+{
+    return InputError("--record=" + file.string() + ": cannot be written; accepted: a file in a folder that exists");
+}
+
 /// Why a replay could not repeat the run; empty where it could.
 std::string
 WhyNotWhole(const RunRecords& records)
@@ -257,10 +270,23 @@ RecordingWriter::Bytes() const
 }
 
 void
+RecordingWriter::CheckWritable(const std::filesystem::path& file)
+{
+    const std::filesystem::path aside = AsideOf(file);
+    const bool isOpen = std::ofstream(aside, std::ios::binary).is_open();
+    std::error_code ignored;
+    std::filesystem::remove(aside, ignored);
+    if (!isOpen || std::filesystem::is_directory(file, ignored))
+    {
+        throw Unwritable(file);
+    }
+}
+
+void
 RecordingWriter::Write(const std::filesystem::path& file) const
 {
     const std::vector<std::byte> bytes = Bytes();
-    const std::filesystem::path aside = file.string() + ".part";
+    const std::filesystem::path aside = AsideOf(file);
     std::ofstream stream(aside, std::ios::binary);
     stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
     stream.close();
@@ -272,7 +298,7 @@ RecordingWriter::Write(const std::filesystem::path& file) const
     if (!stream || error)
     {
         std::filesystem::remove(aside, error);
-        throw InputError("--record=" + file.string() + ": cannot be written; accepted: a file in a folder that exists");
+        throw Unwritable(file);
     }
 }
 

@@ -56,6 +56,9 @@ class RecordingWriter
              const RunRecords& records,
              const RunOutcomes& outcomes);
 
+    /// Before a run that takes long. \throws InputError if Write could not write \p file
+    static void CheckWritable(const std::filesystem::path& file);
+
     /// Writes the file, aside and then into its place. \throws InputError if it cannot be written
     void Write(const std::filesystem::path& file) const;
 

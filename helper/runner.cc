@@ -7,19 +7,16 @@
 #include "recording.h"
 #include "replay.h"
 #include "results.h"
+#include "run-options.h"
 #include "simulation.h"
 #include "study.h"
 
 #include "apps/split-llm-application.h"
 
-#include "ns3/command-line.h"
-#include "ns3/global-value.h"
-
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <iostream>
@@ -92,194 +89,9 @@ class Progress
     std::chrono::steady_clock::time_point m_drawn{};
 };
 
-/// What the command line says, before the study is known.
-struct Options
-{
-    std::string study;
-    std::string out;
-    std::string record;
-    bool listPoints = false;
-    std::string point = "all"; //!< or the number of the only one that runs
-    std::uint32_t threads = 0;
-    StudyFolders folders;
-    std::vector<std::string> command; //!< the whole command line, the program first
-    std::vector<std::pair<std::string, std::string>> overrides; //!< study keys, in the order given
-};
-
-/// Every leaf of \p json by its dotted path.
-void
-Flatten(const Json& json, const std::string& path, std::vector<std::pair<std::string, std::string>>& leaves)
-{
-    if (json.is_object() && !json.empty())
-    {
-        for (const auto& [key, value] : json.items())
-        {
-            Flatten(value, path.empty() ? key : path + "." + key, leaves);
-        }
-        return;
-    }
-    leaves.emplace_back(path, json.is_string() ? json.get<std::string>() : json.dump());
-}
-
-/// The value of the last --NAME=VALUE among \p args.
-std::optional<std::string>
-Peek(const std::vector<std::string>& args, const std::string& name)
-{
-    std::optional<std::string> value;
-    for (const std::string& arg : args)
-    {
-        if (arg.starts_with("--" + name + "="))
-        {
-            value = arg.substr(name.size() + 3);
-        }
-    }
-    return value;
-}
-
-/// The keys of a study and their values, with defaults where it says nothing: what the command line can change.
-std::vector<std::pair<std::string, std::string>>
-Knobs(const std::string& file, const StudyFolders& folders)
-{
-    Json json = LoadStrictJson(file);
-    if (json.is_object())
-    {
-        json.erase("sweep");
-        json.erase("expect");
-    }
-    try
-    {
-        Json complete = json;
-        ReadStudy(complete, file, folders);
-        json = std::move(complete);
-    }
-    catch (const InputError&)
-    {
-        // What is wrong may be what the command line puts right; if not, it is reported when the study is read.
-    }
-    std::vector<std::pair<std::string, std::string>> knobs;
-    Flatten(json, "", knobs);
-    return knobs;
-}
-
-/// ns-3's CommandLine ends the program with status 1 on an option that it does not know; here that is bad input.
-void
-RejectUnknown(const std::vector<std::string>& args, const std::vector<std::string>& known)
-{
-    for (const std::string& arg : args)
-    {
-        const std::string name = arg.starts_with("--") ? arg.substr(2, arg.find('=') - 2) : "";
-        const auto isGlobal = [&name] {
-            for (auto i = ns3::GlobalValue::Begin(); i != ns3::GlobalValue::End(); ++i)
-            {
-                if ((*i)->GetName() == name)
-                {
-                    return true;
-                }
-            }
-            return false;
-        };
-        const bool accepted = std::find(known.begin(), known.end(), name) != known.end() ||
-                              name.starts_with("Print") || name == "help" || name == "version" ||
-                              name.starts_with("ns3::") || isGlobal();
-        if (name.empty() || !accepted)
-        {
-            throw InputError("\"" + arg +
-                             "\": unknown option; accepted: --study, --out, --points, --point, --record, --set=PATH=VALUE, --models, --adapters, --profiles, "
-                             "--prompts, --calibrators, --calibrations, --exits, --side-networks, --threads, --KEY=VALUE for a key of the study, and ns-3's own (--help)");
-        }
-    }
-}
-
-Options
-ParseOptions(int argc, char* argv[])
-{
-    Options options;
-    options.command.assign(argv, argv + argc);
-    const std::vector<std::string> args(argv + 1, argv + argc);
-    // Which options there are depends on the study, so where it lies is needed before the others are parsed.
-    const char* environment = std::getenv("SPLITLLM_MODELS");
-    options.study = Peek(args, "study").value_or("");
-    std::string models = Peek(args, "models").value_or(environment != nullptr ? environment : SPLITLLM_MODEL_DIR);
-    std::string adapters = Peek(args, "adapters").value_or(SPLITLLM_ADAPTER_DIR);
-    std::string profiles = Peek(args, "profiles").value_or(SPLITLLM_PROFILE_DIR);
-    std::string prompts = Peek(args, "prompts").value_or(SPLITLLM_PROMPT_DIR);
-    std::string calibrators = Peek(args, "calibrators").value_or(SPLITLLM_CALIBRATOR_DIR);
-    std::string calibrations = Peek(args, "calibrations").value_or(SPLITLLM_CALIBRATION_DIR);
-    std::string exits = Peek(args, "exits").value_or(SPLITLLM_EXIT_DIR);
-    std::string sideNetworks = Peek(args, "side-networks").value_or(SPLITLLM_SIDE_NETWORK_DIR);
-    options.folders = {models, adapters, profiles, prompts, calibrators, calibrations, exits, sideNetworks};
-    const auto knobs = options.study.empty() ? std::vector<std::pair<std::string, std::string>>{}
-                                             : Knobs(options.study, options.folders);
-
-    ns3::CommandLine cmd(__FILE__);
-    cmd.Usage("Runs a split-LLM study: --study=FILE, results into --out=DIR.");
-    std::vector<std::string> known{
-        "study", "out", "points", "point", "record", "models", "adapters", "profiles", "prompts", "calibrators", "calibrations", "exits",
-        "side-networks", "threads", "set"};
-    // ns-3 would cut a plain string at its first blank.
-    const auto whole = [](std::string& target) {
-        return ns3::Callback<bool, const std::string&>([&target](const std::string& text) {
-            target = text;
-            return true;
-        });
-    };
-    cmd.AddValue("study", "the study, a JSON file", whole(options.study));
-    cmd.AddValue("out", "folder for the results; without it only the table is printed", whole(options.out));
-    cmd.AddValue("points", "prints the study's points as JSON and runs none", options.listPoints);
-    cmd.AddValue("point", "number of the only point to run, from 0", whole(options.point), options.point);
-    cmd.AddValue("record", "file for a recording, which mode \"replay\" repeats without the model", whole(options.record));
-    cmd.AddValue("models", "folder with model and adapter folders", models);
-    cmd.AddValue("adapters", "folder with adapter folders that are not among the models", adapters);
-    cmd.AddValue("profiles", "folder with hardware profiles", profiles);
-    cmd.AddValue("prompts", "folder with prompt sets", prompts);
-    cmd.AddValue("calibrators", "folder with calibrators", calibrators);
-    cmd.AddValue("calibrations", "folder with activation statistics", calibrations);
-    cmd.AddValue("exits", "folder with trained early exits", exits);
-    cmd.AddValue("side-networks", "folder with trained side networks", sideNetworks);
-    cmd.AddValue("threads", "threads of the CPU backend, 0 for all cores; never changes a result", options.threads);
-    const auto override = [&options](const std::string& path, const std::string& value) {
-        options.overrides.emplace_back(path, value);
-        return true;
-    };
-    cmd.AddValue("set",
-                 "PATH=VALUE: any key of the study; may be repeated",
-                 ns3::Callback<bool, const std::string&>([&](const std::string& text) {
-                     const std::size_t equals = text.find('=');
-                     if (equals == std::string::npos || equals == 0)
-                     {
-                         throw InputError("--set=" + text + ": write --set=PATH=VALUE");
-                     }
-                     return override(text.substr(0, equals), text.substr(equals + 1));
-                 }));
-    for (const auto& [path, value] : knobs)
-    {
-        if (std::find(known.begin(), known.end(), path) != known.end())
-        {
-            continue; // "study", the study's own name
-        }
-        known.push_back(path);
-        cmd.AddValue(path,
-                     "of the study",
-                     ns3::Callback<bool, const std::string&>(
-                         [&override, path](const std::string& text) { return override(path, text); }),
-                     value);
-    }
-    RejectUnknown(args, known);
-    cmd.Parse(argc, argv);
-    if (options.listPoints && !(options.point == "all" && options.out.empty()))
-    {
-        throw InputError("--points: runs nothing; accepted: without --point and --out");
-    }
-    if (options.study.empty())
-    {
-        throw InputError("no study: give --study=FILE, for instance --study=scenarios/default.json");
-    }
-    return options;
-}
-
 /// What differs between two runs of the same study, and what it takes to run it again.
 Json
-RunInformation(const Options& options, const Json& study, const std::vector<PointResult>& points, double seconds)
+RunInformation(const RunOptions& options, const Json& study, const std::vector<PointResult>& points, double seconds)
 {
     std::uint64_t events = 0;
     Json lost = Json::array();
@@ -333,7 +145,7 @@ TokensOf(const Study& study)
 
 /// \throws InputError if a link of \p study, which is in \p origin, is captured and there is no folder for that
 void
-CheckCaptures(const Study& study, const std::string& origin, const Options& options)
+CheckCaptures(const Study& study, const std::string& origin, const RunOptions& options)
 {
     const auto link = std::ranges::find_if(study.links, &LinkSpec::pcap);
     if (link != study.links.end() && options.out.empty())
@@ -378,7 +190,7 @@ ExpectationsOf(const StudyFile& file, const PointSet& set)
  * with all defaults, which together say whether a result of an earlier run is still that of this point.
  */
 void
-PrintPoints(std::ostream& stream, const Options& options, const StudyFile& file)
+PrintPoints(std::ostream& stream, const RunOptions& options, const StudyFile& file)
 {
     Json points = Json::array();
     std::string name;
@@ -412,7 +224,7 @@ PrintPoints(std::ostream& stream, const Options& options, const StudyFile& file)
 
 /// The numbers of the points to run: all, or the one that --point names.
 std::vector<std::size_t>
-ChosenPoints(const Options& options, const StudyFile& file)
+ChosenPoints(const RunOptions& options, const StudyFile& file)
 {
     std::vector<std::size_t> numbers(file.points.size());
     std::iota(numbers.begin(), numbers.end(), std::size_t{0});
@@ -441,7 +253,7 @@ struct Point
 
 /// The points to run. All are read before the first one runs, so a mistake in the last costs no time.
 std::vector<Point>
-ReadPoints(const Options& options, const StudyFile& file)
+ReadPoints(const RunOptions& options, const StudyFile& file)
 {
     std::vector<Point> points;
     for (const std::size_t number : ChosenPoints(options, file))
@@ -500,7 +312,7 @@ Evaluate(PointResult& result)
 }
 
 int
-RunStudy(const Options& options)
+RunStudy(const RunOptions& options)
 {
     const StudyFile file = LoadStudyFile(options.study, options.overrides);
     if (options.listPoints)
@@ -521,6 +333,10 @@ RunStudy(const Options& options)
     }
 
     RecordingWriter recording;
+    if (!options.record.empty())
+    {
+        RecordingWriter::CheckWritable(options.record);
+    }
     std::vector<PointResult> results;
     const auto start = std::chrono::steady_clock::now();
     {
@@ -564,7 +380,7 @@ RunStudies(int argc, char* argv[])
 {
     try
     {
-        return RunStudy(ParseOptions(argc, argv));
+        return RunStudy(ParseRunOptions(argc, argv));
     }
     catch (const InputError& error)
     {

@@ -126,6 +126,38 @@ TEST_CASE("a run writes every result file and ends with status 0", "[runner]")
     CHECK(Content(place.out / "summary.json") == first);
 }
 
+TEST_CASE("a recorded study runs again when its model is gone", "[runner][replay]")
+{
+    Workplace place;
+    place.Run("--record=recording");
+    REQUIRE(place.status == 0);
+    const std::string summary = Content(place.out / "summary.json");
+    std::filesystem::remove_all(place.models);
+    place.study = Json{{"study", "tiny"}, {"mode", "replay"}, {"recording", "recording"}};
+    place.Run();
+    CHECK(place.status == 0);
+    CHECK(Content(place.out / "summary.json") == summary);
+    // The same by the command line, over a study that says everything.
+    place.study = TinyStudy();
+    place.Run("--set mode=replay --set recording=recording");
+    CHECK(place.status == 0);
+    CHECK(Content(place.out / "summary.json") == summary);
+}
+
+TEST_CASE("what cannot be recorded is said before anything runs", "[runner][replay]")
+{
+    Workplace place;
+    CHECK(place.Mistake("--record=nowhere/recording") ==
+          "--record=nowhere/recording: cannot be written; accepted: a file in a folder that exists");
+    CHECK(place.Mistake("--record=models") ==
+          "--record=models: cannot be written; accepted: a file in a folder that exists");
+    place.study["mode"] = "shape";
+    place.study["model"] = Json::parse(R"({"shape": "llama-7b", "adapter": {"rank": 4}})");
+    place.study["workload"] = Json::parse(R"({"prompt_tokens": [{"tokens": 3, "requests": 1}], "new_tokens": 2})");
+    CHECK(place.Mistake("--record=recording") == "--record: the study computes no numbers; accepted: mode \"numeric\"");
+    CHECK_FALSE(std::filesystem::exists(place.folder.Path() / "recording"));
+}
+
 TEST_CASE("a path may have blanks", "[runner]")
 {
     Workplace place;
