@@ -139,7 +139,7 @@ TEST_CASE("a recorded study runs again when its model is gone", "[runner][replay
     CHECK(Content(place.out / "summary.json") == summary);
     // The same by the command line, over a study that says everything.
     place.study = TinyStudy();
-    place.Run("--set mode=replay --set recording=recording");
+    place.Run("--set=mode=replay --set=recording=recording");
     CHECK(place.status == 0);
     CHECK(Content(place.out / "summary.json") == summary);
 }
