@@ -83,7 +83,7 @@ def decode(folder, arguments):
         model = Path(arguments.model) if arguments.model else study and study.model()
         settings[number] = (titled[number]["set"], tokenizer_of(model), study.prompts() if study else {})
     if not any(tokenizer for _, tokenizer, _ in settings.values()):
-        print("No texts: the model has no tokenizer (shape mode, or no tokenizer.json in its folder).")
+        print("No texts: there is no tokenizer (shape mode, a replay that names no model, or no tokenizer.json in its folder).")
         return
     for identity, tokens in texts.items():
         row = dict(identity)
