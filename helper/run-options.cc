@@ -5,6 +5,8 @@
 
 #include "ns3/command-line.h"
 #include "ns3/global-value.h"
+#include "ns3/priority-queue-scheduler.h"
+#include "ns3/type-id.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -123,6 +125,9 @@ ParseRunOptions(int argc, char* argv[])
     const auto knobs = options.study.empty() ? std::vector<std::pair<std::string, std::string>>{}
                                              : Knobs(options.study, options.folders);
 
+    // All schedulers run the same events in the same order; of ns-3's this one takes the least time. --SchedulerType
+    // chooses another.
+    ns3::GlobalValue::Bind("SchedulerType", ns3::TypeIdValue(ns3::PriorityQueueScheduler::GetTypeId()));
     ns3::CommandLine cmd("split-llm-run");
     cmd.Usage("Runs a split-LLM study: --study=FILE, results into --out=DIR.");
     std::vector<std::string> known{
