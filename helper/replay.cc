@@ -74,9 +74,13 @@ Over(const Json& recorded, const Json& study, const std::string& path = "")
 Json
 Decisive(const Json& study)
 {
-    return {{"model", study["model"]},
-            {"scheme", Without(study["scheme"], kFreeSchemeKeys)},
-            {"workload", Without(study["workload"], kLoadKeys)}};
+    const auto part = [&study](const char* key, const std::set<std::string>& free) {
+        const bool isThere = study.contains(key) && study[key].is_object();
+        return isThere ? Without(study[key], free) : Json::object();
+    };
+    return {{"model", part("model", {})},
+            {"scheme", part("scheme", kFreeSchemeKeys)},
+            {"workload", part("workload", kLoadKeys)}};
 }
 
 std::string

@@ -329,6 +329,8 @@ TEST_CASE("a replay refuses in one line what was not recorded", "[replay]")
              {{{"workload", {{"new_tokens", 5U}}}}, "test: workload.new_tokens: was recorded as 4;"},
              {{{"workload", {{"temperature", 0.5}}}}, "test: workload.temperature: was recorded as 0.0;"},
              {{{"model", {{"path", "tiny-opt"}}}}, "test: model.path: was recorded as \"tiny-llama\";"},
+             {{{"scheme", nullptr}}, "test: scheme.codec: was recorded as \"fp16\";"},
+             {{{"workload", "default"}}, "test: workload."},
              {{{"backend", "cpu"}}, "test: backend: a replay computes nothing"},
              {{{"recording", "nowhere"}}, "nowhere: cannot be read; accepted: a recording"},
              {{{"links", {{"device-edge", nullptr}}}}, "test: links: no link \"device-edge\", which scheme \"linfer\" needs"},
