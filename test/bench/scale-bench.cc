@@ -4,6 +4,7 @@
 
 #include "net/host-routing.h"
 #include "net/tcp-message-port.h"
+#include "support/bare-end.h"
 
 #include "ns3/inet-socket-address.h"
 #include "ns3/internet-stack-helper.h"
@@ -40,6 +41,7 @@
 
 using namespace splitllm;
 using namespace ns3;
+using test::BareEnd;
 
 namespace
 {
@@ -47,7 +49,6 @@ namespace
 constexpr std::uint32_t kRow = 1152;    // 576 fp16 values
 constexpr std::uint32_t kDeltas = 1920; // of Q, K and V
 constexpr std::uint32_t kLayers = 30;
-constexpr std::uint32_t kHeader = 36;
 constexpr const char* kRate = "100Gbps";
 constexpr const char* kQueue = "100MB"; // nothing is lost
 
@@ -142,35 +143,6 @@ ModelToken(Topology topology, std::uint32_t devices, std::uint32_t rounds)
     Simulate(study, 0, 1, [&measured] { measured.Token(); });
     return measured.PerToken();
 }
-
-/// One end of a connection on which counted bytes go back and forth.
-struct BareEnd
-{
-    void Attach(Ptr<Socket> its)
-    {
-        socket = std::move(its);
-        socket->SetRecvCallback(Callback<void, Ptr<Socket>>([this](Ptr<Socket> from) {
-            while (Ptr<Packet> packet = from->Recv())
-            {
-                due -= packet->GetSize();
-            }
-            if (due == 0)
-            {
-                onMessage();
-            }
-        }));
-    }
-
-    void Send(std::uint32_t bytes, BareEnd& peer)
-    {
-        peer.due = kHeader + bytes;
-        socket->Send(Create<Packet>(kHeader + bytes));
-    }
-
-    Ptr<Socket> socket;
-    std::uint32_t due = 0;
-    std::function<void()> onMessage;
-};
 
 struct BarePair
 {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "split-llm-helper.h"
+#include "support/bare-end.h"
 #include "support/tcp-pair.h"
 
 #include <benchmark/benchmark.h>
@@ -16,6 +17,7 @@
 
 using namespace splitllm;
 using namespace ns3;
+using test::BareEnd;
 using test::TcpPair;
 
 namespace
@@ -55,35 +57,6 @@ ModelToken()
     std::nth_element(seconds.begin(), seconds.begin() + kTokens / 2, seconds.end());
     return seconds[kTokens / 2];
 }
-
-/// One end of a connection on which counted bytes go back and forth.
-struct BareEnd
-{
-    void Attach(Ptr<Socket> its)
-    {
-        socket = std::move(its);
-        socket->SetRecvCallback(Callback<void, Ptr<Socket>>([this](Ptr<Socket> from) {
-            while (Ptr<Packet> packet = from->Recv())
-            {
-                due -= packet->GetSize();
-            }
-            if (due == 0)
-            {
-                onMessage();
-            }
-        }));
-    }
-
-    void Send(std::uint32_t bytes, BareEnd& peer)
-    {
-        peer.due = 36 + bytes;
-        socket->Send(Create<Packet>(36 + bytes));
-    }
-
-    Ptr<Socket> socket;
-    std::uint32_t due = 0;
-    std::function<void()> onMessage;
-};
 
 /// Seconds that the messages of a token take without anything else.
 double

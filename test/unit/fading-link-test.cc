@@ -5,6 +5,7 @@
 #include "support/catch.h"
 #include "support/endpoint.h"
 #include "support/frame-bytes.h"
+#include "support/teardown.h"
 
 #include "ns3/simulation-singleton.h"
 #include "ns3/simulator.h"
@@ -23,6 +24,7 @@ using namespace ns3;
 using test::Endpoint;
 using test::Inbox;
 using test::PatternBytes;
+using test::Teardown;
 
 namespace
 {
@@ -55,14 +57,6 @@ struct Link
             attempts[static_cast<std::size_t>(sends)].push_back(record);
         };
     }
-
-    struct Teardown
-    {
-        ~Teardown()
-        {
-            Simulator::Destroy();
-        }
-    };
 
     Teardown teardown; // destroyed last
     FadingLink fading;

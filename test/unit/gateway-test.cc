@@ -8,6 +8,7 @@
 #include "support/catch.h"
 #include "support/endpoint.h"
 #include "support/frame-bytes.h"
+#include "support/teardown.h"
 
 #include "ns3/internet-stack-helper.h"
 #include "ns3/ipv4-address-generator.h"
@@ -28,17 +29,10 @@ using namespace ns3;
 using test::Endpoint;
 using test::Inbox;
 using test::PatternBytes;
+using test::Teardown;
 
 namespace
 {
-
-struct Teardown
-{
-    ~Teardown()
-    {
-        Simulator::Destroy();
-    }
-};
 
 /// A user's access link of 10 ns a byte, and both ends of its connection through the gateway.
 struct User

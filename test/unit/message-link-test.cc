@@ -10,6 +10,7 @@
 #include "support/catch.h"
 #include "support/endpoint.h"
 #include "support/frame-bytes.h"
+#include "support/teardown.h"
 
 #include "ns3/simulation-singleton.h"
 #include "ns3/simulator.h"
@@ -30,18 +31,10 @@ using namespace ns3;
 using test::Endpoint;
 using test::Inbox;
 using test::PatternBytes;
+using test::Teardown;
 
 namespace
 {
-
-/// Takes the simulation down. Stands before what uses it.
-struct Teardown
-{
-    ~Teardown()
-    {
-        Simulator::Destroy();
-    }
-};
 
 /// Both ends of a connection, receiving.
 struct Connection

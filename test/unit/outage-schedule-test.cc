@@ -6,6 +6,7 @@
 #include "support/catch.h"
 #include "support/endpoint.h"
 #include "support/frame-bytes.h"
+#include "support/teardown.h"
 
 #include "ns3/simulation-singleton.h"
 #include "ns3/simulator.h"
@@ -19,6 +20,7 @@ using namespace splitllm;
 using namespace ns3;
 using test::Endpoint;
 using test::PatternBytes;
+using test::Teardown;
 
 namespace
 {
@@ -55,14 +57,6 @@ struct Link
           server(std::move(ports.server))
     {
     }
-
-    struct Teardown
-    {
-        ~Teardown()
-        {
-            Simulator::Destroy();
-        }
-    };
 
     Teardown teardown; // destroyed last
     ServiceLink service;

@@ -5,6 +5,7 @@
 #include "support/catch.h"
 #include "support/endpoint.h"
 #include "support/frame-bytes.h"
+#include "support/teardown.h"
 
 #include "ns3/simulation-singleton.h"
 #include "ns3/simulator.h"
@@ -22,6 +23,7 @@ using test::Bytes;
 using test::Endpoint;
 using test::Inbox;
 using test::PatternBytes;
+using test::Teardown;
 
 namespace
 {
@@ -41,14 +43,6 @@ struct Link
     {
         return SimulationSingleton<JourneyLog>::Get()->UnderWay();
     }
-
-    struct Teardown
-    {
-        ~Teardown()
-        {
-            Simulator::Destroy();
-        }
-    };
 
     Teardown teardown; // destroyed last
     ServiceLink service;
